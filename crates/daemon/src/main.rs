@@ -1,0 +1,2 @@
+//! The daemon of Dormouse.
+fn main() {}

@@ -1,0 +1,7 @@
+//! Machines, their life, and the policies that put them to sleep and wake them.
+//!
+//! Nothing here does I/O: a state machine takes `(event, now)` and returns actions, which the
+//! daemon carries out.
+#![forbid(unsafe_code)]
+
+pub mod lifecycle;

@@ -1,0 +1,248 @@
+//! The life of a machine.
+//!
+//! ```text
+//!            start                    idle, sleep                 committed
+//!  Stopped ────────► Waking ──► Active ──────────► Settling ────────────────► Asleep
+//!     ▲                ▲ │        │ ▲                 │ packet, hold, wake,      │
+//!     │                │ │        │ │ released        ▼ failure                  │
+//!     │                │ │        │ └───────────── Undoing                       │
+//!     │ guest or user  │ │        │                                              │
+//!     └── Stopping ◄───┼─┼────────┘                                              │
+//!                      └─┼───────────── packet, wake ────────────────────────────┘
+//!                        ▼
+//!                     Failed{during, why}     (also from Settling, Undoing, Active)
+//! ```
+//!
+//! One driver task per machine owns a [`Lifecycle`]; it alone feeds events and carries out
+//! actions. Every [`Action`] with a [`Task`] is answered by exactly one [`Event::Done`]; until
+//! then no other action of that task is given. A state is journalled before the side effect
+//! that makes it true, so that after a crash [`Lifecycle::recover`] can tell, by asking the
+//! platform, which of two worlds is the real one.
+//!
+//! Sleeping, per depth (`|` is the point of no return; before it, anything that wants the
+//! machine undoes the sleep):
+//!
+//! ```text
+//! saved   Journal Capture Drain Save StandIn Flush Journal(Asleep) | Quit
+//! paused  Journal Capture Drain Pause StandIn Journal(Asleep)      |
+//! off     Journal Capture | PowerDown StandIn Journal(Asleep)
+//! ```
+//!
+//! Waking:
+//!
+//! ```text
+//! saved   Prepare, then Load and Journal(Waking, state used) at the same time, Resume, Release, Journal(Active)
+//! paused  Journal Prepare Resume Release Journal(Active)
+//! off     Journal Prepare Boot AwaitGuest Release Journal(Active)
+//! stopped Journal Boot Watch Journal(Active)
+//! ```
+//!
+//! Undoing: `Resume` if the guest no longer runs, `DiscardState` if one was written, `Release`,
+//! `Journal(Active)`.
+
+use dormouse_types::Depth;
+use serde::{Deserialize, Serialize};
+
+/// Where a machine is in its life. This is what is journalled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum State {
+    /// Known, not running, and nobody stands in for it: it wakes only by a command.
+    Stopped,
+    /// Its guest runs.
+    Active,
+    /// On its way to sleep; all that comes for it is held.
+    Settling {
+        /// How deep it is to sleep.
+        depth: Depth,
+        /// Why it is put to sleep.
+        reason: SleepReason,
+    },
+    /// A sleep is being undone.
+    Undoing {
+        /// What undid it.
+        cause: Cause,
+    },
+    /// Asleep; the surrogate stands in for it.
+    Asleep {
+        /// How deep.
+        depth: Depth,
+    },
+    /// On its way to run.
+    Waking {
+        /// What it wakes from; `None` for a boot from [`State::Stopped`].
+        from: Option<Depth>,
+        /// The saved state may have been used: it must never be used again.
+        state_used: bool,
+        /// What woke it.
+        cause: Cause,
+    },
+    /// Being shut down at a user's wish.
+    Stopping,
+    /// Something failed that Dormouse cannot put right by itself; nothing is deleted.
+    Failed {
+        /// What was being done.
+        during: String,
+        /// The chain of causes, outermost first.
+        why: String,
+        /// A saved state is there and was never used, so that a wake may be tried again.
+        state_kept: bool,
+    },
+}
+
+/// Why a machine is put to sleep.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SleepReason {
+    /// It was idle for as long as its file says.
+    Idle,
+    /// A user asked.
+    Command,
+}
+
+/// What wants a machine to run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "by", content = "detail")]
+pub enum Cause {
+    /// A user asked.
+    Command,
+    /// A hold was placed; its reason.
+    Hold(String),
+    /// A frame that its wake rules name; the frame in one line.
+    Packet(String),
+    /// A step of its sleep failed; the chain of causes.
+    Failure(String),
+    /// The daemon found it half-way after a restart.
+    Restart,
+}
+
+/// A task that the driver carries out and answers with one [`Event::Done`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Task {
+    /// Write the state durably.
+    Journal,
+    /// Surrogate: learn addresses from the running guest's traffic.
+    Watch,
+    /// Surrogate: hold every frame that comes for the machine, whose guest still runs.
+    Capture,
+    /// Surrogate: wait until the guest has read all that its tap holds, within the grace period.
+    Drain,
+    /// Surrogate: the guest stands still; answer for it, and judge what was held.
+    StandIn,
+    /// Surrogate: make the tap ready for a guest that is about to run.
+    Prepare,
+    /// Surrogate: the guest runs; replay what was held and hand the address back to it.
+    Release,
+    /// Surrogate: forget the machine; count what was held as dropped.
+    Dismiss,
+    /// Surrogate: wait until the booting guest is heard on its tap, or the boot time is over.
+    AwaitGuest,
+    /// Platform: power on.
+    Boot,
+    /// Platform: a process with the saved state; the guest does not run yet.
+    Load,
+    /// Platform: the guest runs on.
+    Resume,
+    /// Platform: the guest stands still.
+    Pause,
+    /// Platform: the guest stands still and its state is written.
+    Save,
+    /// Platform: memory and state are on stable storage, and verified by their checksum record.
+    Flush,
+    /// Platform: the process is gone and the memory is given back.
+    Quit,
+    /// Platform: ask the guest to shut down and wait; fails when the time is over.
+    PowerDown,
+    /// Platform: the process is gone, whatever the guest says.
+    Kill,
+    /// Platform: the saved state can never be used again.
+    DiscardState,
+}
+
+/// What the driver must do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Write this state durably; answered by `Done(Task::Journal)`.
+    Journal(State),
+    /// Carry out a task other than `Journal`; answered by `Done` of it.
+    Do(Task),
+    /// Interrupt a running `Save` or `Flush`, which then answers (in either way) soon. No answer of its own.
+    Hurry,
+    /// Tell whoever listens that the machine changed its state. No answer.
+    Announce {
+        /// The state it left.
+        from: State,
+        /// The state it entered.
+        to: State,
+    },
+}
+
+/// What happened to a machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A user's command.
+    Command(Command),
+    /// Policy: the machine has been idle for as long as its file says, and no hold forbids sleep.
+    Idle(Depth),
+    /// A frame or a hold wants the machine to run.
+    Wanted(Cause),
+    /// A task ended; the error is the chain of causes.
+    Done(Task, Result<(), String>),
+    /// The guest shut itself down.
+    GuestShutdown,
+    /// The machine's process ended and nobody had asked for it.
+    Exited(String),
+}
+
+/// What a user can ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Run it: boot from `Stopped`, wake from sleep; `cold` boots a failed machine afresh and gives up its saved state.
+    Start {
+        /// Give up a saved state.
+        cold: bool,
+    },
+    /// Shut it down; `force` does not ask the guest.
+    Stop {
+        /// Do not ask the guest.
+        force: bool,
+    },
+    /// Put it to sleep now.
+    Sleep(Depth),
+    /// Wake it.
+    Wake,
+}
+
+/// Why a command is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("cannot {verb} while the machine is {state}: {fix}")]
+pub struct Refusal {
+    /// The verb that was asked.
+    pub verb: &'static str,
+    /// The machine's state, in a word.
+    pub state: &'static str,
+    /// What the user can do.
+    pub fix: &'static str,
+}
+
+/// What the platform says of a machine after a restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Observed {
+    /// Its process.
+    pub process: Process,
+    /// A whole saved state is on disk.
+    pub saved_state: bool,
+}
+
+/// A machine's process, as found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Process {
+    /// None.
+    Absent,
+    /// The guest runs.
+    Running,
+    /// The guest stands still (QEMU `paused`, `postmigrate`, `finish-migrate`, ...).
+    Still,
+    /// Waits for or reads a saved state; its guest never ran (QEMU `inmigrate`, `prelaunch`).
+    Incoming,
+}

@@ -1,0 +1,130 @@
+//! Platforms that run machines, behind one trait.
+//!
+//! The core never asks which platform a machine is on: an [`Instance`] says what it can do, and
+//! refuses the rest. Every method can be called again after it failed, and again after a restart
+//! of the daemon.
+#![forbid(unsafe_code)]
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use dormouse_machine::lifecycle::Observed;
+use dormouse_types::{Depth, MacAddr, MachineName, Timestamp};
+
+/// One machine, as its platform sees it. Owned by that machine's driver task.
+#[async_trait]
+pub trait Instance: Send + Sync {
+    /// The depths of sleep that this machine can reach, and what stands in the way of the others.
+    fn capabilities(&self) -> Capabilities;
+
+    /// What is true now: asked after a restart.
+    async fn observe(&self) -> Result<Observed, Error>;
+
+    /// Makes sure that the machine's network interfaces exist on the host, in their bridges.
+    async fn attach(&self) -> Result<Vec<Port>, Error>;
+
+    /// Removes the interfaces that [`Instance::attach`] made.
+    async fn detach(&self) -> Result<(), Error>;
+
+    /// Powers on and boots.
+    async fn boot(&self) -> Result<(), Error>;
+
+    /// Makes ready to run on from the saved state, verified first. The guest does not run yet.
+    async fn load(&self) -> Result<(), Error>;
+
+    /// Lets the guest run (after `load`, `pause` or `save`); returns once it does.
+    async fn resume(&self) -> Result<(), Error>;
+
+    /// Stops the guest's processors.
+    async fn pause(&self) -> Result<(), Error>;
+
+    /// Stops the guest's processors and writes its state; `resume` still undoes it.
+    async fn save(&self) -> Result<(), Error>;
+
+    /// Puts memory and state on stable storage; `resume` still undoes it.
+    async fn flush(&self) -> Result<(), Error>;
+
+    /// Interrupts a running `save` or `flush`, which then fails or ends early.
+    async fn hurry(&self);
+
+    /// Ends the process of a saved machine and gives its memory back to the host.
+    async fn quit(&self) -> Result<(), Error>;
+
+    /// Asks the guest to shut down, and waits until it has.
+    async fn power_down(&self, patience: Duration) -> Result<(), Error>;
+
+    /// Ends the process.
+    async fn kill(&self) -> Result<(), Error>;
+
+    /// Makes the saved state unusable, durably.
+    async fn discard_state(&self) -> Result<(), Error>;
+
+    /// Reads the counters that idleness is judged by.
+    async fn counters(&self) -> Result<Counters, Error>;
+
+    /// What is known of the machine's memory and process, for `show`.
+    async fn facts(&self) -> Facts;
+}
+
+/// What an instance can do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Reachable depths.
+    pub depths: Vec<Depth>,
+    /// Why the others are not, in words for the user.
+    pub obstacles: Vec<String>,
+    /// Sleep and wake take the same time whatever the memory size.
+    pub lazy_memory: bool,
+}
+
+/// A machine's network interface on the host.
+#[derive(Clone, Debug)]
+pub struct Port {
+    /// The guest's address.
+    pub mac: MacAddr,
+    /// The bridge it is in.
+    pub bridge: String,
+    /// The tap's name on the host.
+    pub tap: String,
+    /// The tap's queue, to see when the guest has read it all; `None` where it cannot be had.
+    pub queue: Option<Arc<std::os::fd::OwnedFd>>,
+}
+
+/// Counters that only grow while a process lives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// When they were read.
+    pub at: Timestamp,
+    /// CPU time of all virtual processors.
+    pub cpu: Duration,
+    /// Bytes that the guest sent or received, without broadcast noise where that can be told.
+    pub network_bytes: u64,
+    /// Bytes that the guest read or wrote on its disks.
+    pub disk_bytes: u64,
+}
+
+/// What a user may want to know.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// The process, if there is one.
+    pub pid: Option<u32>,
+    /// Bytes of host memory that the machine occupies now (its process, and its cached RAM file).
+    pub resident_bytes: u64,
+    /// Bytes on disk of its RAM file and saved state.
+    pub disk_bytes: u64,
+    /// The serial console's log.
+    pub console: Option<std::path::PathBuf>,
+}
+
+/// What an instance tells without being asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// The guest shut itself down.
+    GuestShutdown(MachineName),
+    /// The process ended and nobody had asked; what is known of why.
+    Exited(MachineName, String),
+}
+
+/// Why a platform could not do what it was asked. (The platform's author gives it its variants.)
+#[derive(Debug, thiserror::Error)]
+pub enum Error {}

@@ -1,0 +1,17 @@
+//! Words that every crate of Dormouse shares.
+//!
+//! Nothing here does I/O, and nothing depends on a platform, a network or a store.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod depth;
+mod mac;
+mod name;
+mod time;
+
+pub use depth::Depth;
+pub use mac::{MacAddr, MacError};
+pub use name::{MachineName, NameError};
+pub use time::Timestamp;
