@@ -1,1 +1,32 @@
-//! (being written)
+//! Requests and answers of Dormouse's HTTP API, version 1.
+//!
+//! Served over a unix socket as JSON. Instants are RFC 3339 texts in UTC; numbers carry their
+//! unit in their name (`_bytes`, `_ms`). Within a version, fields and words are only added: a
+//! client takes what it knows and passes over the rest; the server refuses what it does not
+//! know in a request, so that a misspelt key never goes unnoticed.
+#![forbid(unsafe_code)]
+
+mod command;
+mod doctor;
+mod event;
+mod machine;
+mod problem;
+pub mod routes;
+mod time;
+mod why;
+
+pub use command::{
+    HoldRequest, Outcome, ReleaseRequest, SleepRequest, StartRequest, StopRequest, Wait, WakeRequest,
+};
+pub use doctor::{Check, CheckStatus, Report, VersionInfo};
+pub use event::{Event, EventKind, EventsQuery};
+pub use machine::{
+    Abilities, CreateMachine, DepthWord, Failure, Hold, Interface, MachineDetail, MachineState,
+    MachineSummary,
+};
+pub use problem::{Problem, ProblemKind};
+pub use time::{Time, TimeError, millis};
+pub use why::{Held, LastWake, Signal, Why};
+
+/// The socket where the daemon listens unless told otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/dormouse/dormoused.sock";

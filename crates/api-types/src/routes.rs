@@ -1,0 +1,50 @@
+//! Where everything is. Constants are templates as axum and `OpenAPI` write them.
+
+/// `GET`: list of [`MachineSummary`](crate::MachineSummary);
+/// `POST` [`CreateMachine`](crate::CreateMachine): 201 and [`MachineDetail`](crate::MachineDetail).
+pub const MACHINES: &str = "/v1/machines";
+/// `GET`: [`MachineDetail`](crate::MachineDetail); `DELETE`: 204.
+pub const MACHINE: &str = "/v1/machines/{name}";
+/// `POST` [`StartRequest`](crate::StartRequest): [`Outcome`](crate::Outcome).
+pub const START: &str = "/v1/machines/{name}/start";
+/// `POST` [`StopRequest`](crate::StopRequest): [`Outcome`](crate::Outcome).
+pub const STOP: &str = "/v1/machines/{name}/stop";
+/// `POST` [`SleepRequest`](crate::SleepRequest): [`Outcome`](crate::Outcome).
+pub const SLEEP: &str = "/v1/machines/{name}/sleep";
+/// `POST` [`WakeRequest`](crate::WakeRequest): [`Outcome`](crate::Outcome).
+pub const WAKE: &str = "/v1/machines/{name}/wake";
+/// `POST` [`HoldRequest`](crate::HoldRequest): [`Outcome`](crate::Outcome).
+pub const HOLD: &str = "/v1/machines/{name}/hold";
+/// `POST` [`ReleaseRequest`](crate::ReleaseRequest): [`Outcome`](crate::Outcome).
+pub const RELEASE: &str = "/v1/machines/{name}/release";
+/// `GET`: [`Why`](crate::Why).
+pub const WHY: &str = "/v1/machines/{name}/why";
+/// `GET` with [`EventsQuery`](crate::EventsQuery): [`Event`](crate::Event)s as [`NDJSON`].
+pub const EVENTS: &str = "/v1/events";
+/// `GET`: [`Report`](crate::Report).
+pub const DOCTOR: &str = "/v1/doctor";
+/// `GET`: [`VersionInfo`](crate::VersionInfo).
+pub const VERSION: &str = "/v1/version";
+/// `GET`: the `OpenAPI` document.
+pub const OPENAPI: &str = "/v1/openapi.json";
+
+/// Media type of a stream of JSON texts, one a line.
+pub const NDJSON: &str = "application/x-ndjson";
+/// Media type of [`Problem`](crate::Problem) (RFC 9457, section 3).
+pub const PROBLEM_JSON: &str = "application/problem+json";
+
+/// The path of `template` for one machine.
+///
+/// A machine's name needs no escaping: it is made of characters that a path segment allows.
+#[must_use]
+pub fn of(template: &str, name: &dormouse_types::MachineName) -> String {
+    template.replace("{name}", name.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn fills_in_the_name() {
+        assert_eq!(super::of(super::WHY, &"web".parse().unwrap()), "/v1/machines/web/why");
+    }
+}

@@ -1,0 +1,95 @@
+//! Why a machine is awake, what woke it, and what would wake it.
+
+use std::collections::BTreeMap;
+
+use dormouse_types::{Depth, MachineName};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{DepthWord, Failure, Hold, MachineState, Time};
+
+/// The answer to "why?".
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Why {
+    /// The machine.
+    #[schema(value_type = String, example = "web")]
+    pub machine: MachineName,
+    /// Where it is in its life.
+    pub state: MachineState,
+    /// How deep it sleeps, or is to sleep, or wakes from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<DepthWord>)]
+    pub depth: Option<Depth>,
+    /// When it entered this state.
+    pub since: Time,
+    /// One line: why it is in this state, as "idle for 10m" or "tcp 10.9.0.1:40000 > 10.9.0.2:80 SYN".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+    /// Why it failed, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+    /// What idleness is judged by; empty while the guest does not run.
+    pub signals: Vec<Signal>,
+    /// The holds that keep it awake.
+    pub holds: Vec<Hold>,
+    /// When it would go to sleep if it stayed idle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub would_sleep_at: Option<Time>,
+    /// The depth it would go to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<DepthWord>)]
+    pub would_sleep_depth: Option<Depth>,
+    /// What last woke it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_wake: Option<LastWake>,
+    /// The rules of its file that would wake it, as `tcp:22,80`.
+    pub would_wake: Vec<String>,
+    /// Questions that were answered for it in this sleep, or the last one, by kind, as `arp`.
+    pub answered: BTreeMap<String, u64>,
+    /// Frames that are held for it now.
+    pub held: Held,
+    /// Frames that were not delivered to it, by reason, as `limit`.
+    pub dropped: BTreeMap<String, u64>,
+}
+
+/// A signal that idleness is judged by.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Signal {
+    /// As `cpu`, `network`, `disk`.
+    pub name: String,
+    /// What was measured over the last window.
+    pub value: f64,
+    /// At and above this the machine is busy.
+    pub threshold: f64,
+    /// Unit of both, as `%` or `B/s`.
+    pub unit: String,
+    /// Does it keep the machine awake?
+    pub busy: bool,
+    /// Since when it is busy, or is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+}
+
+/// What woke a machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LastWake {
+    /// As `packet`, `command`, `hold`, `failure`, `restart`.
+    pub cause: String,
+    /// The frame in one line, when a frame did; else what is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frame: Option<String>,
+    /// When.
+    pub at: Time,
+    /// From the cause until the guest ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub took_ms: Option<u64>,
+}
+
+/// Frames that wait for a machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Held {
+    /// How many.
+    pub frames: u64,
+    /// Their size.
+    pub bytes: u64,
+}
