@@ -1,0 +1,65 @@
+//! How the last held frame is joined to the first direct one.
+//!
+//! While a guest's backlog is injected into its tap, the bridge still sends new frames to the
+//! surrogate. The moment at which the bridge's path turns to the tap is the *handover*:
+//!
+//! - [`Ebpf`](ebpf::Ebpf): a program on the bridge port counts the unicast frames of each
+//!   address. Once the surrogate has injected exactly that many, one compare-and-swap turns the
+//!   count into a redirection, so no frame is ever under way on both paths: nothing is lost,
+//!   doubled or overtaken.
+//! - [`Plain`]: the forwarding entry is moved and what is still under way is injected after it.
+//!   Nothing is lost or doubled; under a high rate a few frames can be overtaken.
+
+use dormouse_types::MacAddr;
+
+/// Counts an address's frames on the bridge port, and redirects them on demand.
+///
+/// One per bridge, on its `s0`. Owned by that bridge's thread; calls never block.
+pub trait Handover: Send {
+    /// Starts to count unicast frames for `mac` from zero. Called before the bridge sends any of
+    /// them to the surrogate (or, after a restart, while it already does).
+    ///
+    /// # Errors
+    /// When the table is full or the kernel refuses; the plain handover is used then.
+    fn begin(&mut self, mac: MacAddr) -> Result<(), HandoverError>;
+
+    /// Frames counted since `begin`; `None` for an unknown address.
+    fn counted(&self, mac: MacAddr) -> Option<u64>;
+
+    /// If exactly `count` frames were counted: redirects every later one to the interface
+    /// `tap` (its index) and says true. Otherwise changes nothing.
+    fn switch(&mut self, mac: MacAddr, count: u64, tap: u32) -> bool;
+
+    /// Forgets `mac`: its frames are neither counted nor redirected. No error if unknown.
+    fn end(&mut self, mac: MacAddr);
+}
+
+/// The handover without help from the kernel: it never switches by itself.
+#[derive(Debug, Default)]
+pub struct Plain;
+
+/// Why an address cannot be handed over by the kernel's help.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot count the frames of {mac}: {why}")]
+pub struct HandoverError {
+    /// The address.
+    pub mac: MacAddr,
+    /// What the kernel said.
+    pub why: String,
+}
+
+impl Handover for Plain {
+    fn begin(&mut self, _: MacAddr) -> Result<(), HandoverError> {
+        Ok(())
+    }
+
+    fn counted(&self, _: MacAddr) -> Option<u64> {
+        None
+    }
+
+    fn switch(&mut self, _: MacAddr, _: u64, _: u32) -> bool {
+        false
+    }
+
+    fn end(&mut self, _: MacAddr) {}
+}
