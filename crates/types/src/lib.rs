@@ -10,8 +10,10 @@ mod depth;
 mod mac;
 mod name;
 mod time;
+mod wake;
 
 pub use depth::Depth;
 pub use mac::{MacAddr, MacError};
 pub use name::{MachineName, NameError};
 pub use time::Timestamp;
+pub use wake::{WakeRule, WakeRuleError};
