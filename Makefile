@@ -1,0 +1,26 @@
+# Everything a person or a machine does with this tree. `make help` lists it.
+
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build the daemon and the command line
+	@scripts/deps.sh demo
+	cargo build --release --locked -p dormouse-daemon -p dormouse-cli
+
+demo: ## watch a guest sleep, stay present and wake (as root); KEEP=1 leaves the lab up
+	@scripts/demo.sh $(if $(filter-out 0,$(KEEP)),--keep)
+
+test: ## format, lints, licences, unit, property and end-to-end tests (as root)
+	@scripts/test.sh
+
+bench: ## measure, beside plain QEMU and libvirt (as root)
+	@scripts/bench.sh
+
+clean: ## remove what was built, and what labs left behind; the guest image stays in its cache
+	@scripts/sweep.sh --kept
+	cargo clean

@@ -1,0 +1,45 @@
+//! A laboratory for Dormouse: real QEMU guests, a real bridge and a real client on one machine.
+//!
+//! ```text
+//!   namespace ID-cl                    namespace ID-sw
+//!  +-----------------+   veth   +---------------------------------+
+//!  | eth0 10.9.0.1   |----------| cl0 --- br0 --- taps of guests  |
+//!  |      fd77::1    |          |         dormoused, QEMU         |
+//!  +-----------------+          +---------------------------------+
+//! ```
+//!
+//! A [`Lab`] makes the two namespaces and a directory on disk, and takes all of it down when dropped.
+//! [`Daemon`] runs the built `dormoused` on the switch, [`Client`] measures from the other side, and
+//! [`guest`] has the guest image and its machine files. Labs have names of their own, so tests run side
+//! by side; what a killed test leaves behind, [`Lab::sweep`] removes.
+//!
+//! Everything here needs root.
+#![forbid(unsafe_code)]
+
+mod client;
+mod command;
+mod daemon;
+mod echo;
+mod error;
+pub mod guest;
+mod lab;
+mod machine_file;
+mod namespace;
+mod ping;
+mod sink;
+mod ssh;
+mod udp;
+mod wait;
+
+pub use client::{ArpReply, Client, Connected, HttpAnswer};
+pub use command::Output;
+pub use daemon::Daemon;
+pub use echo::EchoSession;
+pub use error::{Error, Result};
+pub use lab::Lab;
+pub use machine_file::Guest;
+pub use namespace::Namespace;
+pub use sink::{MemoryCheck, SinkStats};
+pub use ssh::SshSession;
+pub use udp::{Sent, UdpStream};
+pub use wait::{wait_for, wait_until};
