@@ -1,1 +1,43 @@
-//! (being written)
+//! What crosses a network: frames, the answers given for a sleeper, and what wakes it.
+//!
+//! Everything here works on bytes in memory and does no I/O. Nothing panics, whatever the bytes.
+//!
+//! - [`Frame`] is a checked view of an Ethernet frame; [`Frame::network`] looks one layer further.
+//! - A [`Responder`] answers for a sleeper, described by an [`Identity`]; [`standard_responders`] are ours.
+//! - [`wake_match`] judges a frame by wake rules; [`learned`] tells the addresses that a sender claims.
+//! - [`summary`], [`digest()`] and [`junk_frame`] are small helpers for whoever moves frames.
+//!
+//! Frames are taken as a host captures them: segments larger than the MTU, checksums of the
+//! transport layer that are still to be filled in by an interface (and so are never verified
+//! here), IP length fields of zero where a segment is too long for them, and frames cut short.
+//! Answers always carry full checksums.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+mod digest;
+mod frame;
+mod junk;
+mod learn;
+mod magic;
+mod ndisc;
+mod network;
+mod respond;
+mod summary;
+mod wake;
+
+pub use digest::digest;
+pub use frame::{Frame, ethertype};
+pub use junk::{JUNK_LEN, junk_frame};
+pub use learn::learned;
+pub use magic::is_magic;
+pub use network::{Arp, ArpOperation, Fragment, IpPacket, Network, protocol};
+pub use respond::{
+    ArpResponder, IcmpEcho, Icmpv6Echo, Identity, NeighborSolicitation, Responder, Response,
+    standard_responders,
+};
+pub use summary::summary;
+pub use wake::wake_match;

@@ -1,0 +1,81 @@
+//! Answers given for a sleeping machine.
+
+mod arp;
+mod build;
+mod icmpv4;
+mod icmpv6;
+mod ndisc;
+
+use alloc::{boxed::Box, vec, vec::Vec};
+use core::net::IpAddr;
+
+use dormouse_types::MacAddr;
+
+pub use arp::ArpResponder;
+pub use icmpv4::IcmpEcho;
+pub use icmpv6::Icmpv6Echo;
+pub use ndisc::NeighborSolicitation;
+
+use crate::frame::Frame;
+
+/// What a sleeper answers for on one of its interfaces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The interface's Ethernet address.
+    pub mac: MacAddr,
+    /// Its IP addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl Identity {
+    /// Is `address` one of this interface's?
+    #[must_use]
+    pub fn has(&self, address: impl Into<IpAddr>) -> bool {
+        self.addresses.contains(&address.into())
+    }
+
+    /// Did another station send `frame`, to this interface alone?
+    fn is_addressed_by(&self, frame: &Frame<'_>) -> bool {
+        frame.dst() == self.mac && self.is_foreign(frame.src())
+    }
+
+    /// Can `mac` be that of another station?
+    fn is_foreign(&self, mac: MacAddr) -> bool {
+        mac != self.mac && !mac.is_multicast() && mac != MacAddr([0; 6])
+    }
+}
+
+/// What becomes of a frame that was shown to a responder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Response {
+    /// It is answered with this frame, to be sent where the frame came from.
+    Reply(Vec<u8>),
+    /// It needs no answer, and the machine would do nothing with it; the reason.
+    Consume(&'static str),
+    /// The responder has nothing to say about it.
+    Pass,
+}
+
+impl Response {
+    fn reply_or_pass(reply: Option<Vec<u8>>) -> Self {
+        reply.map_or(Self::Pass, Self::Reply)
+    }
+}
+
+/// Answers one kind of frame for a sleeper. Keeps no state.
+pub trait Responder: Send + Sync {
+    /// A short name, for counters and logs.
+    fn name(&self) -> &'static str;
+
+    /// What to do about `frame`, which arrived where `who` sleeps.
+    ///
+    /// Replies bear the sleeper's Ethernet address and the frame's VLAN tags, are not padded to
+    /// the 60 octets of Ethernet, and have full checksums.
+    fn respond(&self, frame: &Frame<'_>, who: &Identity) -> Response;
+}
+
+/// All responders of this crate. The order is of no importance: no two answer the same frame.
+#[must_use]
+pub fn standard_responders() -> Vec<Box<dyn Responder>> {
+    vec![Box::new(ArpResponder), Box::new(NeighborSolicitation), Box::new(IcmpEcho), Box::new(Icmpv6Echo)]
+}
