@@ -6,7 +6,6 @@ use nix::{
     unistd::Pid,
 };
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 use std::{
     fs::{self, OpenOptions},
     io::{Read, Write},
@@ -252,31 +251,6 @@ impl Daemon {
             answer: format!("{e}: {text}"),
         })
     }
-
-    /// Waits until `dormouse show NAME` satisfies a condition; returns it, and how long that took.
-    ///
-    /// # Errors
-    ///
-    /// If it does not in time; the error has what was seen last.
-    pub fn wait_machine(
-        &self,
-        name: &str,
-        what: &str,
-        timeout: Duration,
-        is_so: impl Fn(&Value) -> bool,
-    ) -> Result<(Value, Duration)> {
-        let mut last = Value::Null;
-        let waited = crate::wait_for(&format!("{name} to be {what}"), timeout, || {
-            last = self.json(&["show", name])?;
-            Ok(is_so(&last).then(|| last.clone()))
-        });
-        waited.map_err(|e| match e {
-            Error::Timeout { what, waited, .. } => {
-                Error::Timeout { what, waited, detail: format!("; it is: {last}") }
-            }
-            other => other,
-        })
-    }
 }
 
 impl Drop for Daemon {
@@ -290,7 +264,7 @@ fn answers(socket: &Path) -> bool {
     let ask = || -> std::io::Result<bool> {
         let mut stream = UnixStream::connect(socket)?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        stream.write_all(b"GET /v1/machines HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        stream.write_all(b"GET /v1/version HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
         let mut answer = [0; 5];
         stream.read_exact(&mut answer)?;
         Ok(&answer == b"HTTP/")
