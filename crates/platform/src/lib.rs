@@ -5,6 +5,8 @@
 //! of the daemon.
 #![forbid(unsafe_code)]
 
+pub mod qmp;
+
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
