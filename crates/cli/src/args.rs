@@ -1,0 +1,200 @@
+//! What can be written on the command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use dormouse_types::{Depth, MachineName};
+
+const EXIT_STATUS: &str = "\
+Exit status:
+  0  done
+  1  failed, or a check of `doctor` failed
+  2  the command line is wrong
+  3  no such machine or hold
+  4  cannot be done in the state that the machine is in
+  5  the daemon cannot be reached
+With several names, the status of the first that failed; the others are done all the same.";
+
+/// Puts idle virtual machines to sleep, stands in for them, and wakes them when they are wanted.
+#[derive(Debug, Parser)]
+#[command(name = "dormouse", version, after_help = EXIT_STATUS)]
+pub(crate) struct Cli {
+    /// Socket of the daemon.
+    #[arg(
+        long,
+        global = true,
+        env = "DORMOUSE_SOCKET",
+        hide_env_values = true,
+        value_name = "PATH",
+        value_hint = ValueHint::FilePath,
+        default_value = dormouse_api_types::DEFAULT_SOCKET
+    )]
+    pub(crate) socket: PathBuf,
+
+    /// A table for people, or the daemon's answers as they are, one JSON text a line.
+    #[arg(short, long, global = true, value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
+    pub(crate) output: Format,
+
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// How answers are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    #[value(help = None)]
+    Table,
+    /// For programs.
+    #[value(help = None)]
+    Json,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Make machines known from their files; they do not run yet.
+    Create(Create),
+    /// Forget stopped machines, with their saved state; their disks stay.
+    Rm(Names),
+    /// List the machines.
+    Ls,
+    /// Show all that is known of machines.
+    Show(Names),
+    /// Boot machines, or wake them.
+    Start(Start),
+    /// Shut machines down.
+    Stop(Stop),
+    /// Put machines to sleep now.
+    Sleep(Sleep),
+    /// Wake machines.
+    Wake(Waiting),
+    /// Keep machines awake; those that sleep are woken.
+    Hold(Hold),
+    /// Let machines sleep again.
+    Release(Release),
+    /// Show what happened.
+    Events(Events),
+    /// Say why machines are awake, what woke them, and what would wake them.
+    Why(Names),
+    /// Look for what stands in the way, and say how to put it right.
+    Doctor,
+    /// Print the completions for a shell.
+    #[command(hide = true)]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write the man pages into a folder.
+    #[command(hide = true)]
+    Man {
+        /// The folder; made if missing.
+        #[arg(value_hint = ValueHint::DirPath)]
+        dir: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Names {
+    /// Machines.
+    #[arg(value_name = "NAME", required = true)]
+    pub(crate) names: Vec<MachineName>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Waiting {
+    #[command(flatten)]
+    pub(crate) names: Names,
+    /// Do not wait until the machine has settled.
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Create {
+    /// Machine files; `-` reads standard input.
+    #[arg(value_name = "FILE.toml", required = true, value_hint = ValueHint::FilePath)]
+    pub(crate) files: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Start {
+    #[command(flatten)]
+    pub(crate) on: Waiting,
+    /// Boot afresh; a saved state is given up, and what was in memory is lost.
+    #[arg(long)]
+    pub(crate) cold: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Stop {
+    #[command(flatten)]
+    pub(crate) on: Waiting,
+    /// Do not ask the guest: as if the power failed.
+    #[arg(long, conflicts_with = "timeout")]
+    pub(crate) force: bool,
+    /// How long the guest may take, as 90s.
+    #[arg(long, value_name = "SPAN", value_parser = humantime::parse_duration)]
+    pub(crate) timeout: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Sleep {
+    #[command(flatten)]
+    pub(crate) on: Waiting,
+    /// How deep; as the machine file says when absent.
+    #[arg(long, value_parser = depth)]
+    pub(crate) depth: Option<Depth>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Hold {
+    #[command(flatten)]
+    pub(crate) on: Waiting,
+    /// For how long, as 2h; until released when absent.
+    #[arg(long = "for", value_name = "SPAN", value_parser = humantime::parse_duration)]
+    pub(crate) span: Option<Duration>,
+    /// Why, for whoever asks later.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Release {
+    #[command(flatten)]
+    pub(crate) names: Names,
+    /// Which hold, as `show` numbers them; all of them when absent.
+    #[arg(long, value_name = "ID")]
+    pub(crate) hold: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Events {
+    /// Only of this machine.
+    #[arg(value_name = "NAME")]
+    pub(crate) name: Option<MachineName>,
+    /// Go on with new ones as they happen.
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Only those after this number.
+    #[arg(long, value_name = "SEQ")]
+    pub(crate) after: Option<u64>,
+}
+
+fn depth(text: &str) -> Result<Depth, String> {
+    Depth::ALL
+        .into_iter()
+        .find(|depth| depth.as_str() == text)
+        .ok_or_else(|| format!("choose one of {}", Depth::ALL.map(Depth::as_str).join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_definition_holds_together() {
+        super::Cli::command().debug_assert();
+    }
+}

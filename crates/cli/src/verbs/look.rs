@@ -1,0 +1,71 @@
+//! Verbs that look and change nothing.
+
+use anyhow::Context as _;
+use dormouse_api_types::{CheckStatus, Event, MachineDetail, MachineSummary, Report, Why, routes};
+use dormouse_types::MachineName;
+
+use super::{each, now, print::Printer};
+use crate::args::{Events, Names};
+use crate::client::{Answer, Client, Error};
+use crate::exit::{self, Code};
+use crate::{doctor, render};
+
+pub(super) async fn list(client: &Client, to: &Printer) -> anyhow::Result<Code> {
+    let answer = client.get(routes::MACHINES).await?;
+    to.answer(&answer, |machines: &Vec<MachineSummary>| render::list(machines, now()))?;
+    Ok(Code::Ok)
+}
+
+pub(super) async fn show(client: &Client, to: &Printer, args: &Names) -> anyhow::Result<Code> {
+    let print = |answer: Answer| to.answer(&answer, |machine: &MachineDetail| render::show(machine, now()));
+    each(&args.names, |name| get(client, routes::MACHINE, name), print).await
+}
+
+pub(super) async fn why(client: &Client, to: &Printer, args: &Names) -> anyhow::Result<Code> {
+    let print = |answer: Answer| to.answer(&answer, |why: &Why| render::why(why, now()));
+    each(&args.names, |name| get(client, routes::WHY, name), print).await
+}
+
+async fn get(client: &Client, route: &str, name: MachineName) -> anyhow::Result<Answer> {
+    Ok(client.get(&routes::of(route, &name)).await?)
+}
+
+pub(super) async fn events(client: &Client, to: &Printer, args: &Events) -> anyhow::Result<Code> {
+    let mut lines = client.lines(&events_path(args)).await?;
+    while let Some(line) = lines.next().await? {
+        if line.is_empty() {
+            continue;
+        }
+        let line = String::from_utf8(line).context("the daemon's answer is not text")?;
+        if to.is_table() {
+            let event: Event = serde_json::from_str(&line).map_err(|source| Error::Answer { source })?;
+            to.text(&render::event(&event))?;
+        } else {
+            to.line(&line)?;
+        }
+    }
+    // The daemon ends a stream that was to be followed only when it ends itself.
+    if args.follow { Ok(exit::report(None, &Error::Ended.into())) } else { Ok(Code::Ok) }
+}
+
+/// No value needs escaping: a name is made of characters that a query allows.
+fn events_path(args: &Events) -> String {
+    let machine = args.name.as_ref().map(|name| format!("&machine={name}")).unwrap_or_default();
+    let after = args.after.map(|seq| format!("&after={seq}")).unwrap_or_default();
+    format!("{}?follow={}{machine}{after}", routes::EVENTS, args.follow)
+}
+
+pub(super) async fn doctor(client: &Client, to: &Printer) -> anyhow::Result<Code> {
+    let version = client.get(routes::VERSION).await.and_then(|answer| answer.read());
+    let answers = version.is_ok();
+    let daemon = doctor::daemon(version);
+    let theirs: Report = if answers { client.get(routes::DOCTOR).await?.read()? } else { Report::default() };
+    let report = doctor::merge(daemon, theirs, doctor::checks(&doctor::Host::look()));
+    if to.is_table() {
+        to.text(&render::report(&report))?;
+    } else {
+        to.line(&serde_json::to_string(&report)?)?;
+    }
+    let is_well = report.checks.iter().all(|check| check.status < CheckStatus::Fail);
+    Ok(if is_well { Code::Ok } else { Code::Failed })
+}
