@@ -1,0 +1,348 @@
+//! The daemon's configuration: `/etc/dormouse/dormoused.toml`.
+//!
+//! Read once, before anything is opened or bound, into typed values; a key that is not known or
+//! a value that is not allowed ends the daemon with an error that names it. Every key has a
+//! default, and `packaging/dormoused.toml` shows all of them; a test compares the two.
+
+mod value;
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub use value::{Handover, OnStop, Span};
+use value::{Rule, check};
+
+/// Where the file is unless told otherwise.
+pub const DEFAULT_PATH: &str = "/etc/dormouse/dormoused.toml";
+
+/// All that can be configured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The registry, the machines' directories and their saved states.
+    pub state_dir: PathBuf,
+    /// The unix socket of the API.
+    pub socket: PathBuf,
+    /// The group that may use the socket, if it exists.
+    pub socket_group: String,
+    /// What is logged, as tracing's `EnvFilter` has it.
+    pub log: String,
+    /// How often a running machine's counters are read.
+    pub sample_interval: Span,
+    /// Events that are kept for readers that come later or are slow.
+    pub event_history: usize,
+    /// What becomes of running machines when the daemon is told to end.
+    pub on_stop: OnStop,
+    /// See [`Qemu`].
+    pub qemu: Qemu,
+    /// See [`Sleep`].
+    pub sleep: Sleep,
+    /// See [`Network`].
+    pub network: Network,
+    /// See [`Limits`].
+    pub limits: Limits,
+}
+
+/// How QEMU is run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Qemu {
+    /// The program, a path or a name that is looked for in `PATH`.
+    pub binary: PathBuf,
+    /// The user that QEMU runs as; empty: the daemon's own.
+    pub user: String,
+    /// Whether QEMU runs with `-sandbox on`.
+    pub sandbox: bool,
+}
+
+/// Sleeping and waking, for all machines.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sleep {
+    /// How long a guest has to read what its tap holds, before it is stopped.
+    pub drain_grace: Span,
+    /// How long a booting guest may take until it is first heard on its network.
+    pub boot_timeout: Span,
+    /// How long a guest may take to shut itself down.
+    pub stop_timeout: Span,
+}
+
+/// Standing in for sleepers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Network {
+    /// How held frames are joined to direct ones at a wake.
+    pub handover: Handover,
+}
+
+/// Bounds on what others can make the daemon use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Frames that are held for one machine.
+    pub held_frames: usize,
+    /// Bytes of frames that are held for one machine.
+    #[serde(deserialize_with = "value::bytes")]
+    pub held_bytes: usize,
+    /// The largest request body.
+    #[serde(deserialize_with = "value::bytes")]
+    pub request_bytes: usize,
+    /// How long the answer to a command waits for the machine to settle.
+    pub command_wait: Span,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            state_dir: "/var/lib/dormouse".into(),
+            socket: dormouse_api_types::DEFAULT_SOCKET.into(),
+            socket_group: "dormouse".into(),
+            log: "info".into(),
+            sample_interval: Span::seconds(5),
+            event_history: 1000,
+            on_stop: OnStop::Leave,
+            qemu: Qemu::default(),
+            sleep: Sleep::default(),
+            network: Network::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Default for Qemu {
+    fn default() -> Self {
+        Self { binary: "qemu-system-x86_64".into(), user: String::new(), sandbox: true }
+    }
+}
+
+impl Default for Sleep {
+    fn default() -> Self {
+        Self {
+            drain_grace: Span::millis(200),
+            boot_timeout: Span::seconds(120),
+            stop_timeout: Span::seconds(60),
+        }
+    }
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Self { handover: Handover::Auto }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            held_frames: 4096,
+            held_bytes: 8 << 20,
+            request_bytes: 1 << 20,
+            command_wait: Span::seconds(300),
+        }
+    }
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration file {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It is no TOML, has an unknown key, or a value of the wrong kind. The source says which.
+    #[error("{} is not a configuration of dormoused", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Line, key and what is allowed.
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+    /// A value is out of range.
+    #[error("{}: {key} = {value} is not allowed: {allowed}", path.display())]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// As `limits.held_frames`.
+        key: &'static str,
+        /// As it was written.
+        value: String,
+        /// What may be written.
+        allowed: &'static str,
+    },
+}
+
+impl Config {
+    /// Reads a file. If it is the default one and there is none, the defaults are meant.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read or holds what is not allowed.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        match std::fs::read_to_string(path) {
+            Ok(text) => Self::parse(&text, path),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && path == Path::new(DEFAULT_PATH) => {
+                Ok(Self::default())
+            }
+            Err(source) => Err(ConfigError::Read { path: path.into(), source }),
+        }
+    }
+
+    /// Reads a text; `path` is for its errors.
+    ///
+    /// # Errors
+    ///
+    /// When it holds what is not allowed.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let config: Self = toml::from_str(text)
+            .map_err(|source| ConfigError::Parse { path: path.into(), source: Box::new(source) })?;
+        check(&config.rules(), path)?;
+        Ok(config)
+    }
+
+    /// What the types alone do not say of the values.
+    fn rules(&self) -> Vec<Rule> {
+        let absolute =
+            |key, path: &Path| Rule::new(key, path.display(), path.is_absolute(), "write an absolute path");
+        let positive =
+            |key, span: Span| Rule::new(key, span, !span.get().is_zero(), "write a time above zero");
+        let filter = tracing_subscriber::EnvFilter::try_new(&self.log).is_ok();
+        let Limits { held_frames, held_bytes, request_bytes, command_wait } = self.limits;
+        vec![
+            absolute("state_dir", &self.state_dir),
+            absolute("socket", &self.socket),
+            Rule::new(
+                "socket",
+                self.socket.display(),
+                self.socket.as_os_str().len() < 108,
+                "write a path of fewer than 108 octets, as unix(7) wants it",
+            ),
+            Rule::new(
+                "log",
+                &self.log,
+                filter,
+                "write error, warn, info, debug or trace, or a filter as info,dormouse_surrogate=debug",
+            ),
+            Rule::new(
+                "sample_interval",
+                self.sample_interval,
+                (100..=3_600_000).contains(&self.sample_interval.get().as_millis()),
+                "write a time from 100ms to 1h",
+            ),
+            Rule::new(
+                "event_history",
+                self.event_history,
+                (1..=1_000_000).contains(&self.event_history),
+                "write a number from 1 to 1000000",
+            ),
+            Rule::new(
+                "qemu.binary",
+                self.qemu.binary.display(),
+                !self.qemu.binary.as_os_str().is_empty(),
+                "write the path or the name of a QEMU program, as qemu-system-x86_64",
+            ),
+            positive("sleep.boot_timeout", self.sleep.boot_timeout),
+            positive("sleep.stop_timeout", self.sleep.stop_timeout),
+            positive("limits.command_wait", command_wait),
+            Rule::new(
+                "limits.held_frames",
+                held_frames,
+                (1..=1_000_000).contains(&held_frames),
+                "write a number from 1 to 1000000",
+            ),
+            Rule::new(
+                "limits.held_bytes",
+                held_bytes,
+                (64 << 10..=1 << 30).contains(&held_bytes),
+                "write a size from 64KiB (one full GSO frame) to 1GiB",
+            ),
+            Rule::new(
+                "limits.request_bytes",
+                request_bytes,
+                (4 << 10..=64 << 20).contains(&request_bytes),
+                "write a size from 4KiB to 64MiB",
+            ),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chain::chain;
+
+    const SHIPPED: &str = include_str!("../../../../packaging/dormoused.toml");
+
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        Config::parse(text, Path::new("/etc/dormouse/dormoused.toml"))
+    }
+
+    /// The shipped file with each `#key = value` and `#[table]` in force; `# ` starts prose.
+    fn uncommented() -> String {
+        SHIPPED
+            .lines()
+            .map(|line| match line.strip_prefix('#') {
+                Some(setting) if !setting.starts_with(' ') => setting,
+                _ => line,
+            })
+            .collect::<Vec<_>>()
+            .join("\n")
+    }
+
+    #[test]
+    fn the_shipped_file_changes_nothing() {
+        assert_eq!(parse(SHIPPED).unwrap(), Config::default());
+    }
+
+    #[test]
+    fn the_shipped_file_shows_exactly_the_defaults() {
+        assert_eq!(parse(&uncommented()).unwrap(), Config::default());
+    }
+
+    #[test]
+    fn the_shipped_file_shows_every_key() {
+        let shown: toml::Table = toml::from_str(&uncommented()).unwrap();
+        let known = toml::Table::try_from(Config::default()).unwrap();
+        assert_eq!(keys(&shown), keys(&known));
+    }
+
+    fn keys(table: &toml::Table) -> std::collections::BTreeSet<String> {
+        let of = |(key, value): (&String, &toml::Value)| match value {
+            toml::Value::Table(inner) => keys(inner).iter().map(|k| format!("{key}.{k}")).collect(),
+            _ => vec![key.clone()],
+        };
+        table.iter().flat_map(of).collect()
+    }
+
+    #[test]
+    fn errors_name_the_key_the_value_and_what_is_allowed() {
+        for (text, parts) in [
+            ("stat_dir = \"/x\"", ["stat_dir", "unknown field", "state_dir"]),
+            ("state_dir = \"x\"", ["state_dir", "= x ", "absolute path"]),
+            ("sample_interval = \"5\"", ["sample_interval", "\"5\"", "as 200ms, 5s or 10m"]),
+            ("sample_interval = \"1ms\"", ["sample_interval", "1ms", "100ms to 1h"]),
+            ("[limits]\nheld_bytes = \"1KiB\"", ["limits.held_bytes", "1024", "64KiB"]),
+            ("[limits]\nheld_bytes = \"many\"", ["held_bytes", "\"many\"", "as 8MiB"]),
+            ("on_stop = \"kill\"", ["on_stop", "kill", "leave"]),
+            ("log = \"loud=quiet\"", ["log", "loud=quiet", "debug"]),
+            ("event_history = 0", ["event_history", "= 0 ", "from 1"]),
+        ] {
+            let error = chain(&parse(text).unwrap_err());
+            for part in parts {
+                assert!(error.contains(part), "{text}: {error:?} lacks {part:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_the_default_file_may_be_absent() {
+        let error = Config::read(Path::new("/nonexistent/dormoused.toml")).unwrap_err();
+        assert!(chain(&error).contains("/nonexistent/dormoused.toml"));
+    }
+}

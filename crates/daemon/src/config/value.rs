@@ -1,0 +1,126 @@
+//! Kinds of values in the configuration file, and how they are checked.
+
+use core::fmt;
+use std::{path::Path, time::Duration};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use super::ConfigError;
+
+/// A length of time, written as `200ms`, `5s` or `10m`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Span(Duration);
+
+/// How held frames are joined to direct ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Handover {
+    /// By eBPF where the kernel lets it, plainly elsewhere.
+    Auto,
+    /// Plainly, even where eBPF would do.
+    Plain,
+}
+
+/// What becomes of running machines when the daemon is told to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnStop {
+    /// They run on.
+    Leave,
+    /// They are put to sleep first, as their files say.
+    Sleep,
+}
+
+impl Span {
+    pub(super) const fn seconds(seconds: u64) -> Self {
+        Self(Duration::from_secs(seconds))
+    }
+
+    pub(super) const fn millis(millis: u64) -> Self {
+        Self(Duration::from_millis(millis))
+    }
+
+    /// The length.
+    #[must_use]
+    pub const fn get(self) -> Duration {
+        self.0
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        humantime::format_duration(self.0).fmt(f)
+    }
+}
+
+impl fmt::Debug for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for Span {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        humantime::parse_duration(&text).map(Self).map_err(|_| {
+            de::Error::custom(format!(
+                "{text:?} is not a length of time: write a number and a unit, as 200ms, 5s or 10m"
+            ))
+        })
+    }
+}
+
+/// A number of bytes, written as a number or as `8MiB`.
+pub(super) fn bytes<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Number(usize),
+        Text(String),
+    }
+    let wrong = |text: &str| {
+        de::Error::custom(format!("{text:?} is not a size: write a number of bytes, or as 8MiB"))
+    };
+    match Written::deserialize(from)? {
+        Written::Number(number) => Ok(number),
+        Written::Text(text) => {
+            let size: bytesize::ByteSize = text.parse().map_err(|_| wrong(&text))?;
+            usize::try_from(size.as_u64()).map_err(|_| wrong(&text))
+        }
+    }
+}
+
+/// Something that must be true of a value.
+pub(super) struct Rule {
+    key: &'static str,
+    value: String,
+    holds: bool,
+    allowed: &'static str,
+}
+
+impl Rule {
+    pub(super) fn new(
+        key: &'static str,
+        value: impl fmt::Display,
+        holds: bool,
+        allowed: &'static str,
+    ) -> Self {
+        Self { key, value: value.to_string(), holds, allowed }
+    }
+}
+
+/// The first rule that is broken is the error.
+pub(super) fn check(rules: &[Rule], path: &Path) -> Result<(), ConfigError> {
+    match rules.iter().find(|rule| !rule.holds) {
+        None => Ok(()),
+        Some(Rule { key, value, allowed, .. }) => {
+            Err(ConfigError::Value { path: path.into(), key, value: value.clone(), allowed })
+        }
+    }
+}
