@@ -17,3 +17,15 @@
 //!   status(name) -> Option<Status>      answered, held, dropped by reason, last wake
 //!   capabilities() -> Capabilities      ebpf or plain handover and why; for `doctor`
 //! ```
+#![forbid(unsafe_code)]
+
+mod count;
+mod handover;
+mod judge;
+mod model;
+mod packet;
+mod presence;
+mod queue;
+
+pub use count::{Drops, Reason};
+pub use model::{Capabilities, HandoverKind, Limits, Mode, Notice, Port, Replay, Settings, Sleeper, Status};

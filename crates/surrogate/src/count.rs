@@ -1,0 +1,72 @@
+//! Why frames are dropped, and how many.
+
+use std::collections::BTreeMap;
+
+/// Why a frame that came for a machine is not given to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// As many frames were held as its limits allow.
+    FrameLimit,
+    /// As many octets were held as its limits allow.
+    ByteLimit,
+    /// The machine would have done nothing with it, as an address request for somebody else.
+    Filtered,
+    /// The guest did not make room for it in time while it was replayed.
+    GuestDoesNotRead,
+    /// Its interface refused the frame.
+    Refused,
+    /// The machine was dismissed while frames were held for it.
+    Dismissed,
+}
+
+impl Reason {
+    /// The word that statistics use.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::FrameLimit => "frame-limit",
+            Self::ByteLimit => "byte-limit",
+            Self::Filtered => "filtered",
+            Self::GuestDoesNotRead => "guest-does-not-read",
+            Self::Refused => "refused",
+            Self::Dismissed => "dismissed",
+        }
+    }
+}
+
+/// Dropped frames by reason.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Drops(BTreeMap<Reason, u64>);
+
+impl Drops {
+    /// Counts `frames` more; zero leaves no trace.
+    pub fn add(&mut self, reason: Reason, frames: u64) {
+        if frames > 0 {
+            *self.0.entry(reason).or_default() += frames;
+        }
+    }
+
+    /// Adds another count to this one.
+    pub fn merge(&mut self, other: &Self) {
+        for (reason, frames) in other.iter() {
+            self.add(reason, frames);
+        }
+    }
+
+    /// Frames dropped for `reason`.
+    #[must_use]
+    pub fn of(&self, reason: Reason) -> u64 {
+        self.0.get(&reason).copied().unwrap_or_default()
+    }
+
+    /// Every reason that occurred.
+    pub fn iter(&self) -> impl Iterator<Item = (Reason, u64)> + '_ {
+        self.0.iter().map(|(reason, frames)| (*reason, *frames))
+    }
+
+    /// Frames that were for the machine and are lost to it: all but the filtered ones.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.iter().filter(|(reason, _)| *reason != Reason::Filtered).map(|(_, frames)| frames).sum()
+    }
+}

@@ -1,0 +1,120 @@
+//! What a frame is to a sleeper, by the rules of the wire.
+
+use dormouse_types::WakeRule;
+use dormouse_wire::{
+    ArpOperation, Frame, Identity, Network, Responder, Response, standard_responders, summary, wake_match,
+};
+
+use crate::presence::{Judge, Judgement};
+
+/// Judges by the standard responders and the machine's wake rules.
+pub(crate) struct WireJudge {
+    who: Identity,
+    rules: Vec<WakeRule>,
+    responders: Vec<Box<dyn Responder>>,
+}
+
+impl WireJudge {
+    /// Judges for the interface `who` of a machine with these wake rules.
+    #[must_use]
+    pub(crate) fn new(who: Identity, rules: Vec<WakeRule>) -> Self {
+        Self { who, rules, responders: standard_responders() }
+    }
+}
+
+impl Judge for WireJudge {
+    fn judge(&self, ethernet: &[u8]) -> Judgement {
+        let Some(frame) = Frame::new(ethernet) else { return Judgement::Ignore };
+        for responder in &self.responders {
+            match responder.respond(&frame, &self.who) {
+                Response::Reply(frame) => return Judgement::Answer { by: responder.name(), frame },
+                Response::Consume(_) => return Judgement::Ignore,
+                Response::Pass => {}
+            }
+        }
+        if wake_match(&self.rules, &frame, &self.who) {
+            Judgement::Wake
+        } else if asks_for_another(&frame, &self.who) {
+            Judgement::Ignore
+        } else {
+            Judgement::Other
+        }
+    }
+
+    fn describe(&self, ethernet: &[u8]) -> String {
+        summary(ethernet)
+    }
+}
+
+/// Is it a broadcast ARP request for an address that is not the sleeper's?
+///
+/// Announcements are not: a guest updates its table by them. Nothing is known of a sleeper
+/// without addresses.
+fn asks_for_another(frame: &Frame<'_>, who: &Identity) -> bool {
+    match frame.network() {
+        Network::Arp(arp) => {
+            let request = arp.operation == ArpOperation::Request && !arp.is_announcement();
+            frame.is_group() && request && !who.addresses.is_empty() && !who.has(arp.target)
+        }
+        _ => false,
+    }
+}
+
+impl std::fmt::Debug for WireJudge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WireJudge")
+            .field("who", &self.who)
+            .field("rules", &self.rules)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dormouse_types::MacAddr;
+    use proptest::prelude::*;
+
+    const MAC: MacAddr = MacAddr([0x52, 0x54, 0, 0, 0, 2]);
+
+    fn judge() -> WireJudge {
+        let who = Identity { mac: MAC, addresses: vec![[10, 9, 0, 2].into()] };
+        WireJudge::new(who, vec![WakeRule::AnyUnicast])
+    }
+
+    fn arp_request(sender: [u8; 4], target: [u8; 4]) -> Vec<u8> {
+        let mut frame = vec![0xff; 6];
+        frame.extend([2, 0, 0, 0, 0, 1, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, 1]);
+        frame.extend(sender);
+        frame.extend([0; 6]);
+        frame.extend(target);
+        frame
+    }
+
+    #[test]
+    fn address_requests_are_answered_or_ignored_and_announcements_kept() {
+        let for_it = judge().judge(&arp_request([10, 9, 0, 1], [10, 9, 0, 2]));
+        assert!(matches!(for_it, Judgement::Answer { .. }), "{for_it:?}");
+        assert_eq!(judge().judge(&arp_request([10, 9, 0, 1], [10, 9, 0, 3])), Judgement::Ignore);
+        assert_eq!(judge().judge(&arp_request([10, 9, 0, 1], [10, 9, 0, 1])), Judgement::Other);
+    }
+
+    #[test]
+    fn unicast_wakes() {
+        let mut frame = MAC.0.to_vec();
+        frame.extend([2, 0, 0, 0, 0, 1, 0x12, 0x34, 1, 2, 3]);
+        assert_eq!(judge().judge(&frame), Judgement::Wake);
+    }
+
+    proptest! {
+        #[test]
+        fn any_octets_are_judged(bytes in prop::collection::vec(any::<u8>(), 0..200), to_it: bool) {
+            let mut bytes = bytes;
+            if to_it {
+                bytes.iter_mut().zip(MAC.0).for_each(|(octet, mac)| *octet = mac);
+            }
+            judge().judge(&bytes);
+            judge().describe(&bytes);
+        }
+    }
+}

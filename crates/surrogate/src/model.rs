@@ -1,0 +1,189 @@
+//! What the surrogate is told, and what it tells.
+
+use std::{collections::BTreeMap, fmt, net::IpAddr, os::fd::OwnedFd, sync::Arc, time::Duration};
+
+use dormouse_types::{MacAddr, MachineName, Timestamp, WakeRule};
+
+use crate::Drops;
+
+/// How the surrogate works on this host.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// First letters of the names of its interfaces (1 to 4 letters or digits).
+    pub prefix: String,
+    /// How long a guest may take to read its replayed frames before the rest is dropped.
+    pub patience: Duration,
+    /// Queue length of a tap while frames are replayed into it, in frames.
+    pub replay_queue: u32,
+    /// Receive buffer per bridge, in octets: what may arrive while the thread does not run.
+    pub receive_buffer: usize,
+    /// Do not even try the eBPF handover.
+    pub plain_handover: bool,
+}
+
+/// A machine to stand in for.
+#[derive(Clone, Debug)]
+pub struct Sleeper {
+    /// Its name.
+    pub name: MachineName,
+    /// Its interfaces.
+    pub ports: Vec<Port>,
+    /// What wakes it.
+    pub wake: Vec<WakeRule>,
+    /// How much is held for it, over all its interfaces.
+    pub limits: Limits,
+}
+
+/// One interface of a machine.
+#[derive(Clone, Debug)]
+pub struct Port {
+    /// The guest's Ethernet address.
+    pub mac: MacAddr,
+    /// The bridge it is in.
+    pub bridge: String,
+    /// Its tap's name on the host.
+    pub tap: String,
+    /// The tap's queue, to see what the guest has not read yet; `None` where it cannot be had.
+    pub queue: Option<Arc<OwnedFd>>,
+    /// IP addresses to answer for.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// How much is held for one machine; what comes beyond is dropped and counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Frames.
+    pub frames: u64,
+    /// Octets, each frame with its 10 octets of offload header.
+    pub bytes: u64,
+}
+
+/// What the surrogate tells without being asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// A frame came that the machine's rules name. Told once per sleep.
+    Wake {
+        /// The machine.
+        name: MachineName,
+        /// The frame in one line.
+        frame: String,
+    },
+    /// A running machine was seen to use these addresses.
+    Learned {
+        /// The machine.
+        name: MachineName,
+        /// The interface.
+        mac: MacAddr,
+        /// Addresses that it claimed, some of them perhaps known already.
+        addresses: Vec<IpAddr>,
+    },
+    /// A running machine sent its first frame since it is watched.
+    Heard {
+        /// The machine.
+        name: MachineName,
+    },
+    /// A bridge, or the surrogate's port in it, is gone: nobody there is answered for.
+    BridgeLost {
+        /// The bridge's name.
+        bridge: String,
+        /// What is known of why.
+        why: String,
+    },
+}
+
+/// How a machine got back what was held for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replay {
+    /// Frames given to the guest.
+    pub frames: u64,
+    /// Their octets.
+    pub bytes: u64,
+    /// Frames that it did not get, over the whole sleep.
+    pub dropped: Drops,
+    /// Group frames not replayed because the bridge had delivered them.
+    pub duplicates_suppressed: u64,
+    /// How the handover was made (the lesser way, if the interfaces differ).
+    pub handover: HandoverKind,
+    /// From the first frame replayed to the handover's end.
+    pub took: Duration,
+}
+
+/// How the last held frame is joined to the first direct one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum HandoverKind {
+    /// By a program on the bridge port: nothing lost, doubled or overtaken.
+    Ebpf,
+    /// By moving the forwarding entry: nothing lost or doubled, a few overtaken at high rates.
+    Plain,
+}
+
+/// What the surrogate does for a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mode {
+    /// The guest still runs: everything is held, nothing answered.
+    Holding,
+    /// The guest stands still: it is answered for, and what cannot be answered is held.
+    Standing,
+    /// As `Standing`, while the guest is on its way to run.
+    Waking,
+    /// The guest runs, and gets what was held.
+    Releasing,
+}
+
+/// A machine's numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// What is done for it.
+    pub mode: Mode,
+    /// Frames answered, by responder.
+    pub answered: BTreeMap<&'static str, u64>,
+    /// Frames held.
+    pub held_frames: u64,
+    /// Their octets.
+    pub held_bytes: u64,
+    /// Frames dropped.
+    pub dropped: Drops,
+    /// The frame that woke it in this sleep, and when.
+    pub last_wake: Option<(Timestamp, String)>,
+}
+
+/// What this host lets the surrogate do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// How guests are handed over.
+    pub handover: HandoverKind,
+    /// Why not by eBPF, if so.
+    pub obstacle: Option<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            prefix: "dm".into(),
+            patience: Duration::from_secs(10),
+            replay_queue: 20_000,
+            receive_buffer: 64 << 20,
+            plain_handover: false,
+        }
+    }
+}
+
+impl fmt::Display for HandoverKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Ebpf => "ebpf",
+            Self::Plain => "plain",
+        })
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Holding => "holding",
+            Self::Standing => "standing",
+            Self::Waking => "waking",
+            Self::Releasing => "releasing",
+        })
+    }
+}
