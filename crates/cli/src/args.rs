@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use dormouse_types::{Depth, MachineName};
 
@@ -24,6 +25,7 @@ pub(crate) struct Cli {
     #[arg(
         long,
         global = true,
+        display_order = 901,
         env = "DORMOUSE_SOCKET",
         hide_env_values = true,
         value_name = "PATH",
@@ -33,7 +35,15 @@ pub(crate) struct Cli {
     pub(crate) socket: PathBuf,
 
     /// A table for people, or the daemon's answers as they are, one JSON text a line.
-    #[arg(short, long, global = true, value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
+    #[arg(
+        short,
+        long,
+        global = true,
+        display_order = 900,
+        value_enum,
+        value_name = "FORMAT",
+        default_value_t = Format::Table
+    )]
     pub(crate) output: Format,
 
     #[command(subcommand)]
@@ -135,7 +145,7 @@ pub(crate) struct Stop {
     #[arg(long, conflicts_with = "timeout")]
     pub(crate) force: bool,
     /// How long the guest may take, as 90s.
-    #[arg(long, value_name = "SPAN", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "SPAN", value_parser = span)]
     pub(crate) timeout: Option<Duration>,
 }
 
@@ -144,7 +154,7 @@ pub(crate) struct Sleep {
     #[command(flatten)]
     pub(crate) on: Waiting,
     /// How deep; as the machine file says when absent.
-    #[arg(long, value_parser = depth)]
+    #[arg(long, value_parser = depths())]
     pub(crate) depth: Option<Depth>,
 }
 
@@ -153,7 +163,7 @@ pub(crate) struct Hold {
     #[command(flatten)]
     pub(crate) on: Waiting,
     /// For how long, as 2h; until released when absent.
-    #[arg(long = "for", value_name = "SPAN", value_parser = humantime::parse_duration)]
+    #[arg(long = "for", value_name = "SPAN", value_parser = span)]
     pub(crate) span: Option<Duration>,
     /// Why, for whoever asks later.
     #[arg(long, value_name = "TEXT")]
@@ -182,11 +192,14 @@ pub(crate) struct Events {
     pub(crate) after: Option<u64>,
 }
 
-fn depth(text: &str) -> Result<Depth, String> {
-    Depth::ALL
-        .into_iter()
-        .find(|depth| depth.as_str() == text)
-        .ok_or_else(|| format!("choose one of {}", Depth::ALL.map(Depth::as_str).join(", ")))
+/// The depths by their names, so that help and completions list them.
+fn depths() -> impl TypedValueParser<Value = Depth> {
+    PossibleValuesParser::new(Depth::ALL.map(Depth::as_str))
+        .try_map(|text| Depth::ALL.into_iter().find(|depth| depth.as_str() == text).ok_or("no such depth"))
+}
+
+fn span(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|_| "write a span of time as 90s, 10m or 1h 30m".into())
 }
 
 #[cfg(test)]
