@@ -10,7 +10,13 @@
 //! - [`Plain`]: the forwarding entry is moved and what is still under way is injected after it.
 //!   Nothing is lost or doubled; under a high rate a few frames can be overtaken.
 
+pub mod ebpf;
+mod progress;
+
 use dormouse_types::MacAddr;
+
+pub use ebpf::Ebpf;
+pub use progress::Progress;
 
 /// Counts an address's frames on the bridge port, and redirects them on demand.
 ///

@@ -1,0 +1,73 @@
+// Steers unicast frames on their way from the bridge to the surrogate: tc egress of the port s0.
+//
+// A registered address has a slot. Its word counts the frames that were sent on to the surrogate,
+// and each of them carries its number as its mark. Once the surrogate has passed on all of them it
+// sets DIRECT by a compare-and-swap of the whole word, which fails if another frame was counted
+// meanwhile; every later frame goes straight to the tap.
+//
+// The layout of `struct slot` and the names of the maps are known to handover/ebpf.rs.
+#include <linux/bpf.h>
+#include <linux/pkt_cls.h>
+#include <bpf/bpf_helpers.h>
+
+#define SLOTS 16384
+#define DIRECT (1ULL << 63)
+
+struct slot {
+	__u64 word;   // frames counted, and DIRECT
+	__u64 tap;    // index of the interface that takes them once DIRECT
+	__u64 direct; // frames sent to it
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, SLOTS);
+	__type(key, __u64); // the address as a number, first octet highest
+	__type(value, __u32);
+} slot_of SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SLOTS);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct slot);
+} slots SEC(".maps");
+
+// Shifts rather than a copy into the number: clang 14 makes calls to memcpy of some of those.
+static __always_inline int destination(struct __sk_buff *skb, __u64 *key)
+{
+	__u8 mac[6];
+
+	if (bpf_skb_load_bytes(skb, 0, mac, sizeof(mac)))
+		return -1;
+	*key = (__u64)mac[0] << 40 | (__u64)mac[1] << 32 | (__u64)mac[2] << 24 |
+	       (__u64)mac[3] << 16 | (__u64)mac[4] << 8 | mac[5];
+	return 0;
+}
+
+SEC("classifier") int steer(struct __sk_buff *skb)
+{
+	__u64 key, before;
+	struct slot *slot;
+	__u32 *index;
+
+	if (destination(skb, &key))
+		return TC_ACT_UNSPEC;
+	index = bpf_map_lookup_elem(&slot_of, &key);
+	slot = index ? bpf_map_lookup_elem(&slots, index) : 0;
+	if (!slot) {
+		// Whoever marked it did not mean the surrogate, which would take it for a number.
+		skb->mark = 0;
+		return TC_ACT_UNSPEC;
+	}
+	before = __sync_fetch_and_add(&slot->word, 1);
+	if (before & DIRECT) {
+		__sync_fetch_and_add(&slot->direct, 1);
+		return bpf_redirect(slot->tap, 0);
+	}
+	skb->mark = (__u32)before + 1;
+	return TC_ACT_UNSPEC;
+}
+
+char _license[] SEC("license") = "GPL";
