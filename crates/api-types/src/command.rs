@@ -81,6 +81,15 @@ pub struct ReleaseRequest {
     pub hold: Option<u64>,
 }
 
+/// Query of a removal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub struct Remove {
+    /// End it if it runs, and give up its saved state if it sleeps. Disk images stay in any case.
+    pub force: bool,
+}
+
 /// What came of a command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Outcome {

@@ -16,7 +16,7 @@ mod time;
 mod why;
 
 pub use command::{
-    HoldRequest, Outcome, ReleaseRequest, SleepRequest, StartRequest, StopRequest, Wait, WakeRequest,
+    HoldRequest, Outcome, ReleaseRequest, Remove, SleepRequest, StartRequest, StopRequest, Wait, WakeRequest,
 };
 pub use doctor::{Check, CheckStatus, Report, VersionInfo};
 pub use event::{Event, EventKind, EventsQuery};
