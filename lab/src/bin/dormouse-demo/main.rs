@@ -1,0 +1,52 @@
+//! `dormouse-demo [--keep] [--rate N]`: a guest sleeps, stays present on its network, and wakes.
+//!
+//! Tells the story with what it measures as it happens; exit status 1 if any of it is not so.
+//! Needs root, and `dormoused` and `dormouse` built beside it. `scripts/demo.sh` sees to all that.
+#![forbid(unsafe_code)]
+
+mod figures;
+mod stage;
+mod story;
+
+use clap::Parser;
+use dormouse_lab::Lab;
+use stage::Stage;
+use std::process::ExitCode;
+use story::Story;
+
+/// Watch a guest sleep, stay present on its network, and wake.
+#[derive(Debug, Parser)]
+#[command(name = "dormouse-demo")]
+struct Args {
+    /// Leave the lab up at the end, and say how to play with it.
+    #[arg(long)]
+    keep: bool,
+    /// Datagrams a second of the stream that is sent through sleep and wake.
+    #[arg(long, default_value_t = 20_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=200_000))]
+    rate: u32,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let mut stage = Stage::new();
+    // What a demo that was killed left behind would be in nobody's way but the memory's.
+    drop(Lab::sweep(false));
+    if let Err(error) = tell(&args, &mut stage) {
+        stage.error(&error);
+    }
+    stage.summary();
+    if stage.all_true() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn tell(args: &Args, stage: &mut Stage) -> anyhow::Result<()> {
+    stage.headline(
+        "Dormouse: client ── bridge ── guest \"web\", 256 MiB; each line is measured as it happens",
+    );
+    let mut story = Story::begin(stage, args.rate)?;
+    story.goes_to_sleep(stage)?;
+    story.stays_present(stage)?;
+    story.wakes(stage)?;
+    story.goes_on(stage)?;
+    story.stream(stage)?;
+    if args.keep { story.keep(stage) } else { story.clean_up(stage) }
+}

@@ -1,0 +1,276 @@
+//! The steps of the demo.
+
+use crate::{
+    figures::{count, mib, span},
+    stage::Stage,
+};
+use anyhow::{Context, Result};
+use dormouse_lab::{
+    Client, Daemon, EchoSession, EventLog, Guest, HostMemory, Lab, MemoryCheck, SinkStats, SshSession,
+    api::{Event, EventKind, MachineState, Why},
+    guest::Image,
+    wait_for, wait_until,
+};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    thread,
+    time::Duration,
+};
+
+const NAME: &str = "web";
+const SECOND: Duration = Duration::from_secs(1);
+const LONG: Duration = Duration::from_secs(60);
+/// All but datagrams: those are held until something else wakes the guest.
+const WAKE_ON: &str = "tcp:7,22,80,7778,7779";
+/// Room for two seconds of the fastest stream, and samples that show what happens within seconds.
+const CONFIG: &str = "sample_interval = \"500ms\"\n[limits]\nheld_frames = 400000\nheld_bytes = \"256MiB\"";
+
+/// The lab, the guest, and what is remembered from one step to the next.
+#[derive(Debug)]
+pub(crate) struct Story {
+    ssh: SshSession,
+    echo: EchoSession,
+    events: EventLog,
+    memory: MemoryCheck,
+    before: SinkStats,
+    daemon: Daemon,
+    client: Client,
+    guest: Guest,
+    rate: u32,
+    // Last, so that it goes last and takes down what is still there.
+    lab: Lab,
+}
+
+impl Story {
+    /// The guest boots, and sessions are opened that are to outlive its sleep.
+    pub(crate) fn begin(stage: &mut Stage, rate: u32) -> Result<Self> {
+        stage.step("The guest boots");
+        stage.waiting("booting");
+        let lab = Lab::new("demo")?;
+        let image = Image::build()?;
+        let daemon = Daemon::start_with(&lab, CONFIG, &[])?;
+        let events = daemon.events()?;
+        let guest = Guest::new(NAME, 2).dirty(40).set("sleep.idle_after", "3s");
+        let guest = guest.set("wake.on", vec![WAKE_ON.to_owned()]);
+        let took = daemon.boot(&lab, &image, &guest)?;
+        stage.check(true, "all services up", &span(took));
+        stage.row("boot to all services", span(took));
+
+        stage.waiting("opening sessions");
+        let client = lab.client();
+        let memory = client.verify_memory(guest.ip())?;
+        let before = client.sink(guest.ip())?;
+        let ssh = client.ssh(&image, guest.ip())?;
+        let echo = client.echo(guest.ip())?;
+        let marked = format!("{} of its memory hold a known pattern", mib(memory.pages * 4096));
+        stage.check(memory.bad == 0, "two sessions open", &format!("ssh and TCP echo; {marked}"));
+        Ok(Self { ssh, echo, events, memory, before, daemon, client, guest, rate, lab })
+    }
+
+    /// It goes idle by itself and sleeps; its memory goes back to the host.
+    pub(crate) fn goes_to_sleep(&mut self, stage: &mut Stage) -> Result<()> {
+        stage.step("Nobody needs it: it goes to sleep by itself (idle_after = 3s)");
+        stage.waiting("waiting for it to go idle");
+        let before = self.host_memory()?;
+        let awake = self.last_why_before_sleep()?;
+        let (settling, asleep) = self.sleep_events()?;
+        let gone = wait_until("QEMU to be gone", LONG, || Ok(self.lab.qemu_pids()?.is_empty()))?;
+        let after = self.host_memory()?;
+
+        let idle = awake.signals.iter().all(|signal| !signal.busy);
+        stage.check(idle, "idle", &signals(&awake));
+        let took = asleep.at.timestamp().since(settling.at.timestamp());
+        let cause = settling.cause.unwrap_or_default();
+        let durable = format!("{}, state and memory flushed to disk ({cause})", span(took));
+        stage.check(gone < SECOND, "asleep", &durable);
+        let given = before.total().saturating_sub(after.total());
+        let host = format!("{} → {}; no QEMU process", mib(before.total()), mib(after.total()));
+        stage.check(after.total() < before.total() / 10, "host memory", &host);
+        stage.row("to fall asleep, durably", span(took));
+        stage.row("host memory given back", format!("{} of {}", mib(given), mib(before.total())));
+        Ok(())
+    }
+
+    /// ARP and echo requests are answered while no guest runs.
+    pub(crate) fn stays_present(&self, stage: &mut Stage) -> Result<()> {
+        stage.step("Asleep, it is still there");
+        let (ip, ip6) = (self.guest.ip(), self.guest.ip6());
+        let before: u64 = self.daemon.why(NAME)?.answered.values().sum();
+        self.client.forget_neighbours()?;
+        let arp = self.client.arping(ip, SECOND)?;
+        let right = arp.mac == self.guest.mac() && arp.requests == 1;
+        stage.check(right, "ARP answered", &format!("{} by {}", span(arp.elapsed), arp.mac));
+        // The first one includes the client's own ARP or neighbour solicitation.
+        let (first, first6) = (self.client.ping(ip, SECOND)?, self.client.ping(ip6, SECOND)?);
+        let (ping, ping6) = (self.client.ping(ip, SECOND)?, self.client.ping(ip6, SECOND)?);
+        let figures = format!("{}, IPv6 {}", span(ping), span(ping6));
+        let figures = format!("{figures} (the first {} and {}, addresses asked)", span(first), span(first6));
+        stage.check(true, "ping answered", &figures);
+        let why = self.daemon.why(NAME)?;
+        let by_surrogate = why.answered.values().sum::<u64>() >= before + 5;
+        let no_guest = self.lab.qemu_pids()?.is_empty() && why.state == MachineState::Asleep;
+        stage.check(by_surrogate && no_guest, "by the surrogate", &answered(&why));
+        stage.row("ping while asleep", format!("{}, IPv6 {}", span(ping), span(ping6)));
+        Ok(())
+    }
+
+    /// A connection wakes it.
+    pub(crate) fn wakes(&self, stage: &mut Stage) -> Result<()> {
+        stage.step("A client connects: it wakes");
+        let page = self.client.http_get(SocketAddr::new(self.guest.ip().into(), 80), "/", LONG)?;
+        let again = format!("{} SYN sent again", page.syn_retransmits);
+        let connected = format!("{} after the SYN; {again}", span(page.connected));
+        stage.check(page.syn_retransmits == 0, "SYN-ACK", &connected);
+        stage.check(
+            page.status == 200,
+            "first HTTP byte",
+            &format!("{} after the SYN", span(page.first_byte)),
+        );
+        let wake = self.daemon.why(NAME)?.last_wake.context("nothing is said to have woken it")?;
+        let ran = wake.took_ms.map(|ms| format!(", ran after {ms} ms")).unwrap_or_default();
+        let frame = wake.frame.unwrap_or_default();
+        stage.check(wake.cause == "packet", "woken by", &format!("{frame}{ran}"));
+        stage.row("SYN to SYN-ACK, asleep", span(page.connected));
+        stage.row("SYN to first HTTP byte", span(page.first_byte));
+        Ok(())
+    }
+
+    /// What was open before the sleep goes on after it.
+    pub(crate) fn goes_on(&mut self, stage: &mut Stage) -> Result<()> {
+        stage.step("What was open before goes on");
+        let (said, ssh) = self.ssh.timed("echo still here")?;
+        let echo = self.echo.say("still here")?;
+        let both = format!("ssh answered in {}, TCP echo in {}", span(ssh), span(echo));
+        stage.check(said == "still here\n", "sessions", &both);
+        let memory = self.client.verify_memory(self.guest.ip())?;
+        let now = self.client.sink(self.guest.ip())?;
+        let same = memory == self.memory && now.boot_id == self.before.boot_id;
+        let pages = format!("{} pages checked, {} changed; the same boot", count(memory.pages), memory.bad);
+        stage.check(same, "memory", &pages);
+        Ok(())
+    }
+
+    /// A numbered stream is sent all the while the guest goes to sleep, sleeps and wakes.
+    pub(crate) fn stream(&self, stage: &mut Stage) -> Result<()> {
+        let rate = count(self.rate.into());
+        stage.step(&format!("{rate} numbered datagrams a second, through another sleep and wake"));
+        stage.waiting("sending");
+        let ip = self.guest.ip();
+        self.client.reset_sink(ip)?;
+        let stream = self.client.udp_stream(ip, self.rate, 100)?;
+        thread::sleep(SECOND / 2);
+        let slept = self.daemon.sleep(NAME)?;
+        let gone = wait_until("QEMU to be gone", LONG, || Ok(self.lab.qemu_pids()?.is_empty()))?;
+        thread::sleep(SECOND / 4);
+        let held = self.daemon.why(NAME)?.held.frames;
+        let page = self.client.http_get(SocketAddr::new(ip.into(), 80), "/", LONG)?;
+        thread::sleep(SECOND / 2);
+        let sent = stream.stop();
+
+        let stats = settled_sink(&self.client, ip, sent.datagrams)?;
+        let slept_by = format!("command, in {} ms; {} held when a SYN woke it", slept.took_ms, count(held));
+        let was_asleep = slept.state == MachineState::Asleep && gone < SECOND && held > 0;
+        stage.check(was_asleep, "asleep meanwhile", &slept_by);
+        let woke = format!("{} after the SYN", span(page.connected));
+        stage.check(page.syn_retransmits == 0, "SYN-ACK", &woke);
+        let SinkStats { received, duplicates, reordered, .. } = stats;
+        let lost = sent.datagrams.saturating_sub(received);
+        let verdict = format!("{lost} lost, {duplicates} twice, {reordered} out of order");
+        let figures = format!("{} sent, {} received: {verdict}", count(sent.datagrams), count(received));
+        stage.check(stats.is_whole(sent.datagrams), "the stream", &figures);
+        stage.row(&format!("{} datagrams at {rate}/s", count(sent.datagrams)), verdict);
+        Ok(())
+    }
+
+    /// Everything goes away.
+    pub(crate) fn clean_up(self, stage: &mut Stage) -> Result<()> {
+        stage.step("Clean-up");
+        stage.waiting("stopping the daemon, removing the lab");
+        let Self { ssh, echo, events, mut daemon, lab, .. } = self;
+        drop((ssh, echo, events));
+        daemon.run(&["stop", "--force", NAME])?;
+        daemon.run(&["rm", NAME])?;
+        daemon.stop()?;
+        let orphans = lab.qemu_pids()?.len();
+        let (namespace, dir) = (lab.switch().path(), lab.dir().to_owned());
+        drop(lab);
+        let gone = orphans == 0 && !namespace.exists() && !dir.exists();
+        stage.check(gone, "nothing is left", "guest, daemon, namespaces and files are gone");
+        Ok(())
+    }
+
+    /// The lab stays, for the audience to play with.
+    pub(crate) fn keep(self, stage: &mut Stage) -> Result<()> {
+        let Self { ssh, echo, events, daemon, guest, mut lab, .. } = self;
+        drop((ssh, echo, events));
+        lab.keep()?;
+        let (switch, client) = (lab.switch().name(), lab.client_namespace().name());
+        let (programs, socket) = (daemon.programs().display(), daemon.socket());
+        stage.step("The lab stays up");
+        stage.note(&format!("alias dormouse='{programs}/dormouse --socket {}'", socket.display()));
+        stage.note("dormouse ls; dormouse why web; dormouse events --follow; dormouse sleep web");
+        stage.note(&format!("ip netns exec {client} ping {}", guest.ip()));
+        stage.note(&format!("ip netns exec {client} curl http://{}/cgi-bin/uptime", guest.ip()));
+        stage.note(&format!("ip netns exec {switch} bridge fdb show br br0   # who stands for the guest"));
+        stage.note(&format!("{programs}/dormouse-lab sweep --kept   # removes all of it"));
+        daemon.detach();
+        Ok(())
+    }
+
+    fn host_memory(&self) -> Result<HostMemory> {
+        Ok(self.lab.host_memory(&self.daemon.state_dir())?)
+    }
+
+    /// Asks "why are you awake?" until it is not, and returns the last answer.
+    fn last_why_before_sleep(&self) -> Result<Why> {
+        let mut last = self.daemon.why(NAME)?;
+        let waited = wait_for("the guest to go to sleep", LONG, || {
+            let why = self.daemon.why(NAME)?;
+            if why.state == MachineState::Active {
+                last = why;
+                // Each question is a process: ask rarely, not to disturb what is measured.
+                thread::sleep(SECOND / 5);
+                return Ok(None);
+            }
+            Ok(Some(()))
+        });
+        waited?;
+        Ok(last)
+    }
+
+    /// The events of the only sleep so far: its beginning and its end.
+    fn sleep_events(&self) -> Result<(Event, Event)> {
+        let entered = |state: MachineState| {
+            self.events.wait(&format!("the event {state}"), LONG, |event| {
+                event.kind == EventKind::State && event.to == Some(state)
+            })
+        };
+        Ok((entered(MachineState::Settling)?, entered(MachineState::Asleep)?))
+    }
+}
+
+/// `cpu 1.2 %, network 0 B/s`.
+fn signals(why: &Why) -> String {
+    let one = |s: &dormouse_lab::api::Signal| format!("{} {:.1} {}", s.name, s.value, s.unit);
+    why.signals.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+/// `2 arp, 3 icmp`.
+fn answered(why: &Why) -> String {
+    let counts: Vec<_> = why.answered.iter().map(|(kind, n)| format!("{n} {kind}")).collect();
+    format!("its counters: {}; no QEMU process", counts.join(", "))
+}
+
+/// The sink's account once it has all, or gets no more.
+fn settled_sink(client: &Client, ip: Ipv4Addr, sent: u64) -> Result<SinkStats> {
+    let mut last = client.sink(ip)?;
+    while last.received < sent {
+        thread::sleep(SECOND / 2);
+        let now = client.sink(ip)?;
+        if now.received == last.received {
+            break;
+        }
+        last = now;
+    }
+    Ok(last)
+}
