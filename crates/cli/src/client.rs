@@ -34,7 +34,7 @@ pub(crate) enum Error {
     Answer { source: serde_json::Error },
     /// The request cannot be written.
     #[error("the request cannot be written")]
-    Request { source: hyper::http::Error },
+    Request { source: Box<dyn std::error::Error + Send + Sync> },
 }
 
 impl Error {
@@ -108,7 +108,7 @@ impl Client {
     }
 
     pub(crate) async fn post(&self, path: &str, request: &impl Serialize) -> Result<Answer, Error> {
-        let body = serde_json::to_vec(request).map_err(|source| Error::Answer { source })?;
+        let body = serde_json::to_vec(request).map_err(unwritable)?;
         self.whole(Method::POST, path, body.into()).await
     }
 
@@ -139,6 +139,10 @@ impl Client {
     }
 }
 
+fn unwritable(source: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::Request { source: source.into() }
+}
+
 fn request(method: Method, path: &str, body: Bytes) -> Result<Request<Full<Bytes>>, Error> {
     Request::builder()
         .method(method)
@@ -147,7 +151,7 @@ fn request(method: Method, path: &str, body: Bytes) -> Result<Request<Full<Bytes
         .header(header::CONTENT_TYPE, "application/json")
         .header(header::ACCEPT, format!("application/json, {}, {}", routes::NDJSON, routes::PROBLEM_JSON))
         .body(Full::new(body))
-        .map_err(|source| Error::Request { source })
+        .map_err(unwritable)
 }
 
 async fn refusal(response: Response<Incoming>) -> Error {

@@ -139,6 +139,25 @@ fn not_waiting_has_no_goal() {
 }
 
 #[test]
+fn a_daemon_that_stops_waiting_is_told() {
+    let settling = json(202, &outcome("web", MachineState::Settling, Some(Depth::Saved)));
+    let daemon = Daemon::start([("POST /v1/machines/web/sleep", settling)]);
+    let ended = daemon.run(&["sleep", "web"]);
+    assert_eq!((ended.code, ended.out.as_str()), (1, "web settling (to saved)\n"));
+    assert!(ended.err.contains("still settling, and goes on by itself"), "{}", ended.err);
+}
+
+#[test]
+fn colours_are_for_terminals_unless_asked_for() {
+    let daemon = Daemon::start([("GET /v1/machines", json(200, &[machine("web")]))]);
+    let with = |key: &str| {
+        ended(&daemon.command(&["ls"]).env_remove("NO_COLOR").env(key, "1").output().unwrap()).out
+    };
+    assert!(with("CLICOLOR_FORCE").contains("\x1b[34masleep (saved)\x1b[0m"));
+    assert!(!with("NO_COLOR").contains('\x1b'));
+}
+
+#[test]
 fn create_sends_the_file_and_its_folder() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("web.toml");

@@ -23,8 +23,8 @@ pub(super) async fn create(client: &Client, to: &Printer, args: &Create) -> anyh
     let mut code = Code::Ok;
     for file in &args.files {
         let about = (args.files.len() > 1).then(|| file.display().to_string());
-        code = code.or(match create_one(client, file).await {
-            Ok(answer) => to.answer(&answer, created).map(|()| Code::Ok)?,
+        code = code.or(match create_one(client, file).await.and_then(|answer| to.answer(&answer, created)) {
+            Ok(()) => Code::Ok,
             Err(error) => exit::report(about.as_deref(), &error),
         });
     }
@@ -127,8 +127,9 @@ async fn tell(
     let print = |answer: Answer| {
         to.answer(&answer, |outcome: &Outcome| render::outcome(outcome, !answer.accepted))?;
         let outcome: Outcome = answer.read()?;
-        if let Some(goal) = goal.filter(|goal| !answer.accepted && *goal != outcome.state) {
-            missed = missed.or(exit::report(Some(outcome.machine.as_str()), &missed_goal(goal, &outcome)));
+        let goal = goal.filter(|_| !on.no_wait);
+        if let Err(error) = reached(goal, answer.accepted && !on.no_wait, &outcome) {
+            missed = missed.or(exit::report(Some(outcome.machine.as_str()), &error));
         }
         Ok(())
     };
@@ -136,7 +137,12 @@ async fn tell(
     Ok(code.or(missed))
 }
 
-fn missed_goal(goal: MachineState, outcome: &Outcome) -> anyhow::Error {
-    let name = &outcome.machine;
-    anyhow::anyhow!("it is {}, not {goal}; ask why: dormouse why {name}", outcome.state)
+/// Did the command come to its goal? `late`: the daemon stopped waiting, and the command goes on.
+fn reached(goal: Option<MachineState>, late: bool, outcome: &Outcome) -> anyhow::Result<()> {
+    let Outcome { machine, state, .. } = outcome;
+    match goal {
+        _ if late => bail!("it is still {state}, and goes on by itself; look later: dormouse show {machine}"),
+        Some(goal) if goal != *state => bail!("it is {state}, not {goal}; ask why: dormouse why {machine}"),
+        _ => Ok(()),
+    }
 }

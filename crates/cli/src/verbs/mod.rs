@@ -62,8 +62,8 @@ where
     let mut answers = futures::stream::iter(names.iter().map(ask)).buffered(AT_ONCE);
     let mut code = Code::Ok;
     while let Some((name, answer)) = answers.next().await {
-        code = code.or(match answer {
-            Ok(answer) => print(answer).map(|()| Code::Ok)?,
+        code = code.or(match answer.and_then(&mut print) {
+            Ok(()) => Code::Ok,
             Err(error) => exit::report(about.then_some(name.as_str()), &error),
         });
     }
