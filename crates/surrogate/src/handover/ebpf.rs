@@ -223,11 +223,28 @@ fn remove_stale(port: &str) -> Result<(), Unavailable> {
 fn attach(object: &mut aya::Ebpf, port: &str) -> Result<(), Unavailable> {
     let refused =
         |source: ProgramError| Unavailable::Attach { port: port.to_owned(), source: Box::new(source) };
-    // Says "exists" when it is there already; attaching tells whether one is needed at all.
-    let _ = tc::qdisc_add_clsact(port);
     let program = object.program_mut(PROGRAM).ok_or(Unavailable::Object(PROGRAM))?;
     let program: &mut SchedClassifier = program.try_into().map_err(refused)?;
     program.load().map_err(refused)?;
-    program.attach(port, TcAttachType::Egress).map_err(refused)?;
+    if program.attach(port, TcAttachType::Egress).is_ok() {
+        return Ok(());
+    }
+    // Only kernels that attach no program without it get the queueing discipline: adding it
+    // stops the port for a moment, and frames are lost. It is there already after a restart.
+    let _ = tc::qdisc_add_clsact(port);
+    let options = tc::TcAttachOptions::Netlink(tc::NlOptions::default());
+    program.attach_with_options(port, TcAttachType::Egress, options).map_err(refused)?;
     Ok(())
+}
+
+/// Attaches the program as kernels before 6.6 do, and leaves it there.
+#[cfg(test)]
+pub(super) fn tests_leave_stale(port: &str) {
+    let mut object = aya::Ebpf::load(OBJECT).unwrap();
+    tc::qdisc_add_clsact(port).unwrap();
+    let program: &mut SchedClassifier = object.program_mut(PROGRAM).unwrap().try_into().unwrap();
+    program.load().unwrap();
+    let options = tc::TcAttachOptions::Netlink(tc::NlOptions::default());
+    program.attach_with_options(port, TcAttachType::Egress, options).unwrap();
+    std::mem::forget(object);
 }

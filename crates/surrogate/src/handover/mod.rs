@@ -12,6 +12,8 @@
 
 pub mod ebpf;
 mod progress;
+#[cfg(test)]
+mod tests;
 
 use dormouse_types::MacAddr;
 

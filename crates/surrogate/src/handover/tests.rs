@@ -1,0 +1,342 @@
+//! The eBPF handover on a real bridge, in a network namespace of its own. Needs root.
+
+use std::{
+    collections::VecDeque,
+    os::fd::OwnedFd,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use dormouse_net::{FdbState, FdbTarget, Net, PortFlags};
+use dormouse_sys::{Batch, PacketSocket, SendError, VnetHdr, membarrier_global, tap};
+
+use super::*;
+
+const MAC: MacAddr = MacAddr([0x52, 0x54, 0, 0, 0, 2]);
+const MIB: u32 = 1 << 20;
+
+/// Runs a test in a new network namespace, which ends with its thread.
+fn in_namespace(test: impl FnOnce(tokio::runtime::Runtime) + Send + 'static) {
+    let result = thread::spawn(|| {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("this test needs root");
+        test(tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap());
+    })
+    .join();
+    if let Err(panic) = result {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// A bridge `br` with a client behind `c0`, the surrogate behind `s0`, a guest behind `t0`.
+struct Lab {
+    runtime: tokio::runtime::Runtime,
+    net: Net,
+    s0: u32,
+    t0: u32,
+    queue: Option<OwnedFd>,
+}
+
+impl Lab {
+    fn new(runtime: tokio::runtime::Runtime) -> Self {
+        let (net, s0, t0, queue) = runtime.block_on(async {
+            let net = Net::connect().unwrap();
+            net.create_bridge("br").await.unwrap();
+            let bridge = net.index("br").await.unwrap();
+            for (port, far_end) in [("c0", "c1"), ("s0", "s1")] {
+                net.create_veth(port, far_end).await.unwrap();
+                net.set_master(net.index(port).await.unwrap(), bridge).await.unwrap();
+            }
+            let queue = net.ensure_tap("t0", "br").await.unwrap();
+            for link in ["br", "c0", "c1", "s0", "s1"] {
+                net.disable_ipv6(link).unwrap();
+                net.set_up(net.index(link).await.unwrap()).await.unwrap();
+            }
+            let (s0, t0) = (net.index("s0").await.unwrap(), net.index("t0").await.unwrap());
+            net.set_port_flags(s0, PortFlags::SURROGATE).await.unwrap();
+            net.set_txqlen(t0, 20_000).await.unwrap();
+            (net, s0, t0, queue)
+        });
+        Self { runtime, net, s0, t0, queue: Some(queue) }
+    }
+
+    fn point_to(&self, port: u32, state: FdbState) {
+        let target = FdbTarget { port, mac: MAC, vlan: None };
+        self.runtime.block_on(self.net.fdb_replace(target, state)).unwrap();
+    }
+}
+
+/// The n-th frame of the stream.
+fn numbered(n: u32) -> Vec<u8> {
+    let mut frame = MAC.0.to_vec();
+    frame.extend([2, 0, 0, 0, 0, 1, 0x88, 0xb5]);
+    frame.extend(n.to_be_bytes());
+    frame.resize(200, 0);
+    frame
+}
+
+fn number(frame: &[u8]) -> Option<u32> {
+    (frame.get(12..14)? == [0x88, 0xb5]).then_some(())?;
+    frame.get(14..18)?.try_into().ok().map(u32::from_be_bytes)
+}
+
+/// Sends the stream at `rate` per second until told to stop; gives back how many it sent.
+fn client(rate: u32, stop: Arc<AtomicBool>) -> JoinHandle<u32> {
+    let socket = PacketSocket::open_inject("c1", false, 8 * MIB).unwrap();
+    thread::spawn(move || {
+        let (start, mut sent) = (Instant::now(), 0);
+        while !stop.load(Ordering::SeqCst) {
+            let due = (start.elapsed().as_secs_f64() * f64::from(rate)) as u32;
+            while sent < due {
+                socket.send(&VnetHdr::PLAIN, &numbered(sent)).unwrap();
+                sent += 1;
+            }
+            thread::sleep(Duration::from_micros(500));
+        }
+        sent
+    })
+}
+
+/// A guest that reads its tap: the numbers in the order in which they came.
+fn guest(queue: OwnedFd, stop: Arc<AtomicBool>) -> JoinHandle<Vec<u32>> {
+    thread::spawn(move || {
+        let (mut buffer, mut numbers) = (vec![0; Batch::LONGEST + 12], Vec::new());
+        loop {
+            let last_look = stop.load(Ordering::SeqCst);
+            while let Some((_, frame)) = tap::read_frame(&queue, &mut buffer).unwrap() {
+                numbers.extend(number(frame));
+            }
+            if last_look {
+                return numbers;
+            }
+            thread::sleep(Duration::from_micros(200));
+        }
+    })
+}
+
+/// What became of a stream of which `sent` frames were sent.
+#[derive(Debug, PartialEq, Eq)]
+struct Fate {
+    lost: usize,
+    doubled: usize,
+    overtaken: usize,
+    /// Some of the places where two neighbours are not consecutive.
+    breaks: Vec<(u32, u32)>,
+}
+
+impl Fate {
+    const WHOLE: Self = Self { lost: 0, doubled: 0, overtaken: 0, breaks: Vec::new() };
+
+    fn of(sent: u32, came: &[u32]) -> Self {
+        let distinct: std::collections::BTreeSet<_> = came.iter().collect();
+        let pairs = || came.windows(2).map(|pair| (pair[0], pair[1]));
+        Self {
+            lost: sent as usize - distinct.len(),
+            doubled: came.len() - distinct.len(),
+            overtaken: pairs().filter(|(a, b)| b < a).count(),
+            breaks: pairs().filter(|(a, b)| *b != a + 1).take(10).collect(),
+        }
+    }
+}
+
+/// As much of a surrogate as a handover needs.
+struct Holder {
+    socket: PacketSocket,
+    inject: PacketSocket,
+    batch: Batch,
+    held: VecDeque<(VnetHdr, Vec<u8>)>,
+    progress: Progress,
+}
+
+impl Holder {
+    fn new(buffer: u32) -> Self {
+        Self {
+            socket: PacketSocket::open_receive("s1", buffer).unwrap(),
+            inject: PacketSocket::open_inject("t0", true, 8 * MIB).unwrap(),
+            batch: Batch::new(64, 2048),
+            held: VecDeque::new(),
+            progress: Progress::default(),
+        }
+    }
+
+    fn receive(&mut self) -> usize {
+        let mut count = 0;
+        while self.socket.receive(&mut self.batch).unwrap() > 0 {
+            for frame in self.batch.frames().filter(|frame| frame.bytes.starts_with(&MAC.0)) {
+                self.progress.note(frame.mark);
+                self.held.push_back(frame.restored());
+                count += 1;
+            }
+        }
+        count
+    }
+
+    fn receive_for(&mut self, time: Duration) {
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            self.receive();
+            thread::sleep(Duration::from_micros(500));
+        }
+    }
+
+    fn inject(&mut self) {
+        while let Some((header, frame)) = self.held.front() {
+            match self.inject.send(header, frame) {
+                Ok(()) => drop(self.held.pop_front()),
+                Err(SendError::Full) => thread::sleep(Duration::from_micros(50)),
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    /// Injects until the kernel says that nothing is under way; how often it said otherwise.
+    fn hand_over(&mut self, ebpf: &mut Ebpf, tap: u32) -> u32 {
+        for failed in 0..10_000 {
+            self.receive();
+            self.inject();
+            if ebpf.switch(MAC, self.progress.highest(), tap) {
+                return failed;
+            }
+        }
+        panic!("no end: counted {:?}, got {:?}", ebpf.counted(MAC), self.progress);
+    }
+}
+
+#[test]
+fn nothing_is_lost_doubled_or_overtaken_over_many_sleeps() {
+    in_namespace(|runtime| {
+        let mut lab = Lab::new(runtime);
+        let mut holder = Holder::new(64 * MIB);
+        let mut ebpf = Ebpf::load("s0", holder.socket.has_marks()).unwrap();
+        lab.point_to(lab.t0, FdbState::Reachable);
+        let stop = Arc::new(AtomicBool::new(false));
+        let guest = guest(lab.queue.take().unwrap(), Arc::clone(&stop));
+        let stop_client = Arc::new(AtomicBool::new(false));
+        let client = client(20_000, Arc::clone(&stop_client));
+        let (mut through_surrogate, mut redirected) = (0, 0);
+        for _ in 0..8 {
+            thread::sleep(Duration::from_millis(40));
+            ebpf.begin(MAC).unwrap();
+            holder.progress = Progress::default();
+            lab.point_to(lab.s0, FdbState::Sticky);
+            holder.receive_for(Duration::from_millis(80));
+            holder.hand_over(&mut ebpf, lab.t0);
+            thread::sleep(Duration::from_millis(5));
+            lab.point_to(lab.t0, FdbState::Reachable);
+            membarrier_global().unwrap();
+            assert_eq!(holder.receive(), 0, "a frame came to the surrogate after the handover");
+            assert_eq!(ebpf.counted(MAC), Some(holder.progress.highest()));
+            through_surrogate += holder.progress.highest();
+            redirected += ebpf.redirected(MAC).unwrap();
+            ebpf.end(MAC);
+        }
+        stop_client.store(true, Ordering::SeqCst);
+        let sent = client.join().unwrap();
+        thread::sleep(Duration::from_millis(50));
+        stop.store(true, Ordering::SeqCst);
+        let numbers = guest.join().unwrap();
+        println!(
+            "{sent} sent, {through_surrogate} of them held, {redirected} redirected, rest by the bridge"
+        );
+        assert!(through_surrogate > 1000 && redirected > 0, "{through_surrogate} {redirected}");
+        assert_eq!(Fate::of(sent, &numbers), Fate::WHOLE);
+    });
+}
+
+#[test]
+fn an_address_that_already_has_traffic_can_be_taken_over() {
+    in_namespace(|runtime| {
+        let mut lab = Lab::new(runtime);
+        let mut holder = Holder::new(64 * MIB);
+        lab.point_to(lab.s0, FdbState::Sticky);
+        let stop = Arc::new(AtomicBool::new(false));
+        let guest = guest(lab.queue.take().unwrap(), Arc::clone(&stop));
+        let stop_client = Arc::new(AtomicBool::new(false));
+        let client = client(20_000, Arc::clone(&stop_client));
+        holder.receive_for(Duration::from_millis(20));
+        // The daemon comes back while frames flow: some are in the socket that were not counted.
+        let mut ebpf = Ebpf::load("s0", holder.socket.has_marks()).unwrap();
+        thread::sleep(Duration::from_millis(20));
+        ebpf.begin(MAC).unwrap();
+        holder.receive_for(Duration::from_millis(20));
+        assert!(holder.progress.highest() > 0);
+        holder.hand_over(&mut ebpf, lab.t0);
+        lab.point_to(lab.t0, FdbState::Reachable);
+        stop_client.store(true, Ordering::SeqCst);
+        let sent = client.join().unwrap();
+        thread::sleep(Duration::from_millis(50));
+        stop.store(true, Ordering::SeqCst);
+        assert_eq!(Fate::of(sent, &guest.join().unwrap()), Fate::WHOLE);
+    });
+}
+
+#[test]
+fn frames_lost_before_the_socket_are_known_by_number() {
+    in_namespace(|runtime| {
+        let lab = Lab::new(runtime);
+        let mut holder = Holder::new(64 * 1024);
+        let mut ebpf = Ebpf::load("s0", holder.socket.has_marks()).unwrap();
+        ebpf.begin(MAC).unwrap();
+        lab.point_to(lab.s0, FdbState::Sticky);
+        let socket = PacketSocket::open_inject("c1", false, MIB).unwrap();
+        for n in 0..2000 {
+            socket.send(&VnetHdr::PLAIN, &numbered(n)).unwrap();
+        }
+        membarrier_global().unwrap();
+        holder.receive();
+        assert!(!ebpf.switch(MAC, holder.progress.highest(), lab.t0), "switched with frames unaccounted for");
+        assert_eq!(ebpf.counted(MAC), Some(2000));
+        socket.send(&VnetHdr::PLAIN, &numbered(2000)).unwrap();
+        membarrier_global().unwrap();
+        holder.receive();
+        let statistics = holder.socket.statistics().unwrap();
+        let (missing, strangers) = (holder.progress.missing(), statistics.frames - 2001);
+        assert_eq!(holder.progress.highest(), 2001);
+        assert!(missing > 0 && missing <= statistics.dropped, "{missing} {statistics:?}");
+        assert!(missing + strangers >= statistics.dropped, "{missing} {statistics:?}");
+        assert!(ebpf.switch(MAC, holder.progress.highest(), lab.t0));
+    });
+}
+
+#[test]
+fn other_addresses_pass_unmarked() {
+    in_namespace(|runtime| {
+        let lab = Lab::new(runtime);
+        let holder = Holder::new(MIB);
+        let _ebpf = Ebpf::load("s0", holder.socket.has_marks()).unwrap();
+        lab.point_to(lab.s0, FdbState::Sticky);
+        let socket = PacketSocket::open_inject("c1", false, MIB).unwrap();
+        socket.send(&VnetHdr::PLAIN, &numbered(7)).unwrap();
+        membarrier_global().unwrap();
+        let mut batch = Batch::new(8, 2048);
+        holder.socket.receive(&mut batch).unwrap();
+        let marks: Vec<_> = batch.frames().filter_map(|f| Some((number(f.bytes)?, f.mark))).collect();
+        assert_eq!(marks, [(7, 0)]);
+    });
+}
+
+#[test]
+fn the_program_of_a_killed_daemon_is_replaced_and_ours_goes_with_us() {
+    in_namespace(|runtime| {
+        let _lab = Lab::new(runtime);
+        // A filter of the queueing discipline outlives its process, as on kernels before 6.6.
+        ebpf::tests_leave_stale("s0");
+        assert!(filters("s0").contains("steer"));
+        let ours = Ebpf::load("s0", true).unwrap();
+        assert!(!filters("s0").contains("steer"));
+        drop(ours);
+        let attached = std::process::Command::new("bpftool").args(["net", "show", "dev", "s0"]).output();
+        if let Ok(output) = attached {
+            assert!(!String::from_utf8_lossy(&output.stdout).contains("steer"));
+        }
+    });
+}
+
+fn filters(link: &str) -> String {
+    let output =
+        std::process::Command::new("tc").args(["filter", "show", "dev", link, "egress"]).output().unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
