@@ -66,8 +66,8 @@ pub(crate) enum Format {
 pub(crate) enum Verb {
     /// Make machines known from their files; they do not run yet.
     Create(Create),
-    /// Forget stopped machines, with their saved state; their disks stay.
-    Rm(Names),
+    /// Forget stopped machines; their disks stay.
+    Rm(Remove),
     /// List the machines.
     Ls,
     /// Show all that is known of machines.
@@ -126,6 +126,15 @@ pub(crate) struct Create {
     /// Machine files; `-` reads standard input.
     #[arg(value_name = "FILE.toml", required = true, value_hint = ValueHint::FilePath)]
     pub(crate) files: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Remove {
+    #[command(flatten)]
+    pub(crate) names: Names,
+    /// Also machines that run, as if the power failed, and those that sleep, with their saved state.
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 #[derive(Debug, Args)]

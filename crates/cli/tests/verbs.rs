@@ -193,7 +193,11 @@ fn a_missing_file_is_named() {
 
 #[test]
 fn rm_says_so_to_people_only() {
-    let daemon = Daemon::start([("DELETE /v1/machines/web", (204, "", String::new()))]);
+    let gone = || (204, "", String::new());
+    let daemon =
+        Daemon::start([("DELETE /v1/machines/web", gone()), ("DELETE /v1/machines/web?force=true", gone())]);
+    assert_eq!(daemon.run(&["rm", "--force", "web"]).out, "web removed\n");
+    assert_eq!(daemon.asked()[0].0, "DELETE /v1/machines/web?force=true");
     assert_eq!(daemon.run(&["rm", "web"]).out, "web removed\n");
     let ended = daemon.run(&["rm", "-o", "json", "web"]);
     assert_eq!((ended.code, ended.out.as_str(), ended.err.as_str()), (0, "", ""));

@@ -11,7 +11,7 @@ use dormouse_api_types::{
 use serde::Serialize;
 
 use super::{each, print::Printer};
-use crate::args::{Create, Hold, Names, Release, Sleep, Start, Stop, Waiting};
+use crate::args::{Create, Hold, Names, Release, Remove, Sleep, Start, Stop, Waiting};
 use crate::client::{Answer, Client};
 use crate::exit::{self, Code};
 use crate::render;
@@ -62,14 +62,15 @@ fn read_text(from: impl std::io::Read) -> anyhow::Result<String> {
     Ok(text)
 }
 
-pub(super) async fn remove(client: &Client, to: &Printer, args: &Names) -> anyhow::Result<Code> {
+pub(super) async fn remove(client: &Client, to: &Printer, args: &Remove) -> anyhow::Result<Code> {
+    let force = if args.force { "?force=true" } else { "" };
     let ask = |name| async move {
-        client.delete(&routes::of(routes::MACHINE, &name)).await?;
+        client.delete(&format!("{}{force}", routes::of(routes::MACHINE, &name))).await?;
         Ok(name)
     };
     // The API answers a removal with nothing, so for programs there is nothing to print.
     let print = |name| if to.is_table() { to.line(&format!("{name} removed")) } else { Ok(()) };
-    each(&args.names, ask, print).await
+    each(&args.names.names, ask, print).await
 }
 
 pub(super) async fn start(client: &Client, to: &Printer, args: &Start) -> anyhow::Result<Code> {
