@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn sees_behind_tags() {
-        let one = bytes(&[0x81, 0, 0x60, 5, 0x08, 0x00, 9]);
+        let one = bytes(&[0x81, 0, 0x70, 5, 0x08, 0x00, 9]);
         let frame = Frame::new(&one).unwrap();
         assert_eq!((frame.ethertype(), frame.vlan(), frame.payload()), (0x0800, Some(5), &[9][..]));
         let two = bytes(&[0x88, 0xa8, 0x0f, 0xff, 0x81, 0, 0, 7, 0x08, 0x06]);

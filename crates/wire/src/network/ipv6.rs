@@ -28,8 +28,8 @@ pub(super) fn parse(bytes: &[u8]) -> Option<IpPacket<'_, Ipv6Addr>> {
     let declared = usize::from(header.payload_len());
     // Zero is said by a segment that is too long for the field (BIG TCP), or by one without payload.
     let len = if declared == 0 { rest.len() } else { declared.min(rest.len()) };
-    let next = header.next_header().into();
-    let mut inner = Inner { protocol: next, fragment: Fragment::Whole, payload: rest.get(..len)? };
+    let mut inner =
+        Inner { protocol: header.next_header().into(), fragment: Fragment::Whole, payload: rest.get(..len)? };
     for _ in 0..MAX_EXTENSIONS {
         match inner.step() {
             Some(further) => inner = further,
@@ -43,7 +43,7 @@ pub(super) fn parse(bytes: &[u8]) -> Option<IpPacket<'_, Ipv6Addr>> {
         hop_limit: header.hop_limit(),
         protocol: inner.protocol,
         fragment: inner.fragment,
-        plain: inner.protocol == next && inner.payload.len() == len,
+        plain: inner.payload.len() == len,
         complete: declared != 0 && declared <= rest.len(),
         payload: inner.payload,
     })

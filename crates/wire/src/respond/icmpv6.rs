@@ -10,7 +10,7 @@ use smoltcp::{
 use super::{Identity, Responder, Response, build};
 use crate::{
     frame::Frame,
-    network::{Fragment, Network, is_host, protocol},
+    network::{Network, is_host, protocol},
 };
 
 /// Answers echo requests to the sleeper (RFC 4443 §4.2).
@@ -33,7 +33,8 @@ impl Responder for Icmpv6Echo {
 
 fn reply(frame: &Frame<'_>, who: &Identity) -> Option<Vec<u8>> {
     let Network::Ipv6(ip) = frame.network() else { return None };
-    let whole = ip.protocol == protocol::ICMPV6 && ip.fragment == Fragment::Whole && ip.plain && ip.complete;
+    // Without extension headers it is no fragment.
+    let whole = ip.protocol == protocol::ICMPV6 && ip.plain && ip.complete;
     let addressed = who.is_addressed_by(frame) && who.has(ip.dst);
     let answerable = is_host(ip.src.into()) && !who.has(ip.src) && ip.payload.len() <= build::MAX_ECHO;
     if !(whole && addressed && answerable) {

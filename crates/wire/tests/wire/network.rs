@@ -34,6 +34,8 @@ fn unknown_and_senseless_are_other() {
         let bytes = ethernet(MAC_2, MAC_1, &[], ethertype, &[0x11; 19]);
         assert_eq!(Frame::new(&bytes).unwrap().network(), Network::Other(ethertype));
     }
+    let ipv4_in_ipv6 = ethernet(MAC_2, MAC_1, &[], 0x86dd, &[0x45; 60]);
+    assert_eq!(Frame::new(&ipv4_in_ipv6).unwrap().network(), Network::Other(0x86dd));
     let token_ring_arp = [&[0, 6][..], &p::ARP_REQUEST.bytes()[16..]].concat();
     let bytes = ethernet(MAC_2, MAC_1, &[], 0x0806, &token_ring_arp);
     assert_eq!(Frame::new(&bytes).unwrap().network(), Network::Other(0x0806));
@@ -80,6 +82,23 @@ fn stops_at_a_cut_or_endless_chain() {
     let Network::Ipv6(packet) = Frame::new(&endless).unwrap().network() else { panic!("no IPv6") };
     assert_eq!(packet.protocol, 60);
     assert!(packet.payload.len() > 7000);
+}
+
+#[test]
+fn reads_no_headers_in_later_fragments_and_no_second_fragment_header() {
+    let fragment = |next: u8, offset: u8| [next, 0, 0, offset, 0, 0, 0, 7];
+    let chain = |first: [u8; 8], second: [u8; 8]| {
+        let payload = [&first[..], &second, &ports(6, 1, 22, b"")].concat();
+        ip_frame((MAC_1, MAC_2), ip("fd77::1"), ip("fd77::2"), 44, &payload)
+    };
+    for (bytes, expected) in [
+        (chain(fragment(60, 8), fragment(6, 0)), (60, Fragment::Later)),
+        (chain(fragment(44, 1), fragment(6, 0)), (44, Fragment::First)),
+    ] {
+        let Network::Ipv6(packet) = Frame::new(&bytes).unwrap().network() else { panic!("no IPv6") };
+        assert_eq!((packet.protocol, packet.fragment), expected);
+        assert_eq!(packet.payload.len(), 28);
+    }
 }
 
 proptest! {

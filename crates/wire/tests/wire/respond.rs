@@ -113,8 +113,9 @@ fn passes_on_what_the_sleeper_sent_itself() {
     for packet in [&p::DAD, &p::DAD_LINK_LOCAL, &p::ARP_STILL_THERE, &p::NS_UNICAST, &p::PONG] {
         assert!(passes(&packet.bytes(), &host_2()), "{}", packet.name);
     }
-    let spoofed = patched(&p::PING, 6, &MAC_2.0);
-    assert!(passes(&spoofed, &host_2()));
+    for packet in [&p::PING, &p::PING6, &p::ARP_REQUEST, &p::NS] {
+        assert!(passes(&patched(packet, 6, &MAC_2.0), &host_2()), "{}", packet.name);
+    }
 }
 
 #[test]
@@ -160,9 +161,23 @@ fn passes_on_pings_that_cannot_be_answered_whole() {
     let code = ip_frame((MAC_1, MAC_2), from, to, 1, &[8, 1, 0, 0, 0, 1, 0, 1]);
     let behind_options = [&[58, 0, 1, 4, 0, 0, 0, 0][..], &echo(128, 1, 1, b"x")].concat();
     let options = ip_frame((MAC_1, MAC_2), ip("fd77::1"), ip("fd77::2"), 60, &behind_options);
-    for bytes in [&fragment[..], cut, cut6, &giant, &code, &options] {
+    let giant6 = ip_frame((MAC_1, MAC_2), ip("fd77::1"), ip("fd77::2"), 58, &echo(128, 1, 1, &[0; 20_000]));
+    let ipv4_options = ping_with_ipv4_options();
+    for bytes in [&fragment[..], cut, cut6, &giant, &giant6, &code, &options, &ipv4_options] {
         assert!(passes(bytes, &host_2()), "{}", dormouse_wire::summary(bytes));
     }
+}
+
+/// A ping with four octets of "no operation" in its IPv4 header.
+fn ping_with_ipv4_options() -> Vec<u8> {
+    let mut bytes = p::PING.bytes();
+    bytes.splice(34..34, [1; 4]);
+    let len = bytes[17] + 4;
+    let mut packet = Ipv4Packet::new_unchecked(&mut bytes[14..]);
+    packet.set_header_len(24);
+    packet.set_total_len(len.into());
+    packet.fill_checksum();
+    bytes
 }
 
 #[test]
@@ -187,11 +202,36 @@ fn refuses_invalid_solicitations() {
     let code = patched(&p::NS, 55, &[1]);
     let option_of_no_length = patched(&p::NS, 79, &[0]);
     let group = patched(&p::NS, 62, &[0xff, 2]);
+    let cut = p::NS.bytes()[..78].to_vec();
+    let to_another_node = patched(&p::NS, 38, &[0xfd, 0x77, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9]);
+    let from_our_address = patched(&p::NS, 37, &[2]);
     let check_with_option = patched(&p::DAD, 78, &[1, 1]);
     let check_to_one_node = patched(&p::DAD, 38, &[0xfd, 0x77, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2]);
-    for bytes in [hop_limit, code, option_of_no_length, group, check_with_option, check_to_one_node] {
-        assert!(passes(&bytes, &rival_of_host_2()), "{}", dormouse_wire::summary(&bytes));
+    let mut who = rival_of_host_2();
+    who.addresses.push(ip("ff02::2"));
+    for bytes in [
+        hop_limit,
+        code,
+        option_of_no_length,
+        group,
+        cut,
+        to_another_node,
+        from_our_address,
+        check_with_option,
+        check_to_one_node,
+        solicitation_in_a_fragment(),
+    ] {
+        assert!(passes(&bytes, &who), "{}", dormouse_wire::summary(&bytes));
     }
+}
+
+/// The recorded solicitation as a first fragment, which RFC 6980 §5 forbids.
+fn solicitation_in_a_fragment() -> Vec<u8> {
+    let mut bytes = p::NS.bytes();
+    bytes.splice(54..54, [58, 0, 0, 1, 0, 0, 0, 7]);
+    bytes[19] += 8;
+    bytes[20] = 44;
+    bytes
 }
 
 #[test]

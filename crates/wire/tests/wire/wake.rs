@@ -40,7 +40,11 @@ fn any_unicast_is_all_but_link_upkeep() {
 
 #[test]
 fn any_unicast_knows_link_local_protocols() {
-    for ethertype in [0x0806, 0x8809, 0x888e, 0x88b5, 0x88b6, 0x88cc, 0x8808, 0x88f7, 0x9000] {
+    let upkeep = [
+        0x0806, 0x8808, 0x8809, 0x888e, 0x88b5, 0x88b6, 0x88cc, 0x88e5, 0x88f5, 0x88f6, 0x88f7, 0x8902,
+        0x9000,
+    ];
+    for ethertype in upkeep {
         let frame = ethernet(MAC_2, MAC_1, &[], ethertype, &[0; 46]);
         assert!(!wakes(&["any-unicast"], &frame), "{ethertype:#x}");
         assert!(!wakes(&["any-unicast"], &tagged(&frame, &tag(5))), "{ethertype:#x} in a VLAN");
@@ -56,6 +60,9 @@ fn router_discovery_does_not_wake() {
         let message = [kind, 0, 0, 0, 0, 0, 0, 0];
         let frame = ip_frame((MAC_1, MAC_2), ip("fe80::1"), ip("fd77::2"), 58, &message);
         assert_eq!(wakes(&["any-unicast"], &frame), !(133..=137).contains(&kind), "type {kind}");
+        let later = [&[58, 0, 0, 8, 0, 0, 0, 7][..], &message].concat();
+        let later = ip_frame((MAC_1, MAC_2), ip("fe80::1"), ip("fd77::2"), 44, &later);
+        assert!(wakes(&["any-unicast"], &later), "data that looks like type {kind}");
     }
 }
 
@@ -76,6 +83,9 @@ fn ports_need_the_machine_s_own_address() {
     assert!(!wakes(&["tcp:22"], &syn));
     syn[..6].copy_from_slice(&[0xff; 6]);
     assert!(!wakes(&["tcp:22", "any-unicast"], &syn));
+    let mut udp = p::UDP.bytes();
+    udp[..6].copy_from_slice(&[0xff; 6]);
+    assert!(!wakes(&["udp:53", "any-unicast"], &udp));
 }
 
 #[test]
