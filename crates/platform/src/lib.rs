@@ -5,6 +5,8 @@
 //! of the daemon.
 #![forbid(unsafe_code)]
 
+mod error;
+pub mod qemu;
 pub mod qmp;
 
 use std::{sync::Arc, time::Duration};
@@ -12,6 +14,8 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use dormouse_machine::lifecycle::Observed;
 use dormouse_types::{Depth, MacAddr, MachineName, Timestamp};
+
+pub use error::Error;
 
 /// One machine, as its platform sees it. Owned by that machine's driver task.
 #[async_trait]
@@ -126,7 +130,3 @@ pub enum Notice {
     /// The process ended and nobody had asked; what is known of why.
     Exited(MachineName, String),
 }
-
-/// Why a platform could not do what it was asked. (The platform's author gives it its variants.)
-#[derive(Debug, thiserror::Error)]
-pub enum Error {}

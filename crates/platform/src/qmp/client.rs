@@ -184,7 +184,8 @@ impl Shared {
     /// Writes all; `fd` goes with the first byte.
     async fn write(&self, mut bytes: &[u8], mut fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
         while !bytes.is_empty() {
-            let sent = self.stream.async_io(Interest::WRITABLE, || send_some(&self.stream, bytes, fd)).await?;
+            let sent =
+                self.stream.async_io(Interest::WRITABLE, || send_some(&self.stream, bytes, fd)).await?;
             fd = None;
             bytes = &bytes[sent..];
         }

@@ -101,18 +101,20 @@ mod tests {
             read(r#"{ "error": { "class": "GenericError", "desc": "Invalid JSON syntax" } }"#),
             Message::Refused(None, refusal)
         );
-        let event = r#"{ "timestamp": { "seconds": 1258551470, "microseconds": 802384 }, "event": "POWERDOWN" }"#;
+        let event =
+            r#"{ "timestamp": { "seconds": 1258551470, "microseconds": 802384 }, "event": "POWERDOWN" }"#;
         let at = Duration::new(1_258_551_470, 802_384_000);
-        assert_eq!(
-            read(event),
-            Message::Event(Event { name: "POWERDOWN".into(), data: Value::Null, at })
-        );
+        assert_eq!(read(event), Message::Event(Event { name: "POWERDOWN".into(), data: Value::Null, at }));
     }
 
     #[test]
     fn keeps_what_it_does_not_know() {
-        let event = read(r#"{"event":"FROM_THE_FUTURE","data":{"a":[1]},"timestamp":{"seconds":-1,"microseconds":-1}}"#);
-        assert!(matches!(event, Message::Event(e) if e.name == "FROM_THE_FUTURE" && e.data == json!({"a": [1]})));
+        let event = read(
+            r#"{"event":"FROM_THE_FUTURE","data":{"a":[1]},"timestamp":{"seconds":-1,"microseconds":-1}}"#,
+        );
+        assert!(
+            matches!(event, Message::Event(e) if e.name == "FROM_THE_FUTURE" && e.data == json!({"a": [1]}))
+        );
         assert_eq!(read("[1]"), Message::Unknown(json!([1])));
         assert_eq!(read(r#"{"error":"odd"}"#), Message::Unknown(json!({"error": "odd"})));
     }

@@ -1,0 +1,103 @@
+//! A machine's directory.
+//!
+//! ```text
+//! machines/web/           0700, root's; QEMU gets open files and needs no access to it
+//!   ram                   memory, a sparse file of the memory's size, QEMU's user's
+//!   state                 devices' state (and all memory, if that is anonymous)
+//!   state.json            the commit record: with it, and only with it, there is a saved state
+//!   state.used            the commit record of a state that was given to a process
+//!   qmp.sock              QEMU's monitor
+//!   qemu.log console.log  what QEMU and the guest's serial console said
+//! ```
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io,
+    os::{
+        fd::AsRawFd,
+        unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    },
+    path::{Path, PathBuf},
+};
+
+use crate::Error;
+
+/// The paths of one machine's directory.
+#[derive(Clone, Debug)]
+pub(super) struct MachineDir(PathBuf);
+
+impl MachineDir {
+    pub(super) const fn new(path: PathBuf) -> Self {
+        Self(path)
+    }
+
+    /// Makes the directory, readable by us alone.
+    pub(super) fn create(&self) -> Result<(), Error> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.0)
+            .and_then(|()| fs::set_permissions(&self.0, fs::Permissions::from_mode(0o700)))
+            .map_err(Error::io("make directory", &self.0))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(super) fn ram(&self) -> PathBuf {
+        self.0.join("ram")
+    }
+
+    pub(super) fn state(&self) -> PathBuf {
+        self.0.join("state")
+    }
+
+    pub(super) fn record(&self) -> PathBuf {
+        self.0.join("state.json")
+    }
+
+    pub(super) fn used_record(&self) -> PathBuf {
+        self.0.join("state.used")
+    }
+
+    pub(super) fn monitor(&self) -> PathBuf {
+        self.0.join("qmp.sock")
+    }
+
+    pub(super) fn log(&self) -> PathBuf {
+        self.0.join("qemu.log")
+    }
+
+    pub(super) fn console(&self) -> PathBuf {
+        self.0.join("console.log")
+    }
+
+    /// A path to `file` in this directory that is short however deep the directory is, valid
+    /// while the handle lives.
+    pub(super) fn short(&self, file: &Path) -> Result<(File, PathBuf), Error> {
+        let handle = File::open(&self.0).map_err(Error::io("open", &self.0))?;
+        let name = file.file_name().unwrap_or_default();
+        let path = Path::new("/proc/self/fd").join(handle.as_raw_fd().to_string()).join(name);
+        Ok((handle, path))
+    }
+
+    /// Makes renames and removals in the directory durable.
+    pub(super) fn sync(&self) -> Result<(), Error> {
+        File::open(&self.0).and_then(|dir| dir.sync_all()).map_err(Error::io("sync", &self.0))
+    }
+
+    /// Opens a log for appending.
+    pub(super) fn open_log(&self, path: &Path) -> Result<File, Error> {
+        OpenOptions::new().create(true).append(true).mode(0o600).open(path).map_err(Error::io("open", path))
+    }
+}
+
+/// Removes a file; that it is not there is as good.
+pub(super) fn remove(path: &Path) -> Result<bool, Error> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Error::io("remove", path)(error)),
+    }
+}

@@ -1,0 +1,85 @@
+//! A machine on QEMU as the core sees it.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use dormouse_machine::lifecycle::Observed;
+use dormouse_types::Depth;
+
+use super::{Qemu, config::MemoryBacking};
+use crate::{Capabilities, Counters, Error, Facts, Instance, Port};
+
+#[async_trait]
+impl Instance for Qemu {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            depths: Depth::ALL.to_vec(),
+            obstacles: Vec::new(),
+            lazy_memory: self.config.memory_backing == MemoryBacking::File,
+        }
+    }
+
+    async fn observe(&self) -> Result<Observed, Error> {
+        self.see().await
+    }
+
+    async fn attach(&self) -> Result<Vec<Port>, Error> {
+        self.attach_all().await
+    }
+
+    async fn detach(&self) -> Result<(), Error> {
+        self.detach_all().await
+    }
+
+    async fn boot(&self) -> Result<(), Error> {
+        self.power_on().await
+    }
+
+    async fn load(&self) -> Result<(), Error> {
+        self.load_state().await
+    }
+
+    async fn resume(&self) -> Result<(), Error> {
+        self.run_on().await
+    }
+
+    async fn pause(&self) -> Result<(), Error> {
+        self.stand_still().await
+    }
+
+    async fn save(&self) -> Result<(), Error> {
+        self.save_state().await
+    }
+
+    async fn flush(&self) -> Result<(), Error> {
+        self.make_durable().await
+    }
+
+    async fn hurry(&self) {
+        self.hurry.send_modify(|n| *n = n.wrapping_add(1));
+    }
+
+    async fn quit(&self) -> Result<(), Error> {
+        self.end_saved().await
+    }
+
+    async fn power_down(&self, patience: Duration) -> Result<(), Error> {
+        self.shut_down(patience).await
+    }
+
+    async fn kill(&self) -> Result<(), Error> {
+        self.end_now().await
+    }
+
+    async fn discard_state(&self) -> Result<(), Error> {
+        self.forget_state().await
+    }
+
+    async fn counters(&self) -> Result<Counters, Error> {
+        self.count().await
+    }
+
+    async fn facts(&self) -> Facts {
+        self.tell().await
+    }
+}

@@ -1,0 +1,293 @@
+//! Boot, save, load, resume, and what else a machine goes through.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    time::Duration,
+};
+
+use dormouse_machine::lifecycle::{Observed, Process as Seen};
+use serde_json::Value;
+use tokio::sync::broadcast;
+
+use super::{
+    Qemu,
+    args::Start,
+    blocking,
+    config::MemoryBacking,
+    launch::{Answers, make_ram},
+    migration::{self, Saving},
+    record::{self, Origin},
+    running::{self, RunState, Running},
+};
+use crate::{Error, qmp::Event};
+
+impl Qemu {
+    pub(super) async fn see(&self) -> Result<Observed, Error> {
+        let (process, saved_state) = match self.running().await {
+            Ok(running) => {
+                let process = self.judge(&running, &running.run_state().await?)?;
+                // A state that a process was given, and that its guest never touched, is still good.
+                (process, process == Seen::Incoming && record::taken(&self.dir) || record::exists(&self.dir))
+            }
+            Err(Error::NotRunning) => (Seen::Absent, record::exists(&self.dir)),
+            Err(error) => return Err(error),
+        };
+        Ok(Observed { process, saved_state })
+    }
+
+    /// QEMU's word in ours.
+    fn judge(&self, running: &Running, state: &RunState) -> Result<Seen, Error> {
+        let taken = record::taken(&self.dir);
+        match state.0.as_str() {
+            "running" => {
+                record::spent(&self.dir)?;
+                Ok(Seen::Running)
+            }
+            "inmigrate" | "prelaunch" => {
+                running.loaded.store(true, Ordering::Release);
+                Ok(Seen::Incoming)
+            }
+            // Loaded, and stopped by `-S` before its first instruction.
+            "paused" if taken => {
+                running.loaded.store(true, Ordering::Release);
+                Ok(Seen::Incoming)
+            }
+            "paused" | "postmigrate" | "finish-migrate" | "save-vm" | "suspended" | "shutdown" => {
+                Ok(Seen::Still)
+            }
+            other => {
+                tracing::warn!(name = %self.config.name, state = other, "QEMU is in an unusual state: taken as standing still");
+                Ok(Seen::Still)
+            }
+        }
+    }
+
+    pub(super) async fn power_on(&self) -> Result<(), Error> {
+        self.forbid_second().await?;
+        let dir = self.dir.clone();
+        blocking(move || record::discard(&dir)).await?;
+        make_ram(self)?;
+        let commands = vec![("qmp_capabilities", Value::Null)];
+        let (running, answers) = self.launch(Start::Boot, commands).await?;
+        let running = self.keep(running).await;
+        self.or_kill(&running, answered(&running, answers, self.settings.answer_timeout)).await
+    }
+
+    async fn forbid_second(&self) -> Result<(), Error> {
+        match self.running().await {
+            Ok(running) => Err(Error::AlreadyRunning { pid: running.process.pid }),
+            Err(Error::NotRunning) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn keep(&self, running: Running) -> Arc<Running> {
+        let running = Arc::new(running);
+        running::watch(self.config.name.clone(), &running, self.notices.clone());
+        *self.running.lock().await = Some(Arc::clone(&running));
+        running
+    }
+
+    /// A process that did not come up is of no use; its end is no news.
+    async fn or_kill(
+        &self,
+        running: &Running,
+        work: impl Future<Output = Result<(), Error>>,
+    ) -> Result<(), Error> {
+        let result = work.await;
+        if result.is_err() {
+            if let Err(error) = running.kill().await {
+                tracing::warn!(name = %self.config.name, %error, "the failed process remains");
+            }
+            self.forget().await;
+        }
+        result
+    }
+
+    pub(super) async fn load_state(&self) -> Result<(), Error> {
+        self.forbid_second().await?;
+        let (dir, devices) = (self.dir.clone(), self.devices());
+        let record = blocking(move || record::verify(&dir, &devices)).await?;
+        let commands = migration::incoming(self.config.memory_backing);
+        let (running, answers) = self.launch(Start::Load { board: record.board }, commands).await?;
+        running.loaded.store(true, Ordering::Release);
+        let mut events = running.qmp.events();
+        let running = self.keep(running).await;
+        // Used up while the process starts, which takes longer.
+        let dir = self.dir.clone();
+        let taking = tokio::spawn(blocking(move || record::take(&dir)));
+        let loading = self.or_kill(&running, self.loading(&running, answers, &mut events)).await;
+        let taken = taking.await.unwrap_or_else(|e| Err(Error::Unsupported(e.to_string())));
+        if let Err(error) = loading {
+            self.give_back().await?;
+            return Err(error);
+        }
+        // Without it, nothing would stop a second use.
+        self.or_kill(&running, async { taken }).await
+    }
+
+    async fn loading(
+        &self,
+        running: &Running,
+        answers: Answers,
+        events: &mut broadcast::Receiver<Event>,
+    ) -> Result<(), Error> {
+        answered(running, answers, self.settings.answer_timeout).await?;
+        migration::loaded(running, events, self.settings.stall_timeout).await
+    }
+
+    async fn give_back(&self) -> Result<(), Error> {
+        let dir = self.dir.clone();
+        blocking(move || record::give_back(&dir)).await
+    }
+
+    pub(super) async fn run_on(&self) -> Result<(), Error> {
+        let running = self.running().await?;
+        if running.run_state().await?.is("running") {
+            return Ok(());
+        }
+        // The RAM file is about to move on: what was saved with it must not be found again.
+        if record::exists(&self.dir) {
+            let dir = self.dir.clone();
+            blocking(move || record::discard(&dir)).await?;
+        }
+        let mut events = running.qmp.events();
+        running.execute("cont", Value::Null).await?;
+        self.resumed(&running, &mut events).await?;
+        running.loaded.store(false, Ordering::Release);
+        record::spent(&self.dir)
+    }
+
+    async fn resumed(&self, running: &Running, events: &mut broadcast::Receiver<Event>) -> Result<(), Error> {
+        loop {
+            match running.event(events, "resume", self.settings.answer_timeout).await? {
+                Some(event) if event.name == "RESUME" => return Ok(()),
+                None if running.run_state().await?.is("running") => return Ok(()),
+                _ => {}
+            }
+        }
+    }
+
+    pub(super) async fn stand_still(&self) -> Result<(), Error> {
+        self.running().await?.execute("stop", Value::Null).await.map(drop)
+    }
+
+    pub(super) async fn save_state(&self) -> Result<(), Error> {
+        let hurry = self.hurry.subscribe();
+        let running = self.running().await?;
+        let dir = self.dir.clone();
+        blocking(move || record::discard(&dir)).await?;
+        let (backing, stall) = (self.config.memory_backing, self.settings.stall_timeout);
+        Saving { running: &running, dir: &self.dir, backing, hurry, stall }.run().await
+    }
+
+    pub(super) async fn make_durable(&self) -> Result<(), Error> {
+        let mut hurry = self.hurry.subscribe();
+        let running = self.running().await?;
+        let origin = Origin {
+            qemu: running.version().await?,
+            board: running.board().await?,
+            devices: self.devices(),
+            ram_in_file: self.config.memory_backing == MemoryBacking::File,
+        };
+        let (dir, revoked) = (self.dir.clone(), Revoked::default());
+        let _guard = RevokeOnDrop(revoked.clone());
+        let work = blocking(move || {
+            let prepared = record::prepare(&dir, origin)?;
+            let revoked = revoked.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if *revoked { Ok(()) } else { record::commit(&dir, &prepared) }
+        });
+        tokio::select! {
+            result = work => result,
+            _ = hurry.changed() => Err(Error::Hurried("flushing the state")),
+        }
+    }
+
+    pub(super) async fn end_saved(&self) -> Result<(), Error> {
+        if let Some(running) = self.running_or_none().await? {
+            running.expected.store(true, Ordering::Release);
+            // It may be gone before it answers.
+            let _ = running.qmp.execute("quit", Value::Null).await;
+            if running.process.gone_within(self.settings.answer_timeout).await.is_none() {
+                tracing::warn!(name = %self.config.name, "QEMU does not quit: killed");
+                running.kill().await?;
+            }
+            self.forget().await;
+        }
+        self.give_memory_back().await
+    }
+
+    pub(super) async fn running_or_none(&self) -> Result<Option<Arc<Running>>, Error> {
+        match self.running().await {
+            Ok(running) => Ok(Some(running)),
+            Err(Error::NotRunning) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) async fn shut_down(&self, patience: Duration) -> Result<(), Error> {
+        let Some(running) = self.running_or_none().await? else { return Ok(()) };
+        running.expected.store(true, Ordering::Release);
+        running.execute("system_powerdown", Value::Null).await?;
+        if running.process.gone_within(patience).await.is_some() {
+            self.forget().await;
+            return Ok(());
+        }
+        running.expected.store(false, Ordering::Release);
+        Err(Error::Timeout { what: "the guest's shutdown", after: patience })
+    }
+
+    pub(super) async fn end_now(&self) -> Result<(), Error> {
+        // Not `running()`: a process whose monitor is stuck must be ended as well.
+        let known = self.running.lock().await.take();
+        let process = match &known {
+            Some(running) if !running.process.is_gone() => {
+                running.expected.store(true, Ordering::Release);
+                Some(running.process.clone())
+            }
+            _ => super::process::find(&self.dir.console())?,
+        };
+        if let Some(process) = process {
+            process.kill();
+            let gone = process.gone_within(self.settings.answer_timeout).await;
+            gone.ok_or(Error::Timeout {
+                what: "the end of a killed process",
+                after: self.settings.answer_timeout,
+            })?;
+        }
+        if known.is_some_and(|r| r.loaded.load(Ordering::Acquire)) {
+            self.give_back().await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn forget_state(&self) -> Result<(), Error> {
+        let dir = self.dir.clone();
+        blocking(move || record::discard(&dir)).await
+    }
+}
+
+/// Set when a flush must not make a record any more.
+#[derive(Clone, Debug, Default)]
+struct Revoked(Arc<Mutex<bool>>);
+
+/// Revokes a flush that nobody waits for; waits, shortly, for a record that is being written.
+struct RevokeOnDrop(Revoked);
+
+impl Drop for RevokeOnDrop {
+    fn drop(&mut self) {
+        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+    }
+}
+
+/// Waits for the answers to what was queued before the process existed.
+async fn answered(running: &Running, answers: Answers, patience: Duration) -> Result<(), Error> {
+    for (command, pending) in answers {
+        match tokio::time::timeout(patience, pending.answer()).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(source)) => return Err(running.explain(command, source).await),
+            Err(_) => return Err(Error::Timeout { what: command, after: patience }),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,110 @@
+//! Machines on QEMU.
+//!
+//! A machine that sleeps saved has no process: its memory is a file that QEMU had mapped, its
+//! devices' state another, and a commit record says that both are whole. To wake, a new process
+//! maps the memory, lazily, and reads the devices' state: about 30 ms whatever the memory's size.
+//!
+//! A state is used once. The record is renamed, durably, while the new process starts, and
+//! given back only if its guest never ran.
+
+mod account;
+mod args;
+mod config;
+mod counters;
+mod dir;
+mod engine;
+mod facts;
+mod instance;
+mod launch;
+mod life;
+mod migration;
+mod ports;
+mod process;
+mod record;
+mod running;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use dormouse_net::Net;
+use tokio::sync::{mpsc, watch};
+
+use self::{account::Account, args::Engine, dir::MachineDir, ports::Attached, running::Running};
+use crate::{Error, Notice};
+
+pub use config::{Accel, Board, Disk, Format, Interface, MemoryBacking, QemuConfig, Settings};
+
+/// One machine on QEMU.
+#[derive(Debug)]
+pub struct Qemu {
+    config: QemuConfig,
+    settings: Settings,
+    net: Net,
+    dir: MachineDir,
+    engine: Engine,
+    account: Option<Account>,
+    notices: mpsc::Sender<Notice>,
+    running: tokio::sync::Mutex<Option<Arc<Running>>>,
+    attached: Mutex<Vec<Attached>>,
+    hurry: watch::Sender<u64>,
+}
+
+impl Qemu {
+    /// The machine of `config`; touches nothing but its directory, which is made if need be.
+    /// `notices` learns what happens unasked.
+    ///
+    /// # Errors
+    /// When the directory cannot be made, or the definition asks for what QEMU cannot do.
+    pub fn new(
+        config: QemuConfig,
+        settings: Settings,
+        net: Net,
+        notices: mpsc::Sender<Notice>,
+    ) -> Result<Self, Error> {
+        config.check()?;
+        let dir = MachineDir::new(settings.machines_dir.join(config.name.as_str()));
+        dir.create()?;
+        let engine = engine::choose(config.accel);
+        let account = account::find(&settings.user, engine);
+        let (running, attached, hurry) =
+            (tokio::sync::Mutex::default(), Mutex::default(), watch::Sender::new(0));
+        Ok(Self { config, settings, net, dir, engine, account, notices, running, attached, hurry })
+    }
+
+    /// The machine's process, found if an earlier daemon started it.
+    async fn running(&self) -> Result<Arc<Running>, Error> {
+        let mut slot = self.running.lock().await;
+        if let Some(running) = slot.as_ref().filter(|r| !r.process.is_gone()) {
+            return Ok(Arc::clone(running));
+        }
+        *slot = None;
+        let process = process::find(&self.dir.console())?.ok_or(Error::NotRunning)?;
+        let (_handle, monitor) = self.dir.short(&self.dir.monitor())?;
+        let running =
+            Running::adopt(process, &monitor, &self.dir.log(), self.settings.answer_timeout).await?;
+        let running = Arc::new(running);
+        running::watch(self.config.name.clone(), &running, self.notices.clone());
+        *slot = Some(Arc::clone(&running));
+        Ok(running)
+    }
+
+    async fn forget(&self) {
+        *self.running.lock().await = None;
+    }
+
+    fn devices(&self) -> String {
+        args::devices(&self.config, self.engine)
+    }
+
+    fn attached(&self) -> std::sync::MutexGuard<'_, Vec<Attached>> {
+        self.attached.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Runs what blocks on a disk where it may.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|e| Err(Error::Unsupported(format!("a disk task was stopped: {e}"))))
+}

@@ -1,0 +1,182 @@
+//! A QEMU process: started, found again, watched, ended.
+//!
+//! It is in a process group of its own and outlives the daemon. It is known again by its
+//! descriptor of the console's log, which also carries a lock: two processes for one machine
+//! cannot be.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::{
+        fd::OwnedFd,
+        unix::{
+            fs::MetadataExt,
+            process::{CommandExt, ExitStatusExt},
+        },
+    },
+    path::Path,
+    process::{Command, ExitStatus, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use command_fds::{CommandFdExt, FdMapping};
+use rustix::{
+    fs::FlockOperation,
+    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
+};
+use tokio::sync::watch;
+
+use super::{account::Account, args::CONSOLE_FD};
+use crate::Error;
+
+/// A live or ended process.
+#[derive(Clone, Debug)]
+pub(super) struct Process {
+    pub(super) pid: u32,
+    handle: Arc<OwnedFd>,
+    ended: watch::Receiver<Option<String>>,
+}
+
+/// What to start.
+pub(super) struct Plan<'a> {
+    pub(super) program: &'a Path,
+    pub(super) args: Vec<String>,
+    pub(super) account: Option<Account>,
+    /// Descriptors and their numbers in the process.
+    pub(super) fds: Vec<(OwnedFd, i32)>,
+    /// Takes what it says.
+    pub(super) log: File,
+}
+
+/// Starts it.
+pub(super) fn start(plan: Plan<'_>) -> Result<Process, Error> {
+    let program = plan.program;
+    let failed = |source| Error::Spawn { program: program.into(), source };
+    let mut command = command(plan).map_err(failed)?;
+    let mut child = command.spawn().map_err(failed)?;
+    let pid = child.id().unwrap_or(0);
+    let handle = Arc::new(open_handle(pid).map_err(failed)?);
+    let (tell, ended) = watch::channel(None);
+    tokio::spawn(async move {
+        let status = child.wait().await.map_or_else(|e| e.to_string(), |s| in_words(&s));
+        tell.send_replace(Some(status));
+    });
+    Ok(Process { pid, handle, ended })
+}
+
+fn command(plan: Plan<'_>) -> io::Result<tokio::process::Command> {
+    let mut command = Command::new(plan.program);
+    command
+        .args(plan.args)
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .current_dir("/")
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(plan.log.try_clone()?)
+        .stderr(plan.log);
+    if let Some(Account { uid, gid }) = plan.account {
+        command.uid(uid).gid(gid);
+    }
+    let mappings =
+        plan.fds.into_iter().map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd }).collect();
+    command.fd_mappings(mappings).map_err(io::Error::other)?;
+    Ok(command.into())
+}
+
+fn open_handle(pid: u32) -> io::Result<OwnedFd> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::NotFound)?;
+    Ok(pidfd_open(pid, PidfdFlags::empty())?)
+}
+
+fn in_words(status: &ExitStatus) -> String {
+    match status.signal() {
+        Some(31) => "killed by its sandbox: a system call that it may not make".into(),
+        Some(7) => "killed by SIGBUS: the disk under its RAM file is full or failed".into(),
+        _ => status.to_string(),
+    }
+}
+
+/// Finds a machine's process by its console log: started by us, or by a daemon before us.
+pub(super) fn find(console: &Path) -> Result<Option<Process>, Error> {
+    let Ok(wanted) = fs::metadata(console).map(|m| (m.dev(), m.ino())) else {
+        return Ok(None);
+    };
+    for entry in fs::read_dir("/proc").map_err(Error::io("read", "/proc"))?.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else { continue };
+        // Opened first, so that the check is of this very process, and not of a later one of its number.
+        let Ok(handle) = open_handle(pid) else { continue };
+        let found = fs::metadata(format!("/proc/{pid}/fd/{CONSOLE_FD}")).map(|m| (m.dev(), m.ino()));
+        if found.is_ok_and(|found| found == wanted) && pid != std::process::id() {
+            return Ok(Some(adopt(pid, handle)?));
+        }
+    }
+    Ok(None)
+}
+
+fn adopt(pid: u32, handle: OwnedFd) -> Result<Process, Error> {
+    let handle = Arc::new(handle);
+    let (tell, ended) = watch::channel(None);
+    let watched = Arc::clone(&handle);
+    // A thread, for tokio's AsyncFd cannot be made without unsafe code. It ends with the process.
+    std::thread::Builder::new()
+        .name(format!("watch {pid}"))
+        .stack_size(64 << 10)
+        .spawn(move || {
+            await_end(&watched);
+            tell.send_replace(Some("its status went to another parent".to_owned()));
+        })
+        .map_err(Error::io("watch", format!("/proc/{pid}")))?;
+    Ok(Process { pid, handle, ended })
+}
+
+/// A pidfd is readable once its process has ended; pidfd_open(2).
+fn await_end(handle: &OwnedFd) {
+    use rustix::event::{PollFd, PollFlags, poll};
+    while poll(&mut [PollFd::new(handle, PollFlags::IN)], None) == Err(rustix::io::Errno::INTR) {}
+}
+
+/// Locks a machine's console log, for as long as any process has this open file.
+pub(super) async fn lock(console: &File, pid_hint: impl FnOnce() -> u32) -> Result<(), Error> {
+    // A process that is just being started elsewhere may hold a copy until it is executed.
+    for _ in 0..50 {
+        if rustix::fs::flock(console, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Err(Error::AlreadyRunning { pid: pid_hint() })
+}
+
+impl Process {
+    /// Has it ended?
+    pub(super) fn is_gone(&self) -> bool {
+        self.ended.borrow().is_some()
+    }
+
+    /// Waits until it has ended; says how.
+    pub(super) async fn gone(&self) -> String {
+        let mut ended = self.ended.clone();
+        let status = ended.wait_for(Option::is_some).await.map(|s| s.clone());
+        status.ok().flatten().unwrap_or_else(|| "its watcher was stopped".into())
+    }
+
+    /// Waits until it has ended, or `patience` is over.
+    pub(super) async fn gone_within(&self, patience: Duration) -> Option<String> {
+        tokio::time::timeout(patience, self.gone()).await.ok()
+    }
+
+    /// Ends it at once.
+    pub(super) fn kill(&self) {
+        // That it is gone already is as good.
+        let _ = pidfd_send_signal(&*self.handle, Signal::KILL);
+    }
+}
+
+/// The last lines of a log, at most 2 KiB.
+pub(super) fn tail(log: &Path) -> String {
+    let text = fs::read(log).unwrap_or_default();
+    let from = text.len().saturating_sub(2048);
+    String::from_utf8_lossy(&text[from..]).trim().replace('\n', " | ")
+}
