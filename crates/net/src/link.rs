@@ -174,6 +174,14 @@ impl Net {
         self.change(index, "set the MTU of", |link| link.mtu(mtu)).await
     }
 
+    /// Sets a link's own Ethernet address.
+    ///
+    /// # Errors
+    /// [`Error::NoLink`], or when the link cannot have it.
+    pub async fn set_mac(&self, index: u32, mac: MacAddr) -> Result<(), Error> {
+        self.change(index, "set the address of", |link| link.address(mac.0.to_vec())).await
+    }
+
     /// Sets how many frames a link holds that cannot be sent yet. A tap's ring is resized.
     ///
     /// # Errors
