@@ -4,4 +4,7 @@
 //! daemon carries out.
 #![forbid(unsafe_code)]
 
+pub mod hold;
+pub mod idle;
 pub mod lifecycle;
+pub mod spec;

@@ -13,8 +13,8 @@
 //!                     Failed{during, why}     (also from Settling, Undoing, Active)
 //! ```
 //!
-//! One driver task per machine owns a [`Lifecycle`]; it alone feeds events and carries out
-//! actions. Every [`Action`] with a [`Task`] is answered by exactly one [`Event::Done`]; until
+//! One driver task per machine owns a [`Lifecycle`]; it alone feeds events and commands and carries
+//! out actions. Every [`Action`] with a [`Task`] is answered by exactly one [`Event::Done`]; until
 //! then no other action of that task is given. A state is journalled before the side effect
 //! that makes it true, so that after a crash [`Lifecycle::recover`] can tell, by asking the
 //! platform, which of two worlds is the real one.
@@ -31,17 +31,46 @@
 //! Waking:
 //!
 //! ```text
-//! saved   Prepare, then Load and Journal(Waking, state used) at the same time, Resume, Release, Journal(Active)
+//! saved   Prepare, Load and (from Spawned on) Journal(Waking, state used), Resume, Release, Journal(Active)
 //! paused  Journal Prepare Resume Release Journal(Active)
 //! off     Journal Prepare Boot AwaitGuest Release Journal(Active)
 //! stopped Journal Boot Watch Journal(Active)
 //! ```
 //!
-//! Undoing: `Resume` if the guest no longer runs, `DiscardState` if one was written, `Release`,
+//! Undoing: `Journal(Undoing)` if the disk may say `Asleep`, `DiscardState` if one was written,
+//! `Prepare` if the surrogate stood in, `Resume` if the guest was stopped, `Release`,
 //! `Journal(Active)`.
+//!
+//! What holds whatever happens:
+//!
+//! - The guest is let run (`Resume`, `Boot`) only if a crash afterwards cannot lead to its old
+//!   saved state being used: the disk must no longer offer that state, or the state must be gone.
+//!   This is checked in one place, where a step starts. So a wake journals "state used" first,
+//!   and only once the loading process exists, which outlives a killed daemon: a crash in between
+//!   finds either an unused state or a process to go on with.
+//! - A write that only records what is already so (`Active`, `Stopped`, `Failed`, asleep `off`)
+//!   and fails is tried again: see [`Lifecycle::next_deadline`].
+//! - `Dismiss` must stop the surrogate from answering even when it fails; `Resume` on a running
+//!   guest, `Kill` without a process and `DiscardState` without a state must do nothing and succeed.
+//! - `Kill` may be asked while `PowerDown` is still unanswered, and anything while `AwaitGuest` is.
+//! - Where a task's failure leaves something better to do than to give up, the machine does it:
+//!   when `Prepare` or `Release` fails for a guest that can run, it runs on with the surrogate
+//!   dismissed (what was held is counted as dropped).
+
+mod command;
+mod engine;
+mod failure;
+mod recover;
+mod settle;
+mod stop;
+mod wake;
+
+use std::fmt;
 
 use dormouse_types::Depth;
 use serde::{Deserialize, Serialize};
+
+pub use engine::{JOURNAL_RETRY, Lifecycle};
 
 /// Where a machine is in its life. This is what is journalled.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,6 +117,39 @@ pub enum State {
         /// A saved state is there and was never used, so that a wake may be tried again.
         state_kept: bool,
     },
+}
+
+impl State {
+    /// The state in a word, as the command line shows it.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::Active => "active",
+            Self::Settling { .. } => "settling",
+            Self::Undoing { .. } => "undoing",
+            Self::Asleep { .. } => "asleep",
+            Self::Waking { .. } => "waking",
+            Self::Stopping => "stopping",
+            Self::Failed { .. } => "failed",
+        }
+    }
+
+    /// On disk, says this state that a saved state may be resumed from?
+    pub(crate) const fn offers_saved_state(&self) -> bool {
+        matches!(
+            self,
+            Self::Asleep { depth: Depth::Saved }
+                | Self::Waking { from: Some(Depth::Saved), state_used: false, .. }
+                | Self::Failed { state_kept: true, .. }
+        )
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.word())
+    }
 }
 
 /// Why a machine is put to sleep.
@@ -159,6 +221,32 @@ pub enum Task {
     DiscardState,
 }
 
+impl fmt::Display for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Journal => "write the state",
+            Self::Watch => "watch the network",
+            Self::Capture => "capture the traffic",
+            Self::Drain => "drain the interfaces",
+            Self::StandIn => "stand in on the network",
+            Self::Prepare => "prepare the interfaces",
+            Self::Release => "hand the traffic back",
+            Self::Dismiss => "leave the network",
+            Self::AwaitGuest => "hear the guest",
+            Self::Boot => "boot",
+            Self::Load => "load the saved state",
+            Self::Resume => "let the guest run",
+            Self::Pause => "pause",
+            Self::Save => "save",
+            Self::Flush => "flush to disk",
+            Self::Quit => "end the saved machine's process",
+            Self::PowerDown => "shut down the guest",
+            Self::Kill => "end the process",
+            Self::DiscardState => "discard the saved state",
+        })
+    }
+}
+
 /// What the driver must do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -180,18 +268,21 @@ pub enum Action {
 /// What happened to a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A user's command.
-    Command(Command),
     /// Policy: the machine has been idle for as long as its file says, and no hold forbids sleep.
     Idle(Depth),
     /// A frame or a hold wants the machine to run.
     Wanted(Cause),
     /// A task ended; the error is the chain of causes.
     Done(Task, Result<(), String>),
+    /// The process that a pending `Load` started exists and outlives this daemon. Optional: it
+    /// lets the state be journalled while the load goes on, instead of after it.
+    Spawned,
     /// The guest shut itself down.
     GuestShutdown,
     /// The machine's process ended and nobody had asked for it.
     Exited(String),
+    /// [`Lifecycle::next_deadline`] came.
+    Tick,
 }
 
 /// What a user can ask.

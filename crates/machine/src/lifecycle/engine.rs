@@ -1,0 +1,365 @@
+//! The engine: a plan of steps, the tasks that are unanswered, and what is known of the world.
+//!
+//! Each flow (sleep, undo, wake, stop) is a plan, written down in its own module. The engine starts
+//! the next step when nothing is awaited; a failure, the guest's end or a wish for the machine
+//! replaces the plan.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use dormouse_types::{Depth, Timestamp};
+
+use super::{Action, Cause, Event, SleepReason, State, Task};
+
+/// How long after a failed write of the state it is tried again.
+pub const JOURNAL_RETRY: Duration = Duration::from_secs(5);
+
+/// One machine's life: fed with events and commands, it says what to do.
+#[derive(Clone, Debug)]
+pub struct Lifecycle {
+    pub(super) state: State,
+    pub(super) plan: VecDeque<Step>,
+    pending: BTreeMap<Task, Role>,
+    /// What the pending `Journal` writes.
+    writing: Option<State>,
+    /// The first failure among the awaited tasks.
+    failure: Option<(Task, String)>,
+    /// The guest or its process ended, and that is not yet dealt with.
+    ended: Option<Ended>,
+    pub(super) wanted: Option<Cause>,
+    /// The guest's end was noticed and fits the plan, which goes on.
+    pub(super) gone: bool,
+    pub(super) saved: SavedState,
+    /// The disk may say that a saved state can be resumed from.
+    pub(super) offered: bool,
+    pub(super) touched: Touched,
+    /// When to write the state again.
+    owed: Option<Timestamp>,
+    now: Timestamp,
+    out: Vec<Action>,
+}
+
+/// A step of a plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// A task other than `Journal`, awaited.
+    Do(Task),
+    /// A durable write, awaited.
+    Journal(State),
+    /// Be in this state from now on.
+    Enter(State),
+}
+
+/// What an unanswered task means to the plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    /// A step of the plan.
+    Awaited,
+    /// A step of an earlier plan: awaited, its result is of no interest.
+    Leftover,
+    /// Not even awaited, except by a step of the same task.
+    Abandoned,
+}
+
+/// How a guest ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// It shut itself down.
+    Shutdown,
+    /// Its process ended; why.
+    Died(String),
+}
+
+/// What is known of the saved state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum SavedState {
+    /// None of this sleep.
+    None,
+    /// There may be one, not known to be whole, or the guest may have run since.
+    Doubtful,
+    /// Written, not yet on stable storage.
+    Written,
+    /// Whole, on stable storage, and the guest did not run since.
+    Whole,
+}
+
+/// What a sleep has touched, and an undo must put right.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Touched {
+    pub(super) captured: bool,
+    pub(super) stood_in: bool,
+    pub(super) stopped: bool,
+}
+
+impl Lifecycle {
+    /// A machine that is in `state`, with nothing going on; after a restart use [`Lifecycle::recover`].
+    #[must_use]
+    pub fn new(state: State) -> Self {
+        let offered = state.offers_saved_state();
+        Self {
+            plan: VecDeque::new(),
+            pending: BTreeMap::new(),
+            writing: None,
+            failure: None,
+            ended: None,
+            wanted: None,
+            gone: false,
+            saved: if offered { SavedState::Whole } else { SavedState::None },
+            offered,
+            touched: Touched::default(),
+            owed: None,
+            now: Timestamp::default(),
+            out: Vec::new(),
+            state,
+        }
+    }
+
+    /// Where the machine is in its life.
+    #[must_use]
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The tasks that were asked for and are not yet answered.
+    #[must_use]
+    pub fn pending(&self) -> BTreeSet<Task> {
+        self.pending.keys().copied().collect()
+    }
+
+    /// Nothing is going on: no task is pending, no step is left and no write is owed.
+    #[must_use]
+    pub fn settled(&self) -> bool {
+        self.pending.is_empty() && self.plan.is_empty() && self.owed.is_none()
+    }
+
+    /// When an [`Event::Tick`] is due.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        self.owed
+    }
+
+    /// Takes in what happened at `now`; returns what to do, in order.
+    pub fn handle(&mut self, event: Event, now: Timestamp) -> Vec<Action> {
+        self.now = now;
+        match event {
+            Event::Idle(depth) => self.idle(depth),
+            Event::Wanted(cause) => self.want(cause),
+            Event::Done(task, result) => self.done(task, result),
+            Event::Spawned => self.spawned(),
+            Event::GuestShutdown => self.end(Ended::Shutdown),
+            Event::Exited(why) => self.end(Ended::Died(why)),
+            Event::Tick => {}
+        }
+        self.run(now)
+    }
+
+    /// Goes on as far as can be; returns what to do.
+    pub(super) fn run(&mut self, now: Timestamp) -> Vec<Action> {
+        self.now = now;
+        while self.advance() {}
+        if self.plan.is_empty() && self.pending.is_empty() && self.owed.is_some_and(|due| due <= now) {
+            self.start(Step::Journal(self.state.clone()));
+        }
+        std::mem::take(&mut self.out)
+    }
+
+    /// One step further; false when there is none to take now.
+    fn advance(&mut self) -> bool {
+        if self.pending.values().any(|role| *role != Role::Abandoned) {
+            return false;
+        }
+        if let Some(ended) = self.ended.take() {
+            self.failure = None;
+            self.guest_ended(ended);
+        } else if let Some((task, why)) = self.failure.take() {
+            self.task_failed(task, why);
+        } else if let Some(cause) =
+            self.wanted.take_if(|_| Self::can_turn(&self.state, &self.plan, self.gone))
+        {
+            match self.state {
+                State::Asleep { depth } => self.wake(depth, cause),
+                _ => self.undo(cause),
+            }
+        } else if self.plan.front().is_some_and(|step| !self.pending.contains_key(&step.task())) {
+            if let Some(step) = self.plan.pop_front() {
+                self.start(step);
+            }
+        } else {
+            return false;
+        }
+        true
+    }
+
+    /// Can a wish for the machine be followed now?
+    fn can_turn(state: &State, plan: &VecDeque<Step>, gone: bool) -> bool {
+        match state {
+            State::Settling { depth: Depth::Off, .. } => plan.contains(&Step::Do(Task::PowerDown)),
+            State::Settling { .. } => !gone,
+            State::Asleep { .. } => plan.is_empty(),
+            _ => false,
+        }
+    }
+
+    fn start(&mut self, step: Step) {
+        match step {
+            Step::Enter(state) => self.enter(state),
+            Step::Journal(state) => {
+                self.offered |= state.offers_saved_state();
+                self.owed = None;
+                self.writing = Some(state.clone());
+                self.pending.insert(Task::Journal, Role::Awaited);
+                self.out.push(Action::Journal(state));
+            }
+            Step::Do(task @ (Task::Resume | Task::Boot))
+                if self.offered && self.saved != SavedState::None =>
+            {
+                let why = "the old saved state could neither be discarded nor be marked as used";
+                self.failure = Some((task, why.into()));
+            }
+            Step::Do(task) => {
+                self.touch(task);
+                self.pending.insert(task, Role::Awaited);
+                self.out.push(Action::Do(task));
+            }
+        }
+    }
+
+    /// Notes what a task changes from the moment it is asked for.
+    fn touch(&mut self, task: Task) {
+        match task {
+            Task::Capture => self.touched.captured = true,
+            Task::StandIn => self.touched.stood_in = true,
+            Task::Pause => self.touched.stopped = true,
+            Task::Save => {
+                self.touched.stopped = true;
+                self.saved = SavedState::Doubtful;
+            }
+            Task::Resume | Task::Boot => self.saved = self.saved.min(SavedState::Doubtful),
+            _ => {}
+        }
+    }
+
+    fn done(&mut self, task: Task, result: Result<(), String>) {
+        let Some(role) = self.pending.remove(&task) else { return };
+        match (task, &result) {
+            (Task::Save, Ok(())) => self.saved = SavedState::Written,
+            (Task::Flush, Ok(())) if self.saved == SavedState::Written => self.saved = SavedState::Whole,
+            (Task::DiscardState, Ok(())) => self.saved = SavedState::None,
+            (Task::Journal, Ok(())) => {
+                self.offered = self.writing.take().is_some_and(|s| s.offers_saved_state());
+            }
+            _ => {}
+        }
+        if let (Err(why), Role::Awaited) = (result, role) {
+            self.failure.get_or_insert((task, why));
+        }
+    }
+
+    /// The loading process exists: the write that follows the load need not wait for its end.
+    fn spawned(&mut self) {
+        let loading = self.pending.get(&Task::Load) == Some(&Role::Awaited);
+        let next = self.plan.pop_front_if(|step| loading && matches!(step, Step::Journal(_)));
+        if let Some(step) = next {
+            self.start(step);
+        }
+    }
+
+    fn idle(&mut self, depth: Depth) {
+        if self.state == State::Active && self.plan.is_empty() && self.pending.is_empty() {
+            self.settle(depth, SleepReason::Idle);
+        }
+    }
+
+    /// Something wants the machine; remembered until it can be followed.
+    pub(super) fn want(&mut self, cause: Cause) {
+        if matches!(self.state, State::Settling { .. } | State::Asleep { .. }) && self.wanted.is_none() {
+            self.wanted = Some(cause);
+            self.hurry();
+        }
+    }
+
+    pub(super) fn hurry(&mut self) {
+        if self.is_pending(Task::Save) || self.is_pending(Task::Flush) {
+            self.out.push(Action::Hurry);
+        }
+    }
+
+    /// The guest or its process ended: dealt with when the awaited tasks are answered.
+    fn end(&mut self, ended: Ended) {
+        if self.pending.get(&Task::PowerDown) == Some(&Role::Awaited) {
+            self.gone = true;
+        } else if self.has_process() && self.ended.is_none() {
+            self.ended = Some(ended);
+            self.abandon(Task::AwaitGuest);
+        }
+    }
+
+    /// Should there be a process, as far as the plan has come?
+    fn has_process(&self) -> bool {
+        let to_come = |task| self.plan.contains(&Step::Do(task));
+        match self.state {
+            State::Active | State::Undoing { .. } | State::Asleep { depth: Depth::Paused } => true,
+            State::Settling { depth, .. } => depth != Depth::Off || to_come(Task::PowerDown),
+            State::Waking { .. } => !to_come(Task::Load) && !to_come(Task::Boot),
+            _ => false,
+        }
+    }
+
+    fn abandon(&mut self, task: Task) {
+        if let Some(role) = self.pending.get_mut(&task) {
+            *role = Role::Abandoned;
+        }
+    }
+
+    /// Is `task` unanswered?
+    pub(super) fn is_pending(&self, task: Task) -> bool {
+        self.pending.contains_key(&task)
+    }
+
+    /// Another flow: the machine is in state `to` at once, and the plan is `steps`, after whatever
+    /// the old plan still had to tear down.
+    pub(super) fn begin(&mut self, to: State, steps: impl IntoIterator<Item = Step>) {
+        self.pending
+            .values_mut()
+            .filter(|role| **role == Role::Awaited)
+            .for_each(|role| *role = Role::Leftover);
+        self.abandon(Task::AwaitGuest);
+        self.abandon(Task::PowerDown);
+        (self.failure, self.ended, self.owed, self.wanted, self.gone) = (None, None, None, None, false);
+        let at_rest = matches!(self.state, State::Active | State::Stopped | State::Failed { .. });
+        self.plan.retain(|step| at_rest && matches!(step, Step::Do(_)));
+        self.enter(to);
+        self.plan.extend(steps);
+    }
+
+    pub(super) fn enter(&mut self, to: State) {
+        if to == State::Active {
+            (self.saved, self.touched) = (SavedState::None, Touched::default());
+        }
+        if self.state != to {
+            let from = std::mem::replace(&mut self.state, to.clone());
+            self.out.push(Action::Announce { from, to });
+        }
+    }
+
+    /// A write that only records what is so already failed: it is due again later.
+    pub(super) fn owe_journal(&mut self) {
+        self.owed = Some(self.now + JOURNAL_RETRY);
+    }
+}
+
+impl Step {
+    /// The task that the step is, or for `Enter` (which needs none to be over) a task that is
+    /// never abandoned.
+    fn task(&self) -> Task {
+        match self {
+            Self::Do(task) => *task,
+            Self::Journal(_) | Self::Enter(_) => Task::Journal,
+        }
+    }
+}
+
+/// The steps that end every flow after which the guest runs.
+pub(super) fn active() -> [Step; 2] {
+    [Step::Enter(State::Active), Step::Journal(State::Active)]
+}

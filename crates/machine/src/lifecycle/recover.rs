@@ -1,0 +1,179 @@
+//! After a restart: which world is true, and how to go on from there.
+//!
+//! The surrogate of the dead daemon is gone with all that it held. What it left in the kernel
+//! (forwarding entries, taps that are down) is put right by `StandIn`, which captures first, or
+//! by `Release`.
+
+use dormouse_types::{Depth, Timestamp};
+
+use super::engine::{Lifecycle, SavedState, Step, active};
+use super::{Action, Cause, Observed, Process, State, Task};
+
+/// Notices that the state was journalled before a step that never became visible.
+const ENDED_UNWATCHED: &str = "its process ended while the daemon was down";
+
+impl Lifecycle {
+    /// The machine that was last journalled as `last` and is now found as `seen`; and what to do.
+    #[must_use]
+    pub fn recover(last: State, seen: Observed, now: Timestamp) -> (Self, Vec<Action>) {
+        let mut life = Self::new(last);
+        life.saved = match (seen.saved_state, life.offered) {
+            (false, _) => SavedState::None,
+            (true, true) => SavedState::Whole,
+            (true, false) => SavedState::Doubtful,
+        };
+        life.find_true_world(seen.process);
+        let actions = life.run(now);
+        (life, actions)
+    }
+
+    fn find_true_world(&mut self, process: Process) {
+        match self.state.clone() {
+            State::Stopped => self.recover_stopped(process),
+            State::Active => self.recover_active(process),
+            State::Settling { depth: Depth::Off, .. } if process == Process::Absent => {
+                let asleep = State::Asleep { depth: Depth::Off };
+                self.plan.extend([
+                    Step::Do(Task::StandIn),
+                    Step::Journal(asleep.clone()),
+                    Step::Enter(asleep),
+                ]);
+            }
+            State::Settling { .. } | State::Undoing { .. } => self.recover_running(process),
+            State::Asleep { depth: Depth::Saved }
+            | State::Waking { from: Some(Depth::Saved), state_used: false, .. } => {
+                self.recover_saved(process)
+            }
+            State::Asleep { depth: Depth::Paused } => match process {
+                Process::Still => self.plan.push_back(Step::Do(Task::StandIn)),
+                _ => self.recover_running(process),
+            },
+            State::Asleep { depth: Depth::Off } => match process {
+                Process::Absent => self.plan.push_back(Step::Do(Task::StandIn)),
+                Process::Incoming => self.plan.extend([Step::Do(Task::StandIn), Step::Do(Task::Kill)]),
+                _ => self.recover_running(process),
+            },
+            State::Waking { from: Some(Depth::Off) | None, .. } => self.recover_booting(process),
+            State::Waking { .. } => self.recover_waking(process),
+            State::Stopping => self.recover_stopping(process),
+            State::Failed { .. } => self.recover_failed(process),
+        }
+    }
+
+    fn recover_stopped(&mut self, process: Process) {
+        match process {
+            Process::Absent => {}
+            Process::Incoming => self.plan.push_back(Step::Do(Task::Kill)),
+            Process::Still => self.recover_running(process),
+            Process::Running => {
+                self.begin(State::Active, [Step::Do(Task::Watch), Step::Journal(State::Active)])
+            }
+        }
+    }
+
+    fn recover_active(&mut self, process: Process) {
+        match process {
+            Process::Running => self.plan.push_back(Step::Do(Task::Watch)),
+            Process::Absent => self.begin(State::Stopped, [Step::Journal(State::Stopped)]),
+            _ => self.recover_running(process),
+        }
+    }
+
+    /// A guest that should run, or is as good as running: undo whatever was going on.
+    fn recover_running(&mut self, process: Process) {
+        match process {
+            Process::Running | Process::Still => self.undo_after_restart(process),
+            Process::Absent => self.fail(self.during(), ENDED_UNWATCHED.into(), false),
+            Process::Incoming => {
+                self.fail(self.during(), "it was found with a process that never ran".into(), true);
+            }
+        }
+    }
+
+    fn undo_after_restart(&mut self, process: Process) {
+        let still = process == Process::Still;
+        self.touched.captured = true;
+        (self.touched.stood_in, self.touched.stopped) = (still, still);
+        self.undo(Cause::Restart);
+        if still {
+            // Captures at once what comes while the undo goes on.
+            self.plan.push_front(Step::Do(Task::StandIn));
+        }
+    }
+
+    fn recover_saved(&mut self, process: Process) {
+        let depth = Depth::Saved;
+        match (process, self.saved) {
+            // The guest never ran, or its memory is still in the process.
+            (Process::Running, _) | (Process::Still, SavedState::None) => self.undo_after_restart(process),
+            (_, SavedState::None) => {
+                self.fail(
+                    "asleep",
+                    "its saved state is missing or damaged".into(),
+                    process == Process::Incoming,
+                );
+            }
+            (_, _) => {
+                self.plan.push_back(Step::Do(Task::StandIn));
+                self.enter(State::Asleep { depth });
+                match process {
+                    Process::Still => self.plan.push_back(Step::Do(Task::Quit)),
+                    Process::Incoming => self.plan.push_back(Step::Do(Task::Kill)),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// From `saved` with its state used, or from `paused`.
+    fn recover_waking(&mut self, process: Process) {
+        let tasks: &[Task] = match process {
+            Process::Absent => return self.fail(self.during(), ENDED_UNWATCHED.into(), false),
+            Process::Running => &[Task::Release],
+            Process::Still | Process::Incoming => {
+                &[Task::StandIn, Task::Prepare, Task::Resume, Task::Release]
+            }
+        };
+        self.plan.extend(tasks.iter().copied().map(Step::Do));
+        self.plan.extend(active());
+    }
+
+    fn recover_booting(&mut self, process: Process) {
+        let from_off = matches!(self.state, State::Waking { from: Some(_), .. });
+        let mut tasks = if from_off && process != Process::Running { vec![Task::StandIn] } else { vec![] };
+        if matches!(process, Process::Still | Process::Incoming) {
+            tasks.push(Task::Kill);
+        }
+        if process != Process::Running {
+            tasks.extend(if from_off { vec![Task::Prepare, Task::Boot] } else { vec![Task::Boot] });
+        }
+        tasks.extend(if from_off { vec![Task::AwaitGuest, Task::Release] } else { vec![Task::Watch] });
+        self.plan.extend(tasks.into_iter().map(Step::Do));
+        self.plan.extend(active());
+    }
+
+    fn recover_stopping(&mut self, process: Process) {
+        let mut tasks = match process {
+            Process::Running => vec![Task::PowerDown],
+            Process::Still | Process::Incoming => vec![Task::Kill],
+            Process::Absent => vec![],
+        };
+        tasks.push(Task::Dismiss);
+        if self.saved != SavedState::None {
+            tasks.push(Task::DiscardState);
+        }
+        self.stop_by(tasks);
+    }
+
+    fn recover_failed(&mut self, process: Process) {
+        if process == Process::Running {
+            return self.undo_after_restart(process);
+        }
+        let State::Failed { during, why, state_kept: true } = &self.state else { return };
+        if self.saved == SavedState::None {
+            let why = format!("{why}; and its saved state is missing or damaged");
+            let failed = State::Failed { during: during.clone(), why, state_kept: false };
+            self.begin(failed.clone(), [Step::Journal(failed)]);
+        }
+    }
+}

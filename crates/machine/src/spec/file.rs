@@ -1,0 +1,280 @@
+//! The keys of a machine file.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use dormouse_types::{Depth, MacAddr};
+use toml::de::DeTable;
+
+use super::read::{Report, Section, Value};
+use super::{
+    Accel, DiskFormat, DiskSpec, InterfaceSpec, LimitsSpec, MachineSpec, MachineType, PlatformSpec, QemuSpec,
+    SleepSpec, SpecErrors, WakeSpec,
+};
+
+const MIB: u64 = 1 << 20;
+/// The least and the most memory of a guest, bytes: less boots nothing, more is a slip of the pen.
+const MEMORY: std::ops::RangeInclusive<u64> = 16 * MIB..=16 << 40;
+/// The longest name of a link: `IFNAMSIZ` without its NUL.
+const LINK_NAME: usize = 15;
+
+pub(super) fn read(text: &str, base: &Path) -> Result<MachineSpec, SpecErrors> {
+    let report = Report::new(text);
+    let (document, faults) = DeTable::parse_recoverable(text);
+    if !faults.is_empty() {
+        for fault in faults {
+            report.add(String::new(), fault.span(), None, format!("is not TOML: {}", fault.message()));
+        }
+        return Err(report.finish());
+    }
+    let machine = machine(Section::root(document.get_ref(), &report), base);
+    let errors = report.finish();
+    machine.filter(|_| errors.0.is_empty()).ok_or(errors)
+}
+
+fn machine(root: Section<'_, '_>, base: &Path) -> Option<MachineSpec> {
+    let name = root.required("name", "\"web\"", parsed);
+    let qemu = root.section("qemu").map(|section| qemu(section, base));
+    if !root.has("qemu") {
+        root.wrong("qemu", "is missing; write a table [qemu] that says what runs the machine");
+    }
+    let interfaces = interfaces(&root);
+    let sleep = root.section("sleep").map_or_else(SleepSpec::default, sleep);
+    let wake = root.section("wake").map_or_else(WakeSpec::default, wake);
+    let limits = root.section("limits").map_or_else(LimitsSpec::default, limits);
+    root.close();
+    Some(MachineSpec { name: name?, platform: PlatformSpec::Qemu(qemu??), interfaces, sleep, wake, limits })
+}
+
+fn qemu(section: Section<'_, '_>, base: &Path) -> Option<QemuSpec> {
+    let memory = section.required("memory", "\"1GiB\"", memory);
+    let cpus = section.optional("cpus", |v| integer(v, 1, 255)).unwrap_or(1);
+    let machine = section
+        .optional("machine", |v| one_of(v, &[("q35", MachineType::Q35), ("microvm", MachineType::Microvm)]));
+    let accel = section
+        .optional("accel", |v| one_of(v, &[("auto", Accel::Auto), ("kvm", Accel::Kvm), ("tcg", Accel::Tcg)]));
+    let disks = section.sections("disk", "disk = [{ image = \"web.qcow2\" }]");
+    let disks = disks.into_iter().filter_map(|section| disk(section, base)).collect();
+    let kernel = section.optional("kernel", |v| path(v, base));
+    let initrd = section.optional("initrd", |v| path(v, base));
+    let cmdline = section.optional("cmdline", cmdline);
+    for key in ["initrd", "cmdline"] {
+        if section.has(key) && !section.has("kernel") {
+            section.wrong(key, "is of no use without a kernel; add qemu.kernel or remove it");
+        }
+    }
+    if !section.has("kernel") && !section.has("disk") {
+        section.wrong("disk", "is missing, and qemu.kernel too: there is nothing to boot; write one of them");
+    }
+    section.close();
+    let (machine, accel) = (machine.unwrap_or_default(), accel.unwrap_or_default());
+    Some(QemuSpec { memory: memory?, cpus, machine, disks, kernel, initrd, cmdline, accel })
+}
+
+fn disk(section: Section<'_, '_>, base: &Path) -> Option<DiskSpec> {
+    let image = section.required("image", "\"web.qcow2\"", |v| path(v, base));
+    let format =
+        section.optional("format", |v| one_of(v, &[("qcow2", DiskFormat::Qcow2), ("raw", DiskFormat::Raw)]));
+    let readonly = section.optional("readonly", boolean).unwrap_or(false);
+    let by_name = image.as_deref().and_then(format_by_name);
+    if image.is_some() && by_name.is_none() && !section.has("format") {
+        section.wrong("format", "is missing, and the image's name does not tell; write \"qcow2\" or \"raw\"");
+    }
+    section.close();
+    Some(DiskSpec { image: image?, format: format.or(by_name)?, readonly })
+}
+
+fn format_by_name(image: &Path) -> Option<DiskFormat> {
+    match image.extension()?.to_str()? {
+        "qcow2" => Some(DiskFormat::Qcow2),
+        "raw" | "img" | "iso" => Some(DiskFormat::Raw),
+        _ => None,
+    }
+}
+
+fn interfaces(root: &Section<'_, '_>) -> Vec<InterfaceSpec> {
+    let mut interfaces: Vec<InterfaceSpec> = Vec::new();
+    for section in root.sections("interface", "[[interface]] on a line of its own") {
+        let mac = section.required("mac", "\"52:54:00:00:00:02\"", mac);
+        let bridge = section.required("bridge", "\"br0\"", link_name);
+        let addresses = section.list("addresses", "[\"10.9.0.2\"]", address).unwrap_or_default();
+        if interfaces.iter().any(|other| Some(other.mac) == mac) {
+            section.wrong("mac", "is the address of another interface of this machine; each needs its own");
+        }
+        if interfaces.iter().any(|other| other.addresses.iter().any(|a| addresses.contains(a))) {
+            section.wrong("addresses", "has an address that another interface of this machine has");
+        }
+        section.close();
+        if let (Some(mac), Some(bridge)) = (mac, bridge) {
+            interfaces.push(InterfaceSpec { mac, bridge, addresses });
+        }
+    }
+    interfaces
+}
+
+fn sleep(section: Section<'_, '_>) -> SleepSpec {
+    let usual = SleepSpec::default();
+    let depths = Depth::ALL.map(|depth| (depth.as_str(), depth));
+    let spec = SleepSpec {
+        idle_after: section.optional("idle_after", idle_after).unwrap_or(usual.idle_after),
+        depth: section.optional("depth", |v| one_of(v, &depths)).unwrap_or(usual.depth),
+        cpu_below: section.optional("cpu_below", percent).unwrap_or(usual.cpu_below),
+        network_below: section.optional("network_below", rate).unwrap_or(usual.network_below),
+        disk_below: section.optional("disk_below", rate).unwrap_or(usual.disk_below),
+        grace: section.optional("grace", duration),
+    };
+    section.close();
+    spec
+}
+
+fn wake(section: Section<'_, '_>) -> WakeSpec {
+    let spec = WakeSpec {
+        on: section.list("on", "[\"tcp:22,80\"]", parsed).unwrap_or_else(|| WakeSpec::default().on),
+        boot_timeout: section.optional("boot_timeout", duration),
+    };
+    section.close();
+    spec
+}
+
+fn limits(section: Section<'_, '_>) -> LimitsSpec {
+    let spec = LimitsSpec {
+        queue_frames: section.optional("queue_frames", |v| integer(v, 1, 1 << 20)),
+        queue_bytes: section.optional("queue_bytes", queue_bytes),
+    };
+    section.close();
+    spec
+}
+
+fn text<'v>(value: &'v Value<'_>, allowed: &str) -> Result<&'v str, String> {
+    value.as_str().ok_or_else(|| format!("is not a text; write {allowed}"))
+}
+
+/// A text that a type of ours reads; its error says what is allowed.
+fn parsed<T: FromStr<Err: std::fmt::Display>>(value: &Value<'_>) -> Result<T, String> {
+    text(value, "it in quotes")?.parse().map_err(|error: T::Err| error.to_string())
+}
+
+fn one_of<T: Copy>(value: &Value<'_>, words: &[(&str, T)]) -> Result<T, String> {
+    let allowed = || {
+        let words: Vec<_> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
+        format!("must be one of {}", words.join(", "))
+    };
+    let found = value.as_str().and_then(|text| words.iter().find(|(word, _)| *word == text));
+    found.map(|(_, value)| *value).ok_or_else(allowed)
+}
+
+fn whole(value: &Value<'_>) -> Option<i64> {
+    let number = value.as_integer()?;
+    i64::from_str_radix(number.as_str(), number.radix()).ok()
+}
+
+fn integer<T: TryFrom<i64>>(value: &Value<'_>, least: i64, most: i64) -> Result<T, String> {
+    let number = whole(value).filter(|n| (least..=most).contains(n));
+    number
+        .and_then(|n| n.try_into().ok())
+        .ok_or_else(|| format!("must be a whole number from {least} to {most}"))
+}
+
+fn boolean(value: &Value<'_>) -> Result<bool, String> {
+    value.as_bool().ok_or_else(|| "must be true or false".into())
+}
+
+/// Bytes, as a number or with a unit.
+fn size(value: &Value<'_>, suffix: &str) -> Option<u64> {
+    if let Some(number) = whole(value) {
+        return number.try_into().ok();
+    }
+    let text = value.as_str()?;
+    text.strip_suffix(suffix).unwrap_or(text).parse::<ByteSize>().ok().map(|size| size.0)
+}
+
+fn memory(value: &Value<'_>) -> Result<u64, String> {
+    let bytes = size(value, "").filter(|bytes| MEMORY.contains(bytes) && bytes % MIB == 0);
+    bytes.ok_or_else(|| "must be a whole number of MiB from 16MiB to 16TiB, as \"512MiB\" or \"1GiB\"".into())
+}
+
+fn queue_bytes(value: &Value<'_>) -> Result<u64, String> {
+    let bytes = size(value, "").filter(|bytes| (64 << 10..=1 << 30).contains(bytes));
+    bytes.ok_or_else(|| "must be a size from 64KiB (one large frame) to 1GiB, as \"8MiB\"".into())
+}
+
+fn rate(value: &Value<'_>) -> Result<u64, String> {
+    let bytes = size(value, "/s").filter(|bytes| *bytes > 0);
+    bytes.ok_or_else(|| "must be bytes a second, more than 0, as \"1KiB\" or \"1KiB/s\"".into())
+}
+
+fn percent(value: &Value<'_>) -> Result<f64, String> {
+    let number = match value {
+        Value::Float(number) => number.as_str().parse().ok(),
+        Value::String(text) => text.strip_suffix('%').and_then(|n| n.trim().parse().ok()),
+        _ => whole(value).and_then(|n| u32::try_from(n).ok()).map(f64::from),
+    };
+    let number = number.filter(|n: &f64| n.is_finite() && *n > 0.0 && *n <= 25_600.0);
+    number.ok_or_else(|| "must be percent of one processor, more than 0, as 10 or 2.5".into())
+}
+
+fn duration(value: &Value<'_>) -> Result<Duration, String> {
+    let span = value.as_str().and_then(|text| humantime::parse_duration(text).ok());
+    // A year bounds it, so that sums of times cannot overflow.
+    let span = span.filter(|span| *span <= Duration::from_secs(366 * 86_400));
+    span.ok_or_else(|| {
+        "must be a time of at most a year with its unit, as \"200ms\", \"10m\" or \"1h 30m\"".into()
+    })
+}
+
+fn idle_after(value: &Value<'_>) -> Result<Option<Duration>, String> {
+    if value.as_str() == Some("never") {
+        return Ok(None);
+    }
+    let span = duration(value).ok().filter(|span| *span >= Duration::from_secs(1));
+    let allowed = "must be a time from 1s to a year with its unit, as \"10m\", or \"never\"";
+    span.map(Some).ok_or_else(|| allowed.into())
+}
+
+fn mac(value: &Value<'_>) -> Result<MacAddr, String> {
+    let mac: MacAddr = parsed(value)?;
+    if mac.is_multicast() || mac.0 == [0; 6] {
+        return Err(
+            "is a group address or zero; a machine's own has an even first octet, as 52:54:00:00:00:02"
+                .into(),
+        );
+    }
+    Ok(mac)
+}
+
+fn address(value: &Value<'_>) -> Result<IpAddr, String> {
+    let allowed = "must be an IPv4 or IPv6 address of the machine without a prefix length, as \"10.9.0.2\"";
+    let address = value.as_str().and_then(|text| text.parse::<IpAddr>().ok());
+    address.filter(|a| !a.is_multicast() && !a.is_unspecified()).ok_or_else(|| allowed.into())
+}
+
+fn link_name(value: &Value<'_>) -> Result<String, String> {
+    let allowed = "must be the name of a bridge: 1 to 15 characters without '/', ':' and blanks, as \"br0\"";
+    let name = text(value, "it in quotes")?;
+    let fits = (1..=LINK_NAME).contains(&name.len()) && name != "." && name != "..";
+    let clean = !name.chars().any(|c| c == '/' || c == ':' || c.is_whitespace() || c.is_control());
+    if fits && clean { Ok(name.into()) } else { Err(allowed.into()) }
+}
+
+fn path(value: &Value<'_>, base: &Path) -> Result<PathBuf, String> {
+    match text(value, "a path in quotes")? {
+        "" => Err("is empty; write the path of a file".into()),
+        path if path.chars().any(char::is_control) => {
+            Err("has a control character; write a plain path".into())
+        }
+        path => Ok(base.join(path)),
+    }
+}
+
+fn cmdline(value: &Value<'_>) -> Result<String, String> {
+    let line = text(value, "the kernel's command line in quotes")?;
+    // Linux on x86 reads 2,048 octets (COMMAND_LINE_SIZE).
+    if line.len() < 2048 && !line.chars().any(char::is_control) {
+        Ok(line.into())
+    } else {
+        Err("must be one line of less than 2048 octets".into())
+    }
+}

@@ -1,0 +1,194 @@
+//! What a machine is, as its file says, in checked and typed values.
+//!
+//! [`MachineSpec::from_toml`] reads the file and reports everything that is wrong with it at once.
+//! As JSON the specification is kept in the registry; durations are `{secs, nanos}` there, sizes
+//! are bytes. What the file leaves to the daemon's configuration is `None` here.
+
+mod error;
+mod file;
+mod read;
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use dormouse_types::{Depth, MacAddr, MachineName, WakeRule};
+use serde::{Deserialize, Serialize};
+
+pub use error::{SpecError, SpecErrors};
+
+/// A machine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MachineSpec {
+    /// Its name, unique on the host.
+    pub name: MachineName,
+    /// What runs it.
+    pub platform: PlatformSpec,
+    /// Its network interfaces, in the order that the guest sees them.
+    pub interfaces: Vec<InterfaceSpec>,
+    /// When and how it goes to sleep.
+    pub sleep: SleepSpec,
+    /// What wakes it.
+    pub wake: WakeSpec,
+    /// What is held for it.
+    pub limits: LimitsSpec,
+}
+
+/// What runs a machine: the table of that name in its file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PlatformSpec {
+    /// A QEMU process of ours.
+    Qemu(QemuSpec),
+}
+
+impl PlatformSpec {
+    /// The memory that the guest sees, in bytes.
+    #[must_use]
+    pub const fn memory(&self) -> u64 {
+        match self {
+            Self::Qemu(qemu) => qemu.memory,
+        }
+    }
+}
+
+/// `[qemu]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QemuSpec {
+    /// Bytes; a whole number of MiB.
+    pub memory: u64,
+    /// Virtual processors, 1 to 255.
+    pub cpus: u16,
+    /// The kind of board.
+    pub machine: MachineType,
+    /// Disks, in the order that the guest sees them.
+    pub disks: Vec<DiskSpec>,
+    /// A kernel to boot directly; else the first disk is booted.
+    pub kernel: Option<PathBuf>,
+    /// Its initial RAM disk; only with a kernel.
+    pub initrd: Option<PathBuf>,
+    /// Its command line; only with a kernel.
+    pub cmdline: Option<String>,
+    /// How the guest's instructions are executed.
+    pub accel: Accel,
+}
+
+/// QEMU's machine types that we know how to put to sleep.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MachineType {
+    /// A PC with PCI Express.
+    #[default]
+    Q35,
+    /// The smallest board, without firmware tables of a PC.
+    Microvm,
+}
+
+/// How the guest's instructions are executed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Accel {
+    /// KVM where the host can, else TCG.
+    #[default]
+    Auto,
+    /// By the processor itself.
+    Kvm,
+    /// Translated by QEMU.
+    Tcg,
+}
+
+/// An entry of `qemu.disk`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskSpec {
+    /// The image's path.
+    pub image: PathBuf,
+    /// Its format; never guessed from its contents, which the guest can write.
+    pub format: DiskFormat,
+    /// The guest may not write.
+    pub readonly: bool,
+}
+
+/// The format of a disk image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DiskFormat {
+    /// QEMU's own.
+    Qcow2,
+    /// The bytes of the disk.
+    Raw,
+}
+
+/// `[[interface]]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceSpec {
+    /// The guest's Ethernet address; not a group address, not zero.
+    pub mac: MacAddr,
+    /// The host's bridge that it is in: a link's name of 1 to 15 octets.
+    pub bridge: String,
+    /// The guest's addresses there; when empty they are learned from its traffic.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// `[sleep]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SleepSpec {
+    /// How long it must be idle; `None` (in the file: `never`) if it sleeps only by a command.
+    pub idle_after: Option<Duration>,
+    /// How deep it goes by itself.
+    pub depth: Depth,
+    /// Idle means less CPU time than this, in percent of one processor.
+    pub cpu_below: f64,
+    /// Idle means less network traffic than this, in bytes a second.
+    pub network_below: u64,
+    /// Idle means less disk traffic than this, in bytes a second.
+    pub disk_below: u64,
+    /// How long a guest that is about to sleep has to read its network queue.
+    pub grace: Option<Duration>,
+}
+
+impl Default for SleepSpec {
+    fn default() -> Self {
+        Self {
+            idle_after: Some(Duration::from_secs(600)),
+            depth: Depth::Saved,
+            cpu_below: 10.0,
+            network_below: 1024,
+            disk_below: 16 * 1024,
+            grace: None,
+        }
+    }
+}
+
+/// `[wake]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WakeSpec {
+    /// Frames that wake it; when empty, only commands and holds do.
+    pub on: Vec<WakeRule>,
+    /// How long it may take to boot until it is first heard.
+    pub boot_timeout: Option<Duration>,
+}
+
+impl Default for WakeSpec {
+    fn default() -> Self {
+        Self { on: vec![WakeRule::AnyUnicast], boot_timeout: None }
+    }
+}
+
+/// `[limits]`: what may be held for it while it sleeps and wakes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitsSpec {
+    /// Frames.
+    pub queue_frames: Option<u32>,
+    /// Bytes of frames.
+    pub queue_bytes: Option<u64>,
+}
+
+impl MachineSpec {
+    /// Reads a machine file; relative paths in it start from the folder `base`.
+    ///
+    /// # Errors
+    /// [`SpecErrors`]: everything that is wrong with the file.
+    pub fn from_toml(text: &str, base: &Path) -> Result<Self, SpecErrors> {
+        file::read(text, base)
+    }
+}
