@@ -1,0 +1,308 @@
+//! Packet sockets and taps on real links. Each test has a network namespace of its own. Needs root.
+
+use std::{process::Command, thread};
+
+use dormouse_sys::{
+    Batch, PacketSocket, SendError, VlanTag, VnetHdr,
+    packet::{self, Direction, Filter},
+    tap,
+};
+use dormouse_types::MacAddr;
+
+const MIB: u32 = 1 << 20;
+const GUEST: MacAddr = MacAddr([0x52, 0x54, 0, 0, 0, 2]);
+const OTHER: MacAddr = MacAddr([0x52, 0x54, 0, 0, 0, 3]);
+
+/// Runs a test in a new network namespace, which ends with its thread.
+fn in_namespace(test: impl FnOnce() + Send + 'static) {
+    let body = || {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("this test needs root");
+        test();
+    };
+    if let Err(panic) = thread::spawn(body).join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+fn ip(arguments: &str) {
+    assert!(Command::new("ip").args(arguments.split(' ')).status().unwrap().success(), "ip {arguments}");
+}
+
+/// A link that speaks only when spoken by.
+fn quiet(link: &str) {
+    std::fs::write(format!("/proc/sys/net/ipv6/conf/{link}/disable_ipv6"), "1").unwrap();
+    ip(&format!("link set {link} up"));
+}
+
+fn veth() {
+    ip("link add v0 type veth peer name v1");
+    quiet("v0");
+    quiet("v1");
+}
+
+fn ethernet(to: MacAddr, from: MacAddr, ethertype: u16, payload: &[u8]) -> Vec<u8> {
+    [&to.0, &from.0, &ethertype.to_be_bytes()[..], payload].concat()
+}
+
+/// What a socket got, by the last byte of each frame.
+fn last_bytes(socket: &PacketSocket) -> Vec<u8> {
+    let mut batch = Batch::new(64, 2048);
+    socket.receive(&mut batch).unwrap();
+    batch.frames().map(|frame| *frame.bytes.last().unwrap()).collect()
+}
+
+#[test]
+fn frames_and_headers_come_through_as_they_were_sent() {
+    in_namespace(|| {
+        veth();
+        let receiver = PacketSocket::open_receive("v1", 8 * MIB).unwrap();
+        let sender = PacketSocket::open_inject("v0", false, MIB).unwrap();
+        // A TCP segment of 3000 bytes of payload, to be cut at 1000, with its checksum to be done.
+        let mut frame = ethernet(GUEST, OTHER, 0x0800, &[]);
+        frame.extend([0x45, 0, 0x0b, 0xe0, 0, 0, 0, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+        frame.extend([0, 1, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, 0x10, 1, 0, 0, 0, 0, 0]);
+        frame.resize(14 + 20 + 20 + 3000, 0xaa);
+        let mut header = VnetHdr::PLAIN;
+        header.0[..2].copy_from_slice(&[1, 1]);
+        for (at, value) in [(2, 54u16), (4, 1000), (6, 34), (8, 16)] {
+            header.0[at..at + 2].copy_from_slice(&value.to_ne_bytes());
+        }
+        sender.send(&header, &frame).unwrap();
+        sender.send(&VnetHdr::PLAIN, &ethernet(GUEST, OTHER, 0x88b5, &[7; 50])).unwrap();
+
+        let mut batch = Batch::new(8, Batch::LONGEST);
+        assert_eq!(receiver.receive(&mut batch).unwrap(), 2);
+        let frames: Vec<_> = batch.frames().collect();
+        assert!(frames[0].header.is_gso() && frames[0].header.needs_checksum());
+        assert_eq!((frames[0].header.segment_size(), frames[0].header.checksum_start()), (1000, 34));
+        // From the checksum field on nothing may differ; the kernel completes the IP header.
+        assert_eq!((frames[0].bytes.len(), &frames[0].bytes[54..]), (frame.len(), &frame[54..]));
+        assert_eq!((frames[1].header, frames[1].bytes[14..].len()), (VnetHdr::PLAIN, 50));
+        assert!(frames.iter().all(|f| !f.outgoing && !f.truncated && f.vlan.is_none() && f.mark == 0));
+        assert_eq!(receiver.receive(&mut batch).unwrap(), 0, "there was no more");
+        assert_eq!(batch.frames().len(), 0);
+        assert_eq!(receiver.statistics().unwrap(), packet::Statistics { frames: 2, dropped: 0 });
+        assert_eq!(receiver.statistics().unwrap(), packet::Statistics::default());
+    });
+}
+
+#[test]
+fn what_this_host_sends_is_not_received() {
+    in_namespace(|| {
+        veth();
+        let socket = PacketSocket::open_receive("v0", MIB).unwrap();
+        socket.send(&VnetHdr::PLAIN, &ethernet(GUEST, OTHER, 0x88b5, &[1; 50])).unwrap();
+        assert_eq!(last_bytes(&socket), [0u8; 0]);
+    });
+}
+
+#[test]
+fn a_vlan_tag_is_put_back() {
+    in_namespace(|| {
+        veth();
+        let receiver = PacketSocket::open_receive("v1", MIB).unwrap();
+        let sender = PacketSocket::open_inject("v0", false, MIB).unwrap();
+        let tagged = ethernet(GUEST, OTHER, 0x8100, &[&[0xa0, 0x07, 0x88, 0xb5][..], &[9; 60]].concat());
+        sender.send(&VnetHdr::PLAIN, &tagged).unwrap();
+        let mut batch = Batch::new(8, 2048);
+        assert_eq!(receiver.receive(&mut batch).unwrap(), 1);
+        let frame = batch.frames().next().unwrap();
+        assert_eq!(frame.vlan, Some(VlanTag { protocol: 0x8100, control: 0xa007 }));
+        assert_eq!((frame.vlan.unwrap().id(), frame.bytes[12..14].to_vec()), (7, vec![0x88, 0xb5]));
+        assert_eq!(frame.restored(), (VnetHdr::PLAIN, tagged));
+    });
+}
+
+#[test]
+fn a_frame_longer_than_the_buffer_says_so() {
+    in_namespace(|| {
+        veth();
+        let receiver = PacketSocket::open_receive("v1", MIB).unwrap();
+        let sender = PacketSocket::open_inject("v0", false, MIB).unwrap();
+        sender.send(&VnetHdr::PLAIN, &ethernet(GUEST, OTHER, 0x88b5, &[1; 400])).unwrap();
+        sender.send(&VnetHdr::PLAIN, &ethernet(GUEST, OTHER, 0x88b5, &[2; 40])).unwrap();
+        let mut batch = Batch::new(8, 100);
+        assert_eq!(receiver.receive(&mut batch).unwrap(), 2);
+        let told: Vec<_> = batch.frames().map(|f| (f.bytes.len(), f.truncated)).collect();
+        assert_eq!(told, [(100, true), (54, false)]);
+    });
+}
+
+#[test]
+fn many_frames_are_sent_in_order() {
+    in_namespace(|| {
+        veth();
+        let receiver = PacketSocket::open_receive("v1", 8 * MIB).unwrap();
+        let sender = PacketSocket::open_inject("v0", true, MIB).unwrap();
+        let frames: Vec<_> = (0..200).map(|n| ethernet(GUEST, OTHER, 0x88b5, &[n; 50])).collect();
+        let to_send: Vec<_> = frames.iter().map(|frame| (VnetHdr::PLAIN, &frame[..])).collect();
+        assert_eq!(sender.send_many(&to_send).unwrap(), 200);
+        assert_eq!(sender.send_many(&[]).unwrap(), 0);
+        let mut got = Vec::new();
+        while got.len() < 200 {
+            got.extend(last_bytes(&receiver));
+        }
+        assert_eq!(got, (0..200).collect::<Vec<u8>>());
+        // A frame that cannot be sent is not skipped.
+        let short = [0; 4];
+        let mixed = [to_send[0], (VnetHdr::PLAIN, &short[..]), to_send[1]];
+        assert_eq!(sender.send_many(&mixed).unwrap(), 1);
+        assert!(sender.send_many(&mixed[1..]).is_err());
+    });
+}
+
+#[test]
+fn a_listener_gets_what_its_filter_says() {
+    in_namespace(|| {
+        veth();
+        let sniff = |filter| PacketSocket::open_sniff("v1", &filter, MIB).unwrap();
+        let group = sniff(Filter::group(Direction::Incoming, 2048));
+        let from = sniff(Filter::from(GUEST, Direction::Incoming, 20));
+        let addresses = sniff(Filter::addresses(GUEST, Direction::Incoming, 2048));
+        let outgoing = sniff(Filter::all(Direction::Outgoing, 2048));
+        let both = sniff(Filter::all(Direction::Both, 2048));
+        let (a, b) = (
+            PacketSocket::open_inject("v0", false, MIB).unwrap(),
+            PacketSocket::open_inject("v1", false, MIB).unwrap(),
+        );
+        let ipv6 = |next: u8, n: u8| [&[0x60, 0, 0, 0, 0, 1, next, 255][..], &[0; 32], &[n; 20]].concat();
+        let send = |socket: &PacketSocket, to, from, kind, payload: &[u8]| {
+            socket.send(&VnetHdr::PLAIN, &ethernet(to, from, kind, payload)).unwrap();
+        };
+        send(&a, MacAddr::BROADCAST, GUEST, 0x0806, &[1; 46]);
+        send(&a, OTHER, GUEST, 0x86dd, &ipv6(58, 2));
+        send(&a, OTHER, GUEST, 0x86dd, &ipv6(17, 3));
+        send(&a, OTHER, GUEST, 0x88b5, &[4; 46]);
+        send(&a, MacAddr::BROADCAST, OTHER, 0x0806, &[5; 46]);
+        send(&b, OTHER, GUEST, 0x0806, &[6; 46]);
+        assert_eq!(last_bytes(&group), [1, 5]);
+        assert_eq!(last_bytes(&addresses), [1, 2]);
+        assert_eq!(last_bytes(&both), [1, 2, 3, 4, 5, 6]);
+        let mut batch = Batch::new(8, 2048);
+        from.receive(&mut batch).unwrap();
+        let cut: Vec<_> = batch.frames().map(|f| (f.bytes.len(), f.truncated)).collect();
+        assert_eq!(cut, [(20, true); 4]);
+        outgoing.receive(&mut batch).unwrap();
+        let sent: Vec<_> = batch.frames().map(|f| (f.outgoing, *f.bytes.last().unwrap())).collect();
+        assert_eq!(sent, [(true, 6)]);
+    });
+}
+
+#[test]
+fn frames_dropped_by_a_full_buffer_are_counted() {
+    in_namespace(|| {
+        veth();
+        let receiver = PacketSocket::open_receive("v1", 16 * 1024).unwrap();
+        let sender = PacketSocket::open_inject("v0", false, MIB).unwrap();
+        for _ in 0..500 {
+            sender.send(&VnetHdr::PLAIN, &ethernet(GUEST, OTHER, 0x88b5, &[1; 1000])).unwrap();
+        }
+        let got = last_bytes(&receiver).len() as u64;
+        let statistics = receiver.statistics().unwrap();
+        assert!(statistics.dropped > 0);
+        assert_eq!(statistics, packet::Statistics { frames: 500, dropped: 500 - got });
+    });
+}
+
+#[test]
+fn links_that_fail_are_told_apart() {
+    in_namespace(|| {
+        assert!(
+            matches!(PacketSocket::open_receive("nope", MIB), Err(packet::Error::NoLink(name)) if name == "nope")
+        );
+        veth();
+        let sender = PacketSocket::open_inject("v0", false, MIB).unwrap();
+        let receiver = PacketSocket::open_receive("v0", MIB).unwrap();
+        let frame = ethernet(GUEST, OTHER, 0x88b5, &[1; 50]);
+        assert!(matches!(
+            sender.send(&VnetHdr::PLAIN, &[1, 2, 3]),
+            Err(SendError::Header | SendError::Length)
+        ));
+        assert!(matches!(sender.send(&VnetHdr::PLAIN, &[1; 4000]), Err(SendError::Length)));
+        ip("link set v0 down");
+        assert!(matches!(sender.send(&VnetHdr::PLAIN, &frame), Err(SendError::LinkDown)));
+        let mut batch = Batch::new(8, 2048);
+        assert!(matches!(receiver.receive(&mut batch), Err(packet::Error::LinkDown)));
+        assert_eq!(receiver.receive(&mut batch).unwrap(), 0, "told once");
+        ip("link set v0 up");
+        sender.send(&VnetHdr::PLAIN, &frame).unwrap();
+        ip("link del v0");
+        assert!(matches!(sender.send(&VnetHdr::PLAIN, &frame), Err(SendError::LinkGone)));
+    });
+}
+
+#[test]
+fn a_tap_carries_frames_both_ways() {
+    in_namespace(|| {
+        let queue = tap::open("t0").unwrap();
+        quiet("t0");
+        assert_eq!(tap::header_len(&queue).unwrap(), VnetHdr::LEN);
+        let host = PacketSocket::open_receive("t0", MIB).unwrap();
+        let inject = PacketSocket::open_inject("t0", true, MIB).unwrap();
+        assert!(tap::is_empty(&queue).unwrap());
+
+        let to_guest = ethernet(GUEST, OTHER, 0x88b5, &[1; 50]);
+        inject.send(&VnetHdr::PLAIN, &to_guest).unwrap();
+        assert!(!tap::is_empty(&queue).unwrap());
+        let mut buffer = vec![0; Batch::LONGEST + 12];
+        assert_eq!(tap::read_frame(&queue, &mut buffer).unwrap(), Some((VnetHdr::PLAIN, &to_guest[..])));
+        assert!(tap::is_empty(&queue).unwrap());
+        assert_eq!(tap::read_frame(&queue, &mut buffer).unwrap(), None);
+
+        tap::write_frame(&queue, &VnetHdr::PLAIN, &ethernet(OTHER, GUEST, 0x88b5, &[2; 50])).unwrap();
+        assert_eq!(last_bytes(&host), [2]);
+    });
+}
+
+#[test]
+fn a_full_tap_says_so_and_loses_nothing() {
+    in_namespace(|| {
+        let queue = tap::open("t0").unwrap();
+        ip("link set t0 txqueuelen 10");
+        quiet("t0");
+        let inject = PacketSocket::open_inject("t0", true, MIB).unwrap();
+        let frame = |n: u8| ethernet(GUEST, OTHER, 0x88b5, &[n; 50]);
+        let mut sent = 0;
+        let error = loop {
+            match inject.send(&VnetHdr::PLAIN, &frame(sent)) {
+                Ok(()) => sent += 1,
+                Err(error) => break error,
+            }
+            assert!(sent < 250, "a ring of 10 took {sent} frames");
+        };
+        assert!(matches!(error, SendError::Full), "{error}");
+        let mut buffer = vec![0; 2048];
+        let mut got = Vec::new();
+        while let Some((_, frame)) = tap::read_frame(&queue, &mut buffer).unwrap() {
+            got.push(*frame.last().unwrap());
+        }
+        assert_eq!(got, (0..sent).collect::<Vec<_>>());
+        inject.send(&VnetHdr::PLAIN, &frame(99)).unwrap();
+        assert!(!tap::is_empty(&queue).unwrap());
+    });
+}
+
+#[test]
+fn a_tap_has_one_user_at_a_time() {
+    in_namespace(|| {
+        let queue = tap::open("t0").unwrap();
+        assert!(matches!(tap::open("t0"), Err(tap::Error::InUse(name)) if name == "t0"));
+        let own = tap::borrow_queue(std::process::id(), "t0").unwrap().unwrap();
+        quiet("t0");
+        let inject = PacketSocket::open_inject("t0", true, MIB).unwrap();
+        inject.send(&VnetHdr::PLAIN, &ethernet(GUEST, OTHER, 0x88b5, &[1; 50])).unwrap();
+        assert!(!tap::is_empty(&own).unwrap(), "the borrowed descriptor is another queue");
+        assert!(tap::borrow_queue(std::process::id(), "t1").unwrap().is_none());
+        drop((own, queue, inject));
+        // Not persistent: gone with its last descriptor.
+        assert!(!std::path::Path::new("/proc/sys/net/ipv4/conf/t0").exists());
+        let queue = tap::open("t0").unwrap();
+        tap::set_persist(&queue, true).unwrap();
+        drop(queue);
+        assert!(std::path::Path::new("/proc/sys/net/ipv4/conf/t0").exists());
+        assert!(matches!(tap::open("lo"), Err(tap::Error::NotATap(_))));
+        for name in ["", "sixteen-letters-", "a/b", "a b", "vm%d", "."] {
+            assert!(matches!(tap::open(name), Err(tap::Error::Name(_))), "{name:?}");
+        }
+    });
+}
