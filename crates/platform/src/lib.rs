@@ -65,6 +65,10 @@ pub trait Instance: Send + Sync {
     /// Makes the saved state unusable, durably.
     async fn discard_state(&self) -> Result<(), Error>;
 
+    /// Removes all that the platform keeps of a machine that has no process: its interfaces, its
+    /// memory and saved state. Disk images are the user's, and stay.
+    async fn erase(&self) -> Result<(), Error>;
+
     /// Reads the counters that idleness is judged by.
     async fn counters(&self) -> Result<Counters, Error>;
 

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use dormouse_machine::lifecycle::Observed;
 use dormouse_types::Depth;
 
-use super::{Qemu, config::MemoryBacking};
+use super::{Qemu, blocking, config::MemoryBacking};
 use crate::{Capabilities, Counters, Error, Facts, Instance, Port};
 
 #[async_trait]
@@ -73,6 +73,16 @@ impl Instance for Qemu {
 
     async fn discard_state(&self) -> Result<(), Error> {
         self.forget_state().await
+    }
+
+    async fn erase(&self) -> Result<(), Error> {
+        self.detach_all().await?;
+        let dir = self.dir.path().to_owned();
+        blocking(move || match std::fs::remove_dir_all(&dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", &dir)(error)),
+            _ => Ok(()),
+        })
+        .await
     }
 
     async fn counters(&self) -> Result<Counters, Error> {
