@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use dormouse_types::MachineName;
 
 pub use error::Error;
-pub use record::{FORMAT, LastWake, Record, StoredHold};
+pub use record::{FORMAT, LastWake, Record};
 pub use redb::{FILE_NAME, Redb};
 pub use transaction::{Change, Expect, Revision, Transaction};
 

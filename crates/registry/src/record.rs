@@ -5,7 +5,10 @@
 
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
 
-use dormouse_machine::lifecycle::{Cause, State};
+use dormouse_machine::{
+    hold::Holds,
+    lifecycle::{Cause, State},
+};
 use dormouse_types::{MacAddr, MachineName, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -36,31 +39,14 @@ pub struct Record {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub learned: BTreeMap<MacAddr, Vec<IpAddr>>,
     /// What forbids sleep.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub holds: Vec<StoredHold>,
-    /// The number of the next hold: a number is never given twice.
     #[serde(default)]
-    pub next_hold: u64,
+    pub holds: Holds,
     /// What woke it last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_wake: Option<LastWake>,
     /// Fields of a newer version.
     #[serde(flatten)]
     pub unknown: serde_json::Map<String, serde_json::Value>,
-}
-
-/// A hold, as it is remembered.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StoredHold {
-    /// Names it to `release`.
-    pub id: u64,
-    /// Why it was placed.
-    pub reason: String,
-    /// When it was placed.
-    pub since: Timestamp,
-    /// When it ends by itself.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub until: Option<Timestamp>,
 }
 
 /// A wake, as it is remembered.
@@ -88,8 +74,7 @@ impl Record {
             since: now,
             reason: None,
             learned: BTreeMap::new(),
-            holds: Vec::new(),
-            next_hold: 1,
+            holds: Holds::default(),
             last_wake: None,
             unknown: serde_json::Map::new(),
         }
