@@ -14,7 +14,12 @@ pub struct EchoSession {
 }
 
 impl EchoSession {
-    pub(crate) fn new(stream: TcpStream) -> Result<Self> {
+    /// A session over a connection to the guest's echo service, port 7.
+    ///
+    /// # Errors
+    ///
+    /// If the connection takes no timeout.
+    pub fn new(stream: TcpStream) -> Result<Self> {
         stream.set_read_timeout(Some(Duration::from_secs(60))).map_err(Error::net("set a timeout"))?;
         Ok(Self { stream })
     }

@@ -1,0 +1,124 @@
+//! `dormouse-bench`: Dormouse, plain QEMU and libvirt, measured side by side in one run.
+//!
+//! Prints Markdown to stdout and says on stderr what it is doing. Needs root; `scripts/bench.sh`
+//! sees to what it needs. Figures of different runs or machines are not to be compared: their
+//! ratios within one run are.
+#![forbid(unsafe_code)]
+
+mod awake;
+mod files;
+mod qmp;
+mod reap;
+mod report;
+mod rival;
+mod stats;
+mod stream;
+mod wake;
+
+use anyhow::Result;
+use bytesize::ByteSize;
+use clap::{Parser, Subcommand, ValueEnum};
+use dormouse_lab::{Lab, guest::Image};
+use rival::{Kind, Machine};
+use std::{path::PathBuf, process::ExitCode};
+
+/// Measure Dormouse beside plain QEMU and libvirt.
+#[derive(Debug, Parser)]
+#[command(name = "dormouse-bench")]
+struct Args {
+    #[command(subcommand)]
+    helper: Option<Helper>,
+    /// What to measure; everything when absent.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Section::ALL)]
+    sections: Vec<Section>,
+    /// Beside whom sleeping and waking are measured.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Kind::ALL)]
+    rivals: Vec<Kind>,
+    /// Guest memory for sleeping and waking.
+    #[arg(long, value_delimiter = ',', default_value = "256MiB,1GiB,4GiB")]
+    sizes: Vec<ByteSize>,
+    /// Share of its memory, in percent, that a guest fills with what does not compress.
+    #[arg(long, default_value_t = 75, value_parser = clap::value_parser!(u8).range(0..=80))]
+    dirty: u8,
+    /// How often each thing is measured.
+    #[arg(long, default_value_t = 10)]
+    cycles: usize,
+    /// Datagrams a second.
+    #[arg(long, value_delimiter = ',', default_value = "1000,20000,100000")]
+    rates: Vec<u32>,
+    /// Put the tables into this document, at the places it has for them.
+    #[arg(long, value_name = "FILE")]
+    write: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Helper {
+    /// Run a command and reap what it leaves behind.
+    #[command(hide = true)]
+    Reap {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Section {
+    /// Sleeping and waking.
+    Wake,
+    /// Requests to an awake guest.
+    Awake,
+    /// Streams through sleep and wake.
+    Stream,
+}
+
+impl Section {
+    const ALL: [Self; 3] = [Self::Wake, Self::Awake, Self::Stream];
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let done = match &args.helper {
+        Some(Helper::Reap { words }) => reap::run(words),
+        None => measure(&args).map(|()| ExitCode::SUCCESS),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("dormouse-bench: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn measure(args: &Args) -> Result<()> {
+    Lab::sweep(false)?;
+    let image = Image::build()?;
+    let mut parts = Vec::new();
+    let mut part = |name: &'static str, text: String| {
+        println!("{text}\n");
+        parts.push((name, text));
+    };
+    part("machine", report::machine());
+    for section in &args.sections {
+        // Of moderate size and with memory to lose.
+        let machine = || Machine { image: image.clone(), memory: 512 << 20, dirty: 20 };
+        match section {
+            Section::Wake => {
+                let (waking, sleeping) = wake::measure(&plan(args), &image)?;
+                part("waking", waking.to_string());
+                part("sleeping", sleeping.to_string());
+            }
+            Section::Awake => part("awake", awake::measure(&machine(), args.cycles)?.to_string()),
+            Section::Stream => {
+                part("stream", stream::measure(&machine(), &args.rates, args.cycles)?.to_string());
+            }
+        }
+    }
+    args.write.as_ref().map_or(Ok(()), |document| report::fill_in(document, &parts))
+}
+
+fn plan(args: &Args) -> wake::Plan {
+    wake::Plan {
+        rivals: args.rivals.clone(),
+        sizes: args.sizes.iter().map(ByteSize::as_u64).collect(),
+        dirty: args.dirty,
+        cycles: args.cycles,
+    }
+}

@@ -1,0 +1,129 @@
+//! Numbered datagrams, sent while a guest goes to sleep, sleeps and wakes: is every one there, once,
+//! in order?
+//!
+//! The control is the same stream to the same guest that stays awake: what is lost there, the guest
+//! and its tap lose by themselves at such a rate.
+
+use crate::{
+    report::Table,
+    rival::{self, Dormouse, IP, Machine, Rival},
+};
+use anyhow::Result;
+use dormouse_lab::{Client, SinkStats};
+use std::{thread, time::Duration};
+
+const SIZE: usize = 100;
+
+/// How long a stream runs before the sleep, while asleep, and after the wake.
+#[derive(Clone, Copy, Debug)]
+struct Phases {
+    before: Duration,
+    asleep: Duration,
+    after: Duration,
+}
+
+impl Phases {
+    /// The faster, the shorter: a guest under emulation must be able to take it all in at last.
+    fn of(rate: u32) -> Self {
+        let share = |at_slow: u64| Duration::from_millis(if rate > 50_000 { at_slow / 5 } else { at_slow });
+        Self { before: share(250), asleep: share(250), after: share(500) }
+    }
+}
+
+/// Counts over all cycles at one rate.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    sent: u64,
+    held: u64,
+    lost: u64,
+    twice: u64,
+    reordered: u64,
+    dropped_by_guest: u64,
+}
+
+impl Counts {
+    fn add(&mut self, sent: u64, held: u64, before: &SinkStats, after: &SinkStats) {
+        self.sent += sent;
+        self.held += held;
+        self.lost += sent.saturating_sub(after.received);
+        self.twice += after.duplicates;
+        self.reordered += after.reordered;
+        self.dropped_by_guest += after.rcvbuf_errors - before.rcvbuf_errors;
+    }
+}
+
+/// Measures `cycles` sleeps at each rate, and as many controls.
+pub(crate) fn measure(machine: &Machine, rates: &[u32], cycles: usize) -> Result<Table> {
+    let mut table = Table::new(&[
+        "datagrams a second",
+        "",
+        "sent",
+        "held meanwhile",
+        "lost",
+        "twice",
+        "out of order",
+        "lost by the guest's socket",
+    ]);
+    eprintln!("stream: booting");
+    let mut rival = Dormouse::boot(machine)?;
+    for &rate in rates {
+        eprintln!("stream: {rate} a second");
+        let (mut control, mut slept) = (Counts::default(), Counts::default());
+        for _ in 0..cycles {
+            awake_cycle(&rival, rate, &mut control)?;
+            sleep_cycle(&mut rival, rate, &mut slept)?;
+        }
+        table.push(row(rate, &format!("awake throughout, {cycles} times"), &control));
+        table.push(row(rate, &format!("{cycles} sleeps and wakes"), &slept));
+    }
+    Ok(table)
+}
+
+fn awake_cycle(rival: &Dormouse, rate: u32, counts: &mut Counts) -> Result<()> {
+    let client = rival.client();
+    let phases = Phases::of(rate);
+    client.reset_sink(IP)?;
+    let before = client.sink(IP)?;
+    let stream = client.udp_stream(IP, rate, SIZE)?;
+    thread::sleep(phases.before + phases.asleep + phases.after);
+    let sent = stream.stop().datagrams;
+    counts.add(sent, 0, &before, &settled(&client, sent)?);
+    Ok(())
+}
+
+fn sleep_cycle(rival: &mut Dormouse, rate: u32, counts: &mut Counts) -> Result<()> {
+    let client = rival.client();
+    let phases = Phases::of(rate);
+    client.reset_sink(IP)?;
+    let before = client.sink(IP)?;
+    let stream = client.udp_stream(IP, rate, SIZE)?;
+    thread::sleep(phases.before);
+    rival.sleep()?;
+    thread::sleep(phases.asleep);
+    let held = rival.daemon.why(Dormouse::NAME)?.held.frames;
+    rival::wake(rival)?;
+    thread::sleep(phases.after);
+    let sent = stream.stop().datagrams;
+    counts.add(sent, held, &before, &settled(&client, sent)?);
+    Ok(())
+}
+
+/// The sink's account once it has all, or gets no more.
+fn settled(client: &Client, sent: u64) -> Result<SinkStats> {
+    let mut last = client.sink(IP)?;
+    while last.received < sent {
+        thread::sleep(Duration::from_millis(500));
+        let now = client.sink(IP)?;
+        if now.received == last.received {
+            break;
+        }
+        last = now;
+    }
+    Ok(last)
+}
+
+fn row(rate: u32, what: &str, counts: &Counts) -> Vec<String> {
+    let Counts { sent, held, lost, twice, reordered, dropped_by_guest } = counts;
+    let numbers = [sent, held, lost, twice, reordered, dropped_by_guest];
+    [rate.to_string(), what.to_owned()].into_iter().chain(numbers.map(ToString::to_string)).collect()
+}
