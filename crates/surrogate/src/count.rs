@@ -15,6 +15,8 @@ pub enum Reason {
     GuestDoesNotRead,
     /// Its interface refused the frame.
     Refused,
+    /// The frame was longer than the surrogate can read (64 KiB).
+    TooLong,
     /// The machine was dismissed while frames were held for it.
     Dismissed,
 }
@@ -29,6 +31,7 @@ impl Reason {
             Self::Filtered => "filtered",
             Self::GuestDoesNotRead => "guest-does-not-read",
             Self::Refused => "refused",
+            Self::TooLong => "too-long",
             Self::Dismissed => "dismissed",
         }
     }

@@ -16,7 +16,7 @@ pub struct Settings {
     /// Queue length of a tap while frames are replayed into it, in frames.
     pub replay_queue: u32,
     /// Receive buffer per bridge, in octets: what may arrive while the thread does not run.
-    pub receive_buffer: usize,
+    pub receive_buffer: u32,
     /// Do not even try the eBPF handover.
     pub plain_handover: bool,
 }

@@ -87,7 +87,7 @@ impl<J: Judge> Presence<J> {
     /// Takes a frame that came for this port, or for a group.
     pub(crate) fn take(&mut self, packet: &Packet, now: Timestamp) -> Effect {
         if self.mode == Mode::Releasing {
-            self.hold(packet);
+            self.pass_on(packet);
             return Effect::default();
         }
         let answering = self.mode != Mode::Holding;
@@ -112,6 +112,11 @@ impl<J: Judge> Presence<J> {
         }
     }
 
+    /// The guest runs (again): answer nothing.
+    pub(crate) fn capture(&mut self) {
+        self.mode = Mode::Holding;
+    }
+
     /// The guest stands still now; `older` is what it left unread. Judges all that is held.
     /// The boundary must be closed.
     pub(crate) fn stand_in(&mut self, older: Vec<Packet>, now: Timestamp) -> Effect {
@@ -131,9 +136,11 @@ impl<J: Judge> Presence<J> {
         self.mode = Mode::Waking;
     }
 
-    /// The guest runs, and answers for itself.
+    /// The guest runs, and answers for itself. Opens the boundary: from now on the bridge may
+    /// give it group frames.
     pub(crate) fn release(&mut self) {
         self.mode = Mode::Releasing;
+        self.queue.open_boundary();
     }
 
     /// What is held, and what was dropped.
@@ -157,6 +164,15 @@ impl<J: Judge> Presence<J> {
     #[must_use]
     pub(crate) const fn answered(&self) -> &BTreeMap<&'static str, u64> {
         &self.answered
+    }
+
+    /// Once the boundary is closed the bridge gives the guest every group frame.
+    fn pass_on(&mut self, packet: &Packet) {
+        if packet.destination().is_multicast() && !self.queue.boundary_is_open() {
+            self.queue.count_suppressed();
+        } else {
+            self.hold(packet);
+        }
     }
 
     fn hold(&mut self, packet: &Packet) {
@@ -264,6 +280,7 @@ mod tests {
                 replies += effect.replies.len() as u64;
                 wakes += u32::from(effect.wake.is_some());
             }
+            presence.queue().close_boundary(|_| 0);
             while let Some(packet) = presence.queue().pop() {
                 out.push(packet);
             }
@@ -271,8 +288,11 @@ mod tests {
             prop_assert_eq!(presence.answered().values().sum::<u64>(), replies);
             let dropped: u64 = presence.queue().drops().iter().map(|(_, frames)| frames).sum();
             prop_assert_eq!(u64::from(came), replies + dropped + out.len() as u64);
-            let numbers: Vec<_> = out.iter().map(|p| p.ethernet()[14..18].to_vec()).collect();
-            prop_assert!(numbers.is_sorted());
+            for group in [false, true] {
+                let of_kind = out.iter().filter(|p| p.destination().is_multicast() == group);
+                let numbers: Vec<_> = of_kind.map(|p| p.ethernet()[14..18].to_vec()).collect();
+                prop_assert!(numbers.is_sorted());
+            }
         }
     }
 
@@ -288,6 +308,19 @@ mod tests {
         assert_eq!(presence.queue().drops().of(Reason::Filtered), 1);
         assert_eq!(presence.queue().pop(), Some(packet(1, false, 0)));
         assert_eq!(presence.queue().pop(), Some(packet(3, false, 1)));
+    }
+
+    #[test]
+    fn group_frames_after_the_boundary_are_the_bridges() {
+        let mut presence = presence(10);
+        presence.release();
+        presence.take(&packet(3, true, 1), Timestamp(1));
+        presence.queue().close_boundary(|_| 0);
+        presence.take(&packet(3, true, 2), Timestamp(1));
+        presence.take(&packet(3, false, 3), Timestamp(1));
+        let out: Vec<_> = presence.queue().take_all();
+        assert_eq!(out, [packet(3, true, 1), packet(3, false, 3)]);
+        assert_eq!(presence.held().suppressed(), 1);
     }
 
     #[test]

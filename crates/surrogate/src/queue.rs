@@ -173,6 +173,16 @@ impl ReplayQueue {
         self.seen.get_or_insert_default();
     }
 
+    /// May group frames reach the guest and the surrogate?
+    pub(crate) const fn boundary_is_open(&self) -> bool {
+        self.seen.is_some()
+    }
+
+    /// Counts a group frame that never came in, since the guest got it.
+    pub(crate) fn count_suppressed(&mut self) {
+        self.suppressed += 1;
+    }
+
     /// The guest's tap got a group frame with this digest. Ignored while the boundary is closed.
     pub(crate) fn seen_at_tap(&mut self, digest: u64) {
         if let Some(seen) = &mut self.seen

@@ -1,0 +1,538 @@
+//! The asynchronous side: does in order what goes by netlink, and asks the threads for the rest.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use dormouse_net::{FdbState, FdbTarget, LinkEvent, Net, PortFlags};
+use dormouse_sys::PacketSocket;
+use dormouse_types::{MacAddr, MachineName};
+use dormouse_wire::{Identity, junk_frame};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::{
+    Capabilities, Drops, Error, HandoverKind, Notice, Port, Replay, Settings, Sleeper, Status,
+    handover::{Ebpf, Handover, Plain},
+    judge::WireJudge,
+    links::{self, Pair},
+    presence::Waker,
+    queue::{Budget, ReplayQueue},
+    release::{PortReplay, Target},
+    table::Table,
+    taps,
+    thread::Thread,
+    worker::{Capture, Worker},
+};
+
+/// After a barrier: frames that left the bridge have been put into the socket.
+const SETTLE: Duration = Duration::from_millis(2);
+
+/// The stand-in for the sleepers of this host. Cheap to clone; see the crate's description.
+#[derive(Clone, Debug)]
+pub struct Surrogate(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    settings: Settings,
+    net: Net,
+    notices: UnboundedSender<Notice>,
+    capabilities: Capabilities,
+    bridges: tokio::sync::Mutex<HashMap<String, Arc<Bridge>>>,
+    machines: Mutex<HashMap<MachineName, Machine>>,
+}
+
+/// A bridge that is served.
+#[derive(Debug)]
+struct Bridge {
+    pair: Pair,
+    thread: Thread,
+}
+
+/// A captured machine.
+#[derive(Clone, Debug)]
+struct Machine {
+    ports: Vec<Port>,
+    budget: Arc<Budget>,
+    waker: Waker,
+}
+
+impl Surrogate {
+    /// Starts in the calling thread's network namespace, within a tokio runtime. The receiver
+    /// gets what is told without being asked.
+    ///
+    /// # Errors
+    /// When netlink or packet sockets cannot be had, or a setting is out of range.
+    pub async fn start(settings: Settings) -> Result<(Self, UnboundedReceiver<Notice>), Error> {
+        check(&settings)?;
+        let net = Net::connect().map_err(Error::net("start the surrogate"))?;
+        let capabilities = probe(&net, &settings).await?;
+        let (notices, told) = unbounded_channel();
+        let inner = Inner {
+            settings,
+            net,
+            notices,
+            capabilities,
+            bridges: tokio::sync::Mutex::default(),
+            machines: Mutex::default(),
+        };
+        let surrogate = Self(Arc::new(inner));
+        surrogate.watch_links()?;
+        Ok((surrogate, told))
+    }
+
+    /// What this host lets the surrogate do.
+    #[must_use]
+    pub fn capabilities(&self) -> &Capabilities {
+        &self.0.capabilities
+    }
+
+    /// Listens to a running guest: tells when it is first heard, and which addresses it uses.
+    ///
+    /// # Errors
+    /// When a bridge or tap is missing.
+    pub async fn watch(&self, name: &MachineName, ports: &[Port]) -> Result<(), Error> {
+        for port in ports {
+            self.watch_port(name, port, true).await?;
+        }
+        Ok(())
+    }
+
+    /// Listens to a guest no longer. No error if it is not listened to.
+    ///
+    /// # Errors
+    /// [`Error::Ended`].
+    pub async fn unwatch(&self, name: &MachineName) -> Result<(), Error> {
+        for bridge in self.bridges().await {
+            let name = name.clone();
+            bridge.thread.ask(move |worker| worker.unwatch_all(&name)).await?;
+        }
+        Ok(())
+    }
+
+    /// Holds every frame that comes for the machine from now on. The guest still runs, and
+    /// nothing is answered for it; a frame that its wake rules name is told.
+    ///
+    /// # Errors
+    /// When a bridge or tap is missing. What was captured by then stays so: undo it by
+    /// [`Surrogate::release`].
+    pub async fn capture(&self, sleeper: &Sleeper) -> Result<(), Error> {
+        let machine = self.enter(sleeper);
+        for port in &sleeper.ports {
+            let bridge = self.bridge(&port.bridge).await?;
+            let capture = capture_of(sleeper, port, &machine);
+            let tap = port.tap.clone();
+            bridge
+                .thread
+                .ask(move |worker| worker.capture(capture, &tap))
+                .await?
+                .map_err(Error::socket(&port.tap))?;
+            self.flags(port, PortFlags::CAPTURED).await?;
+            self.turn(port, bridge.pair.s0, FdbState::Sticky).await?;
+        }
+        barrier().await;
+        Ok(())
+    }
+
+    /// Waits until the guest has read all that its taps hold, which its capture has cut off.
+    ///
+    /// Where a tap's queue cannot be had this only sees that the guest takes no more frames.
+    ///
+    /// # Errors
+    /// [`Error::NotDrained`] when it has not within `grace`.
+    pub async fn drain(&self, sleeper: &Sleeper, grace: Duration) -> Result<(), Error> {
+        let deadline = Instant::now() + grace;
+        for port in &sleeper.ports {
+            if !taps::drained(&self.0.net, port, deadline).await? {
+                return Err(Error::NotDrained { tap: port.tap.clone(), grace });
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers for a machine whose guest stands still, and judges what was held for it. Takes its
+    /// taps down. Also for a machine that was not captured, after a restart.
+    ///
+    /// # Errors
+    /// When a bridge is missing. A tap may be.
+    pub async fn stand_in(&self, sleeper: &Sleeper) -> Result<(), Error> {
+        let machine = self.machine(&sleeper.name).unwrap_or_else(|| self.enter(sleeper));
+        for port in &sleeper.ports {
+            let bridge = self.bridge(&port.bridge).await?;
+            if let Err(error) = self.shut(port).await {
+                tracing::warn!(machine = %sleeper.name, tap = port.tap, error = &error as &dyn std::error::Error,
+                    "cannot take down the tap of a sleeper");
+            }
+            let older = taps::leftovers(port)?;
+            let capture = capture_of(sleeper, port, &machine);
+            bridge.thread.ask(move |worker| worker.stand_in(capture, older)).await?;
+            self.turn(port, bridge.pair.s0, FdbState::Sticky).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes the taps ready for a guest that will read them soon. It is still answered for, so
+    /// that whoever woke it goes on, but no wake is told any more.
+    ///
+    /// # Errors
+    /// When a bridge or tap is missing.
+    pub async fn prepare(&self, sleeper: &Sleeper) -> Result<(), Error> {
+        for port in &sleeper.ports {
+            let bridge = self.bridge(&port.bridge).await?;
+            let tap = self.index(port).await?;
+            let what = || format!("make ready tap {}", port.tap);
+            let net = &self.0.net;
+            net.set_txqlen(tap, self.0.settings.replay_queue).await.map_err(Error::net(what()))?;
+            self.join(port, &bridge, tap).await?;
+            self.flags(port, PortFlags::CAPTURED).await?;
+            net.set_up(tap).await.map_err(Error::net(what()))?;
+            let (mac, tap) = (port.mac, port.tap.clone());
+            let prepared = bridge.thread.ask(move |worker| {
+                worker.inject(&tap, &junk_frame(mac))?;
+                worker.prepare(mac, &tap)
+            });
+            prepared.await?.map_err(Error::socket(&port.tap))?;
+            self.watch_port(&sleeper.name, port, true).await?;
+        }
+        Ok(())
+    }
+
+    /// The guest runs: gives it all that was held, in order, and has the bridge send it the rest.
+    /// Then listens to it. For a machine that was not captured: puts the bridge right.
+    ///
+    /// # Errors
+    /// When a bridge or tap is missing; can be called again.
+    pub async fn release(&self, sleeper: &Sleeper) -> Result<Replay, Error> {
+        let start = Instant::now();
+        let mut replay = Replay {
+            frames: 0,
+            bytes: 0,
+            dropped: Drops::default(),
+            duplicates_suppressed: 0,
+            handover: HandoverKind::Ebpf,
+            took: Duration::ZERO,
+        };
+        let mut turned = Vec::new();
+        for port in &sleeper.ports {
+            let bridge = self.bridge(&port.bridge).await?;
+            if let Some(kind) = self.replay(port, &bridge).await? {
+                replay.handover = replay.handover.max(kind);
+            }
+            turned.push((port, bridge));
+        }
+        barrier().await;
+        for (port, bridge) in turned {
+            let mac = port.mac;
+            let finished = bridge.thread.ask(move |worker| worker.finish(mac)).await?;
+            // No answer: it was not captured.
+            if let Ok(part) = finished.await {
+                add(&mut replay, &part);
+            }
+            self.watch_port(&sleeper.name, port, false).await?;
+            taps::shorten_later(&self.0.net, port);
+        }
+        self.machines().remove(&sleeper.name);
+        replay.took = start.elapsed();
+        Ok(replay)
+    }
+
+    /// Forgets a machine, and drops what was held for it; says how many frames that were. Its
+    /// addresses are the bridge's to find out again.
+    ///
+    /// # Errors
+    /// When the bridge cannot be changed.
+    pub async fn dismiss(&self, name: &MachineName) -> Result<u64, Error> {
+        self.unwatch(name).await?;
+        let Some(machine) = self.machines().remove(name) else { return Ok(0) };
+        let mut dropped = 0;
+        for port in &machine.ports {
+            let Some(bridge) = self.0.bridges.lock().await.get(&port.bridge).cloned() else { continue };
+            let mac = port.mac;
+            dropped += bridge.thread.ask(move |worker| worker.dismiss(mac)).await?;
+            self.forget(mac, bridge.pair.s0).await?;
+            // The tap may be gone with the machine.
+            if self.flags(port, PortFlags::OPEN).await.is_err() {
+                tracing::debug!(tap = port.tap, "the tap of a dismissed machine is gone");
+            }
+        }
+        Ok(dropped)
+    }
+
+    /// A captured machine's numbers.
+    pub async fn status(&self, name: &MachineName) -> Option<Status> {
+        let machine = self.machine(name)?;
+        let mut sum: Option<Status> = None;
+        for port in &machine.ports {
+            let Some(bridge) = self.0.bridges.lock().await.get(&port.bridge).cloned() else { continue };
+            let mac = port.mac;
+            let Ok(Some(part)) = bridge.thread.ask(move |worker| worker.status(mac)).await else { continue };
+            match &mut sum {
+                None => sum = Some(part),
+                Some(sum) => {
+                    sum.dropped.merge(&part.dropped);
+                    for (by, frames) in part.answered {
+                        *sum.answered.entry(by).or_default() += frames;
+                    }
+                }
+            }
+        }
+        let (held_frames, held_bytes) = machine.budget.used();
+        sum.map(|sum| Status { held_frames, held_bytes, last_wake: machine.waker.get().cloned(), ..sum })
+    }
+
+    /// After a restart, once every sleeper is stood in for: forgets the addresses that an earlier
+    /// process stood in for and that nobody claims. Says how many.
+    ///
+    /// # Errors
+    /// When the bridges cannot be asked or changed.
+    pub async fn settle(&self) -> Result<usize, Error> {
+        let what = "look for what an earlier process stood in for";
+        let links = self.0.net.links().await.map_err(Error::net(what))?;
+        let mut forgotten = 0;
+        for port in links.iter().filter(|link| links::is_port(&self.0.settings.prefix, &link.name)) {
+            let claimed = self.claimed(port.index).await?;
+            for entry in self.0.net.fdb_list(port.index).await.map_err(Error::net(what))? {
+                if entry.state == FdbState::Sticky && !claimed.contains(&entry.target.mac) {
+                    self.forget(entry.target.mac, port.index).await?;
+                    forgotten += 1;
+                }
+            }
+        }
+        Ok(forgotten)
+    }
+}
+
+impl Surrogate {
+    /// Replays into one port and turns the bridge to it. `None`: it was not captured.
+    async fn replay(&self, port: &Port, bridge: &Bridge) -> Result<Option<HandoverKind>, Error> {
+        let tap = self.index(port).await?;
+        self.join(port, bridge, tap).await?;
+        self.0.net.set_up(tap).await.map_err(Error::net(format!("set up {}", port.tap)))?;
+        let target = Target { tap: port.tap.clone(), index: tap, queue: port.queue.clone() };
+        let (mac, patience) = (port.mac, self.0.settings.patience);
+        let caught_up = bridge.thread.ask(move |worker| worker.release(mac, target, patience)).await?;
+        let kind = match caught_up.map_err(Error::socket(&port.tap))? {
+            Some(caught_up) => Some(caught_up.await.map_err(|_| bridge.thread.ended())?),
+            None => None,
+        };
+        self.turn(port, tap, FdbState::Reachable).await?;
+        self.flags(port, PortFlags::OPEN).await?;
+        Ok(kind)
+    }
+
+    /// Has the bridge send frames for the port's address to the bridge port `to`.
+    async fn turn(&self, port: &Port, to: u32, state: FdbState) -> Result<(), Error> {
+        let target = FdbTarget { port: to, mac: port.mac, vlan: None };
+        let turned = self.0.net.fdb_replace(target, state).await;
+        turned.map_err(Error::net(format!("turn {} on bridge {}", port.mac, port.bridge)))
+    }
+
+    async fn forget(&self, mac: MacAddr, s0: u32) -> Result<(), Error> {
+        let target = FdbTarget { port: s0, mac, vlan: None };
+        let deleted = self.0.net.fdb_delete(target).await;
+        deleted.map(drop).map_err(Error::net(format!("forget {mac}")))
+    }
+
+    async fn flags(&self, port: &Port, flags: PortFlags) -> Result<(), Error> {
+        let tap = self.index(port).await?;
+        let set = self.0.net.set_port_flags(tap, flags).await;
+        set.map_err(Error::net(format!("set what bridge {} floods to {}", port.bridge, port.tap)))
+    }
+
+    async fn index(&self, port: &Port) -> Result<u32, Error> {
+        self.0.net.index(&port.tap).await.map_err(Error::net(format!("find tap {}", port.tap)))
+    }
+
+    /// Nothing can be flooded into the tap any more.
+    async fn shut(&self, port: &Port) -> Result<(), Error> {
+        let tap = self.index(port).await?;
+        let down = self.0.net.set_down(tap).await;
+        down.map_err(Error::net(format!("take down {}", port.tap)))
+    }
+
+    async fn join(&self, port: &Port, bridge: &Bridge, tap: u32) -> Result<(), Error> {
+        let joined = self.0.net.set_master(tap, bridge.pair.bridge).await;
+        joined.map_err(Error::net(format!("put {} into bridge {}", port.tap, port.bridge)))
+    }
+
+    async fn watch_port(&self, name: &MachineName, port: &Port, afresh: bool) -> Result<(), Error> {
+        let bridge = self.bridge(&port.bridge).await?;
+        let (name, mac, tap) = (name.clone(), port.mac, port.tap.clone());
+        let watched = bridge.thread.ask(move |worker| worker.watch(name, mac, &tap, afresh)).await?;
+        watched.map_err(Error::socket(&port.tap))
+    }
+
+    /// The addresses that are captured on the bridge with this `s0`.
+    async fn claimed(&self, s0: u32) -> Result<Vec<MacAddr>, Error> {
+        for bridge in self.bridges().await {
+            if bridge.pair.s0 == s0 {
+                return bridge.thread.ask(|worker| worker.captured()).await;
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    async fn bridges(&self) -> Vec<Arc<Bridge>> {
+        self.0.bridges.lock().await.values().cloned().collect()
+    }
+
+    /// The bridge's pair and thread, made when they are first needed.
+    async fn bridge(&self, name: &str) -> Result<Arc<Bridge>, Error> {
+        let mut bridges = self.0.bridges.lock().await;
+        if let Some(bridge) = bridges.get(name) {
+            return Ok(bridge.clone());
+        }
+        let bridge = Arc::new(self.serve(name).await?);
+        bridges.insert(name.to_owned(), bridge.clone());
+        Ok(bridge)
+    }
+
+    async fn serve(&self, name: &str) -> Result<Bridge, Error> {
+        let settings = &self.0.settings;
+        let pair = links::ensure(&self.0.net, &settings.prefix, name).await?;
+        let buffer = settings.receive_buffer;
+        let socket = PacketSocket::open_receive(&pair.reader, buffer).map_err(Error::socket(&pair.reader))?;
+        let table = Table::new(self.handover(&pair, &socket), self.0.notices.clone());
+        let thread = Thread::start(name, |jobs| Worker::new(name, socket, table, jobs))?;
+        Ok(Bridge { pair, thread })
+    }
+
+    fn handover(&self, pair: &Pair, socket: &PacketSocket) -> Box<dyn Handover> {
+        if self.0.capabilities.handover == HandoverKind::Plain {
+            return Box::new(Plain);
+        }
+        match Ebpf::load(&pair.port, socket.has_marks()) {
+            Ok(ebpf) => Box::new(ebpf),
+            Err(error) => {
+                tracing::warn!(
+                    port = pair.port,
+                    error = &error as &dyn std::error::Error,
+                    "guests on this bridge are handed over the plain way"
+                );
+                Box::new(Plain)
+            }
+        }
+    }
+
+    /// Tells when a bridge, or our port in it, goes away; it is set up anew when next needed.
+    fn watch_links(&self) -> Result<(), Error> {
+        let mut monitor = Net::monitor().map_err(Error::net("watch network interfaces"))?;
+        let inner = Arc::downgrade(&self.0);
+        tokio::spawn(async move {
+            while let Some(event) = monitor.next().await {
+                let Some(inner) = inner.upgrade() else { return };
+                inner.link_changed(&event).await;
+            }
+        });
+        Ok(())
+    }
+
+    /// Starts a machine's capture.
+    fn enter(&self, sleeper: &Sleeper) -> Machine {
+        let machine = Machine {
+            ports: sleeper.ports.clone(),
+            budget: Budget::new(sleeper.limits),
+            waker: Waker::default(),
+        };
+        self.machines().insert(sleeper.name.clone(), machine.clone());
+        machine
+    }
+
+    fn machine(&self, name: &MachineName) -> Option<Machine> {
+        self.machines().get(name).cloned()
+    }
+
+    fn machines(&self) -> MutexGuard<'_, HashMap<MachineName, Machine>> {
+        self.0.machines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    async fn link_changed(&self, event: &LinkEvent) {
+        let mut bridges = self.bridges.lock().await;
+        let lost: Vec<(String, String)> = bridges
+            .iter()
+            .filter_map(|(name, bridge)| Some((name.clone(), why_lost(&bridge.pair, event)?)))
+            .collect();
+        for (bridge, why) in lost {
+            bridges.remove(&bridge);
+            let _ = self.notices.send(Notice::BridgeLost { bridge, why });
+        }
+    }
+}
+
+fn why_lost(pair: &Pair, event: &LinkEvent) -> Option<String> {
+    match event {
+        LinkEvent::Deleted { index, name } if *index == pair.bridge || *index == pair.s0 => {
+            Some(format!("{name} was deleted"))
+        }
+        LinkEvent::Changed(link) if link.index == pair.s0 && link.master != Some(pair.bridge) => {
+            Some(format!("{} was taken out of the bridge", link.name))
+        }
+        _ => None,
+    }
+}
+
+fn capture_of(sleeper: &Sleeper, port: &Port, machine: &Machine) -> Capture {
+    let who = Identity { mac: port.mac, addresses: port.addresses.clone() };
+    Capture {
+        name: sleeper.name.clone(),
+        mac: port.mac,
+        judge: WireJudge::new(who, sleeper.wake.clone()),
+        queue: ReplayQueue::new(machine.budget.clone()),
+        waker: machine.waker.clone(),
+    }
+}
+
+fn add(replay: &mut Replay, part: &PortReplay) {
+    replay.frames += part.frames;
+    replay.bytes += part.bytes;
+    replay.dropped.merge(&part.dropped);
+    replay.duplicates_suppressed += part.suppressed;
+}
+
+/// Until frames that were being forwarded by an earlier state of the bridge have arrived.
+async fn barrier() {
+    let waited = tokio::task::spawn_blocking(dormouse_sys::membarrier_global).await;
+    if !matches!(waited, Ok(Ok(()))) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    tokio::time::sleep(SETTLE).await;
+}
+
+fn check(settings: &Settings) -> Result<(), Error> {
+    let prefix = &settings.prefix;
+    let ok = (1..=4).contains(&prefix.len()) && prefix.bytes().all(|b| b.is_ascii_alphanumeric());
+    let allowed = "1 to 4 letters or digits";
+    if ok { Ok(()) } else { Err(Error::Setting { key: "prefix", value: prefix.clone(), allowed }) }
+}
+
+/// Tries the eBPF handover on a pair of interfaces made for this.
+async fn probe(net: &Net, settings: &Settings) -> Result<Capabilities, Error> {
+    let plain = |why: String| Capabilities { handover: HandoverKind::Plain, obstacle: Some(why) };
+    if settings.plain_handover {
+        return Ok(plain("it is switched off in the settings".into()));
+    }
+    let names = [format!("{}p0", settings.prefix), format!("{}p1", settings.prefix)];
+    let [port, reader] = &names;
+    let what = "try what the kernel can do";
+    net.delete_link(port).await.map_err(Error::net(what))?;
+    net.create_veth(port, reader).await.map_err(Error::net(what))?;
+    let tried = PacketSocket::open_receive(reader, 1 << 16)
+        .map_err(Error::socket(reader))
+        .map(|socket| Ebpf::load(port, socket.has_marks()).map(drop));
+    net.delete_link(port).await.map_err(Error::net(what))?;
+    Ok(match tried? {
+        Ok(()) => Capabilities { handover: HandoverKind::Ebpf, obstacle: None },
+        Err(error) => plain(chain(&error)),
+    })
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |error| error.source())
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
+}

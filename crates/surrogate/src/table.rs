@@ -1,0 +1,100 @@
+//! Which frame is for which sleeper of a bridge.
+
+use std::{collections::HashMap, fmt};
+
+use dormouse_sys::{Frame, PacketSocket};
+use dormouse_types::{MacAddr, MachineName, Timestamp};
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::{
+    Notice, Reason,
+    handover::{Handover, Progress},
+    judge::WireJudge,
+    packet::Packet,
+    presence::{Effect, Presence},
+    release::Release,
+};
+
+/// The captured ports of one bridge.
+pub(crate) struct Table {
+    pub(crate) entries: HashMap<MacAddr, Entry>,
+    pub(crate) handover: Box<dyn Handover>,
+    notices: UnboundedSender<Notice>,
+}
+
+/// One captured port.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) name: MachineName,
+    pub(crate) presence: Presence<WireJudge>,
+    /// How far it has got with the frames that the handover numbered.
+    pub(crate) progress: Progress,
+    /// While the boundary is open: the group frames that its tap gets.
+    pub(crate) sniff: Option<PacketSocket>,
+    /// While it is given back.
+    pub(crate) release: Option<Release>,
+}
+
+impl Table {
+    /// No sleepers.
+    pub(crate) fn new(handover: Box<dyn Handover>, notices: UnboundedSender<Notice>) -> Self {
+        Self { entries: HashMap::new(), handover, notices }
+    }
+
+    /// Gives a frame to whom it is for; what is to be sent is added to `replies`.
+    pub(crate) fn deliver(&mut self, frame: &Frame<'_>, now: Timestamp, replies: &mut Vec<Vec<u8>>) {
+        let Some(destination) = MacAddr::from_slice(frame.bytes) else { return };
+        if destination.is_multicast() {
+            self.deliver_to_all(frame, now, replies);
+        } else if let Some(entry) = self.entries.get_mut(&destination) {
+            entry.progress.note(frame.mark);
+            let effect = match Packet::received(frame) {
+                Some(packet) => entry.presence.take(&packet, now),
+                None => {
+                    entry.presence.queue().count_drops(Reason::TooLong, 1);
+                    Effect::default()
+                }
+            };
+            apply(&self.notices, &entry.name, effect, replies);
+        }
+    }
+
+    /// A group frame is for every sleeper but the one that sent it, which may still run.
+    fn deliver_to_all(&mut self, frame: &Frame<'_>, now: Timestamp, replies: &mut Vec<Vec<u8>>) {
+        if self.entries.is_empty() {
+            return;
+        }
+        let Some(packet) = Packet::received(frame) else { return };
+        let source = frame.bytes.get(6..).and_then(MacAddr::from_slice);
+        for (mac, entry) in &mut self.entries {
+            if source != Some(*mac) {
+                let effect = entry.presence.take(&packet, now);
+                apply(&self.notices, &entry.name, effect, replies);
+            }
+        }
+    }
+
+    /// Tells what is to be told, and collects what is to be sent.
+    pub(crate) fn apply(&self, name: &MachineName, effect: Effect, replies: &mut Vec<Vec<u8>>) {
+        apply(&self.notices, name, effect, replies);
+    }
+
+    /// Tells something without being asked.
+    pub(crate) fn tell(&self, notice: Notice) {
+        // Nobody listens any more only when the daemon ends.
+        let _ = self.notices.send(notice);
+    }
+}
+
+fn apply(notices: &UnboundedSender<Notice>, name: &MachineName, effect: Effect, replies: &mut Vec<Vec<u8>>) {
+    replies.extend(effect.replies);
+    if let Some(frame) = effect.wake {
+        let _ = notices.send(Notice::Wake { name: name.clone(), frame });
+    }
+}
+
+impl fmt::Debug for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Table").field("entries", &self.entries).finish_non_exhaustive()
+    }
+}

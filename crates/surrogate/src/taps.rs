@@ -1,0 +1,105 @@
+//! What waits in a guest's tap.
+
+use std::time::{Duration, Instant};
+
+use dormouse_net::Net;
+use dormouse_sys::{Batch, tap};
+
+use crate::{Error, Port, packet::Packet};
+
+/// Between two looks at a tap.
+const LOOK: Duration = Duration::from_millis(1);
+/// A tap whose queue cannot be had is taken for drained when its counters stand still so long.
+const STILL: Duration = Duration::from_millis(30);
+/// The queue length that the kernel gives a tap, in frames.
+const ORDINARY_QUEUE: u32 = 1000;
+/// Most frames that are taken over from a tap: no ring is longer.
+const LONGEST_QUEUE: usize = 1 << 17;
+
+/// Waits until the guest has read all that the tap holds. False: it has not by `deadline`.
+pub(crate) async fn drained(net: &Net, port: &Port, deadline: Instant) -> Result<bool, Error> {
+    let mut looks = Looks::default();
+    loop {
+        let now = Instant::now();
+        let drained = match &port.queue {
+            // Twice: a frame may be on its way from the bridge into the tap.
+            Some(queue) => looks.empty(tap::is_empty(queue).map_err(at(port))?),
+            None => looks.still(sent(net, port).await?, now),
+        };
+        if drained || now >= deadline {
+            return Ok(drained);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// What was seen of a tap so far.
+#[derive(Debug, Default)]
+struct Looks {
+    empty: u32,
+    counter: Option<(u64, Instant)>,
+}
+
+impl Looks {
+    fn empty(&mut self, empty: bool) -> bool {
+        self.empty = if empty { self.empty + 1 } else { 0 };
+        self.empty >= 2
+    }
+
+    fn still(&mut self, counter: u64, now: Instant) -> bool {
+        let (_, since) = *match &mut self.counter {
+            Some(seen) if seen.0 == counter => seen,
+            other => other.insert((counter, now)),
+        };
+        now.duration_since(since) >= STILL
+    }
+}
+
+/// A tap counts a frame as sent when its guest reads it.
+async fn sent(net: &Net, port: &Port) -> Result<u64, Error> {
+    let link = net.link(&port.tap).await.map_err(Error::net(format!("look at {}", port.tap)))?;
+    Ok(link.map_or(0, |link| link.counters.sent_frames))
+}
+
+/// Takes out what a guest that stands still has left unread, oldest first.
+pub(crate) fn leftovers(port: &Port) -> Result<Vec<Packet>, Error> {
+    let Some(queue) = &port.queue else { return Ok(Vec::new()) };
+    let mut buffer = vec![0; Batch::LONGEST + 64];
+    let mut frames = Vec::new();
+    // Looked at before each read: the queue may be set to wait.
+    while frames.len() < LONGEST_QUEUE && !tap::is_empty(queue).map_err(at(port))? {
+        match tap::read_frame(queue, &mut buffer).map_err(at(port))? {
+            Some((header, frame)) => frames.extend(Packet::new(header, frame)),
+            None => break,
+        }
+    }
+    Ok(frames)
+}
+
+/// Gives the tap its ordinary queue length once the guest has read what was replayed: the kernel
+/// drops what does not fit a shorter queue. Where that cannot be seen it keeps the longer one.
+pub(crate) fn shorten_later(net: &Net, port: &Port) {
+    let (net, name, queue) = (net.clone(), port.tap.clone(), port.queue.clone());
+    tokio::spawn(async move {
+        let Some(queue) = queue else { return };
+        for _ in 0..1000 {
+            tokio::time::sleep(LOOK * 20).await;
+            match tap::is_empty(&queue) {
+                Ok(false) => {}
+                Ok(true) => {
+                    if let Ok(index) = net.index(&name).await {
+                        // A tap that is going away has no use for it.
+                        let _ = net.set_txqlen(index, ORDINARY_QUEUE).await;
+                    }
+                    return;
+                }
+                Err(_) => return,
+            }
+        }
+    });
+}
+
+fn at(port: &Port) -> impl FnOnce(tap::Error) -> Error {
+    let tap = port.tap.clone();
+    move |source| Error::Tap { tap, source }
+}

@@ -1,0 +1,436 @@
+//! The thread of one bridge: reads its `s1`, answers, holds and injects.
+//!
+//! Everything that a frame can change belongs to this thread, so that nothing is locked. Other
+//! code asks it to run a job between two batches of frames ([`crate::thread`]).
+
+use std::{
+    collections::HashMap,
+    os::fd::{AsFd, OwnedFd},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use dormouse_sys::{
+    Batch, PacketSocket, VnetHdr,
+    packet::{Direction, Error as SocketError, Filter},
+};
+use dormouse_types::{MacAddr, MachineName, Timestamp};
+use dormouse_wire::digest;
+use rustix::{
+    buffer::spare_capacity,
+    event::{Timespec, epoll},
+};
+use tokio::sync::oneshot;
+
+use crate::{
+    Error, HandoverKind, Mode, Notice, Reason, Status,
+    handover::Progress,
+    judge::WireJudge,
+    packet::Packet,
+    presence::{Presence, Waker},
+    queue::ReplayQueue,
+    release::{PortReplay, Release, Target},
+    table::{Entry, Table},
+    thread::{Closed, Jobs},
+    watch::Watch,
+};
+
+/// Frames read in one call.
+const BATCH: usize = 64;
+/// Batches read before other work has its turn.
+const TURN: usize = 16;
+/// Batches that can be waiting in a socket's buffer: the bound of "until it is empty".
+const BACKLOG: usize = 1 << 14;
+/// Receive buffer of a socket that listens for group frames, in octets.
+const SNIFF_BUFFER: u32 = 1 << 20;
+/// Octets of a group frame that are compared.
+const SNIFF_SNAP: u32 = 1 << 18;
+
+const BELL: u64 = 0;
+const FRAMES: u64 = 1;
+const SNIFFED: u64 = 2;
+const FIRST_WATCH: u64 = 3;
+
+/// What the thread needs to know to capture a port.
+pub(crate) struct Capture {
+    pub(crate) name: MachineName,
+    pub(crate) mac: MacAddr,
+    pub(crate) judge: WireJudge,
+    pub(crate) queue: ReplayQueue,
+    pub(crate) waker: Waker,
+}
+
+/// See the module's description.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    bridge: String,
+    socket: PacketSocket,
+    batch: Batch,
+    sniffed: Batch,
+    replies: Vec<Vec<u8>>,
+    table: Table,
+    watches: HashMap<u64, Watch>,
+    next_watch: u64,
+    epoll: OwnedFd,
+    jobs: Jobs,
+    /// It was told that the socket is of no use any more.
+    lost: bool,
+    ended: bool,
+}
+
+impl Worker {
+    /// A worker for `bridge` that reads `socket` and has no sleepers.
+    pub(crate) fn new(bridge: &str, socket: PacketSocket, table: Table, jobs: Jobs) -> Result<Self, Error> {
+        let failed =
+            |errno: rustix::io::Errno| Error::Start { bridge: bridge.to_owned(), source: errno.into() };
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(failed)?;
+        listen(&epoll, jobs.bell(), BELL).map_err(failed)?;
+        listen(&epoll, &socket, FRAMES).map_err(failed)?;
+        Ok(Self {
+            bridge: bridge.to_owned(),
+            socket,
+            batch: Batch::new(BATCH, Batch::LONGEST),
+            sniffed: Batch::new(BATCH, Batch::LONGEST),
+            replies: Vec::new(),
+            table,
+            watches: HashMap::new(),
+            next_watch: FIRST_WATCH,
+            epoll,
+            jobs,
+            lost: false,
+            ended: false,
+        })
+    }
+
+    /// Serves the bridge until there can be no more jobs.
+    pub(crate) fn run(mut self) {
+        let mut events = Vec::with_capacity(BATCH);
+        while !self.ended {
+            self.wait(&mut events);
+            for event in events.drain(..) {
+                match event.data.u64() {
+                    BELL => self.do_jobs(),
+                    FRAMES => {}
+                    SNIFFED => self.read_sniffs(),
+                    watch => self.read_watch(watch),
+                }
+            }
+            let empty = self.receive(TURN);
+            self.pump(empty);
+        }
+    }
+
+    fn wait(&mut self, events: &mut Vec<epoll::Event>) {
+        let now = Instant::now();
+        let patience = self.table.entries.values().filter_map(|entry| {
+            entry.release.as_ref().and_then(|release| release.patience(entry.presence.held(), now))
+        });
+        let timeout = patience.min().and_then(|span| Timespec::try_from(span).ok());
+        // An interrupted wait is a wait that is over.
+        let _ = epoll::wait(&self.epoll, spare_capacity(events), timeout.as_ref());
+    }
+
+    fn do_jobs(&mut self) {
+        self.jobs.silence();
+        loop {
+            match self.jobs.next() {
+                Ok(Some(job)) => job(self),
+                Ok(None) => return,
+                Err(Closed) => {
+                    self.ended = true;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Reads at most `batches` batches. True: nothing waits any more.
+    fn receive(&mut self, batches: usize) -> bool {
+        for _ in 0..batches {
+            let now = clock();
+            match self.socket.receive(&mut self.batch) {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(error) => {
+                    self.socket_failed(&error);
+                    return true;
+                }
+            }
+            let full = self.batch.frames().len() == BATCH;
+            for frame in self.batch.frames() {
+                self.table.deliver(&frame, now, &mut self.replies);
+            }
+            self.send_replies();
+            if !full {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn socket_failed(&mut self, error: &SocketError) {
+        if !matches!(error, SocketError::LinkDown) && !std::mem::replace(&mut self.lost, true) {
+            let why = error.to_string();
+            self.table.tell(Notice::BridgeLost { bridge: self.bridge.clone(), why });
+            let _ = epoll::delete(&self.epoll, &self.socket);
+        }
+    }
+
+    fn send_replies(&mut self) {
+        let frames: Vec<(VnetHdr, &[u8])> =
+            self.replies.iter().map(|reply| (VnetHdr::PLAIN, reply.as_slice())).collect();
+        let mut sent = 0;
+        while let Some(left) = frames.get(sent..).filter(|left| !left.is_empty()) {
+            match self.socket.send_many(left) {
+                Ok(more) => sent += more,
+                Err(error) => {
+                    tracing::debug!(bridge = self.bridge, %error, "an answer was not sent");
+                    sent += 1;
+                }
+            }
+        }
+        self.replies.clear();
+    }
+
+    /// Takes note of the group frames that taps got while their boundary is open.
+    fn read_sniffs(&mut self) {
+        for entry in self.table.entries.values_mut() {
+            let Some(sniff) = &entry.sniff else { continue };
+            for _ in 0..BACKLOG {
+                match sniff.receive(&mut self.sniffed) {
+                    Ok(0) => break,
+                    Ok(_) => {}
+                    // The tap is down, or gone with its guest: it gets no frames.
+                    Err(error) => {
+                        tracing::debug!(machine = %entry.name, %error, "cannot listen in on a tap");
+                        break;
+                    }
+                }
+                for packet in self.sniffed.frames().filter_map(|frame| Packet::received(&frame)) {
+                    entry.presence.queue().seen_at_tap(digest(packet.ethernet()));
+                }
+            }
+        }
+    }
+
+    fn read_watch(&mut self, token: u64) {
+        let Some(watch) = self.watches.get_mut(&token) else { return };
+        let table = &self.table;
+        match watch.read(&mut self.sniffed, |notice| table.tell(notice)) {
+            Ok(true) => {
+                let _ = listen(&self.epoll, watch.socket(), token);
+            }
+            Ok(false) | Err(SocketError::LinkDown) => {}
+            Err(error) => {
+                tracing::debug!(machine = %watch.name, %error, "no longer listening to a guest");
+                self.watches.remove(&token);
+            }
+        }
+    }
+
+    fn pump(&mut self, empty: bool) {
+        let now = Instant::now();
+        let mut done = Vec::new();
+        for (mac, entry) in &mut self.table.entries {
+            let Some(release) = &mut entry.release else { continue };
+            release.pump(entry.presence.queue(), now);
+            if empty {
+                release.hand_over(
+                    *mac,
+                    entry.presence.held(),
+                    &entry.progress,
+                    &mut *self.table.handover,
+                    now,
+                );
+            }
+            if let Some((finished, replay)) = release.take_finished(entry.presence.held()) {
+                done.push((*mac, finished, replay));
+            }
+        }
+        for (mac, finished, replay) in done {
+            self.forget(mac);
+            let _ = finished.send(replay);
+        }
+    }
+
+    fn forget(&mut self, mac: MacAddr) -> Option<Entry> {
+        self.table.handover.end(mac);
+        self.table.entries.remove(&mac)
+    }
+
+    fn open_sniff(&self, tap: &str) -> Result<PacketSocket, SocketError> {
+        let sniff =
+            PacketSocket::open_sniff(tap, &Filter::group(Direction::Outgoing, SNIFF_SNAP), SNIFF_BUFFER)?;
+        // Without the event its frames are read when the boundary is closed.
+        let _ = listen(&self.epoll, &sniff, SNIFFED);
+        Ok(sniff)
+    }
+
+    fn close_boundary(entry: &mut Entry) {
+        entry.sniff = None;
+        entry.presence.queue().close_boundary(|packet| digest(packet.ethernet()));
+    }
+}
+
+/// The jobs that the asynchronous side asks for.
+impl Worker {
+    /// Holds every frame for a port whose guest still runs and reads `tap`.
+    pub(crate) fn capture(&mut self, capture: Capture, tap: &str) -> Result<(), SocketError> {
+        let sniff = self.open_sniff(tap)?;
+        // What waits now was delivered to the guest as well.
+        self.receive(BACKLOG);
+        let entry = self.entry(capture, Mode::Holding);
+        entry.presence.capture();
+        entry.presence.queue().open_boundary();
+        entry.sniff = Some(sniff);
+        Ok(())
+    }
+
+    /// Answers for a port whose guest stands still; `older` is what it left unread.
+    pub(crate) fn stand_in(&mut self, capture: Capture, older: Vec<Packet>) {
+        self.receive(BACKLOG);
+        self.read_sniffs();
+        self.unwatch(capture.mac);
+        let name = capture.name.clone();
+        let entry = self.entry(capture, Mode::Standing);
+        Self::close_boundary(entry);
+        entry.release = None;
+        let effect = entry.presence.stand_in(older, clock());
+        let mut replies = Vec::new();
+        self.table.apply(&name, effect, &mut replies);
+        self.replies.append(&mut replies);
+        self.send_replies();
+    }
+
+    /// Makes ready for a guest that will read `tap` soon; still answers.
+    pub(crate) fn prepare(&mut self, mac: MacAddr, tap: &str) -> Result<(), SocketError> {
+        let sniff = self.open_sniff(tap)?;
+        if let Some(entry) = self.table.entries.get_mut(&mac) {
+            entry.presence.prepare();
+            entry.presence.queue().open_boundary();
+            entry.sniff = Some(sniff);
+        }
+        Ok(())
+    }
+
+    /// Injects one frame into a tap.
+    pub(crate) fn inject(&self, tap: &str, frame: &[u8]) -> Result<(), SocketError> {
+        let socket = PacketSocket::open_inject(tap, true, SNIFF_BUFFER)?;
+        if let Err(error) = socket.send(&VnetHdr::PLAIN, frame) {
+            tracing::debug!(tap, %error, "a frame was not injected");
+        }
+        Ok(())
+    }
+
+    /// Starts to give a port back to its guest, which runs. `None`: it was not captured.
+    pub(crate) fn release(
+        &mut self,
+        mac: MacAddr,
+        target: Target,
+        patience: Duration,
+    ) -> Result<Option<oneshot::Receiver<HandoverKind>>, SocketError> {
+        if !self.table.entries.contains_key(&mac) {
+            return Ok(None);
+        }
+        let sniff = self.open_sniff(&target.tap)?;
+        let (caught_up, told) = oneshot::channel();
+        let release = Release::open(target, Instant::now() + patience, caught_up)?;
+        if let Some(entry) = self.table.entries.get_mut(&mac) {
+            entry.presence.release();
+            entry.sniff.get_or_insert(sniff);
+            entry.release = Some(release);
+        }
+        Ok(Some(told))
+    }
+
+    /// The bridge sends nothing for the port here any more: gives the rest and forgets it.
+    pub(crate) fn finish(&mut self, mac: MacAddr) -> oneshot::Receiver<PortReplay> {
+        self.receive(BACKLOG);
+        self.read_sniffs();
+        let (finished, told) = oneshot::channel();
+        if let Some(entry) = self.table.entries.get_mut(&mac) {
+            Self::close_boundary(entry);
+            if let Some(release) = &mut entry.release {
+                release.finish(finished);
+            }
+        }
+        told
+    }
+
+    /// Forgets a port; what it held is dropped. Says how many frames.
+    pub(crate) fn dismiss(&mut self, mac: MacAddr) -> u64 {
+        self.receive(BACKLOG);
+        self.forget(mac).map_or(0, |mut entry| {
+            let left = entry.presence.queue().clear();
+            entry.presence.queue().count_drops(Reason::Dismissed, left);
+            left
+        })
+    }
+
+    /// A captured port's numbers; those of the whole machine are left at zero.
+    pub(crate) fn status(&self, mac: MacAddr) -> Option<Status> {
+        self.table.entries.get(&mac).map(|entry| Status {
+            mode: entry.presence.mode(),
+            answered: entry.presence.answered().clone(),
+            held_frames: 0,
+            held_bytes: 0,
+            dropped: entry.presence.held().drops().clone(),
+            last_wake: None,
+        })
+    }
+
+    /// Listens to a running guest; if it is listened to already, only `afresh` starts anew.
+    pub(crate) fn watch(
+        &mut self,
+        name: MachineName,
+        mac: MacAddr,
+        tap: &str,
+        afresh: bool,
+    ) -> Result<(), SocketError> {
+        if !afresh && self.watches.values().any(|watch| watch.mac == mac) {
+            return Ok(());
+        }
+        let watch = Watch::open(name, mac, tap)?;
+        self.watches.retain(|_, other| other.mac != mac);
+        let token = self.next_watch;
+        self.next_watch += 1;
+        let _ = listen(&self.epoll, watch.socket(), token);
+        self.watches.insert(token, watch);
+        Ok(())
+    }
+
+    /// Listens no longer.
+    pub(crate) fn unwatch(&mut self, mac: MacAddr) {
+        self.watches.retain(|_, watch| watch.mac != mac);
+    }
+
+    /// Listens to none of a machine's ports.
+    pub(crate) fn unwatch_all(&mut self, name: &MachineName) {
+        self.watches.retain(|_, watch| watch.name != *name);
+    }
+
+    /// The captured addresses.
+    pub(crate) fn captured(&self) -> Vec<MacAddr> {
+        self.table.entries.keys().copied().collect()
+    }
+
+    fn entry(&mut self, capture: Capture, mode: Mode) -> &mut Entry {
+        let Capture { name, mac, judge, queue, waker } = capture;
+        let handover = &mut self.table.handover;
+        self.table.entries.entry(mac).or_insert_with(|| {
+            if let Err(error) = handover.begin(mac) {
+                tracing::warn!(machine = %name, %error, "this machine is handed over the plain way");
+            }
+            let presence = Presence::new(mode, judge, queue, waker);
+            Entry { name, presence, progress: Progress::default(), sniff: None, release: None }
+        })
+    }
+}
+
+fn listen(epoll: &OwnedFd, source: impl AsFd, token: u64) -> rustix::io::Result<()> {
+    epoll::add(epoll, source, epoll::EventData::new_u64(token), epoll::EventFlags::IN)
+}
+
+fn clock() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+}

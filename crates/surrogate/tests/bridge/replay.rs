@@ -1,0 +1,175 @@
+//! Nothing lost, doubled or overtaken.
+
+use std::time::{Duration, Instant};
+
+use dormouse_surrogate::{HandoverKind, Limits, Reason};
+use dormouse_types::{MacAddr, WakeRule};
+
+use crate::{
+    frames::*,
+    lab::{Client, Guest, LIMITS, in_namespace, network, surrogate, woken},
+};
+
+/// Sends numbered frames at `rate` a second until told to stop; says how many.
+fn stream(
+    mac: MacAddr,
+    rate: u32,
+) -> (std::thread::JoinHandle<u32>, std::sync::Arc<std::sync::atomic::AtomicBool>) {
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let stopped = stop.clone();
+    let sender = std::thread::spawn(move || {
+        let (client, start, mut sent) = (Client::new(), Instant::now(), 0_u32);
+        while !stopped.load(std::sync::atomic::Ordering::SeqCst) {
+            let due = (start.elapsed().as_secs_f64() * f64::from(rate)) as u32;
+            while sent < due {
+                client.send(&numbered(mac, sent));
+                sent += 1;
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        client.send(&numbered(mac, sent));
+        sent
+    });
+    (sender, stop)
+}
+
+async fn stream_through_sleeps(plain: bool, rate: u32, cycles: u32, want: HandoverKind) {
+    let net = network().await;
+    let (surrogate, mut notices) = surrogate(plain).await;
+    let mut guest = Guest::new(&net, 2, LIMITS).await;
+    let (sender, stop) = stream(guest.mac(), rate);
+    for _ in 0..cycles {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        guest.sleep(&surrogate).await;
+        woken(&mut notices).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let replay = guest.wake(&surrogate).await;
+        assert_eq!((replay.handover, replay.dropped.lost()), (want, 0), "{replay:?}");
+        assert!(replay.frames > 0);
+    }
+    stop.store(true, std::sync::atomic::Ordering::SeqCst);
+    let last = sender.join().unwrap();
+    let got = guest.numbers_up_to(last).await;
+    let wrong = got.iter().zip(0..).find(|(number, want)| *number != want);
+    assert_eq!(wrong, None, "of {last}");
+    assert_eq!(got.len(), last as usize + 1);
+}
+
+#[test]
+fn a_stream_is_whole_by_the_ebpf_handover() {
+    in_namespace(|| stream_through_sleeps(false, 5000, 8, HandoverKind::Ebpf));
+}
+
+#[test]
+fn a_stream_is_whole_by_the_plain_handover() {
+    in_namespace(|| stream_through_sleeps(true, 5000, 8, HandoverKind::Plain));
+}
+
+#[test]
+fn broadcasts_come_once() {
+    in_namespace(|| async {
+        let net = network().await;
+        let (surrogate, _notices) = surrogate(false).await;
+        let (mut one, mut two) = (Guest::new(&net, 2, LIMITS).await, Guest::new(&net, 3, LIMITS).await);
+        let (sender, stop) = stream(MacAddr::BROADCAST, 2000);
+        for _ in 0..5 {
+            one.sleep(&surrogate).await;
+            two.sleep(&surrogate).await;
+            tokio::time::sleep(Duration::from_millis(30)).await;
+            one.wake(&surrogate).await;
+            two.wake(&surrogate).await;
+        }
+        stop.store(true, std::sync::atomic::Ordering::SeqCst);
+        let last = sender.join().unwrap();
+        for guest in [&one, &two] {
+            let mut got = guest.numbers_up_to(last).await;
+            got.sort_unstable();
+            let first = got[0];
+            assert_eq!(got, (first..=last).collect::<Vec<_>>());
+        }
+    });
+}
+
+#[test]
+fn what_exceeds_the_limits_is_counted() {
+    in_namespace(|| async {
+        let net = network().await;
+        let (surrogate, mut notices) = surrogate(false).await;
+        let client = Client::new();
+        let mut guest = Guest::new(&net, 2, Limits { frames: 10, bytes: 1 << 20 }).await;
+        guest.sleep(&surrogate).await;
+        (0..50).for_each(|number| client.send(&numbered(guest.mac(), number)));
+        woken(&mut notices).await;
+        let replay = guest.wake(&surrogate).await;
+        assert_eq!((replay.frames, replay.dropped.of(Reason::FrameLimit)), (10, 40), "{replay:?}");
+        assert_eq!(guest.numbers_up_to(9).await, (0..10).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn a_guest_that_does_not_read_is_given_up() {
+    in_namespace(|| async {
+        let net = network().await;
+        let (surrogate, mut notices) = surrogate(false).await;
+        let client = Client::new();
+        let mut guest = Guest::new(&net, 2, LIMITS).await;
+        guest.sleep(&surrogate).await;
+        for number in 0..30_000 {
+            client.send(&numbered(guest.mac(), number));
+        }
+        woken(&mut notices).await;
+        surrogate.prepare(&guest.sleeper).await.unwrap();
+        let replay = surrogate.release(&guest.sleeper).await.unwrap();
+        let lost = replay.dropped.of(Reason::GuestDoesNotRead);
+        assert!(lost > 0, "{replay:?}");
+        assert_eq!(replay.frames + lost, 30_000);
+        guest.run();
+    });
+}
+
+#[test]
+fn what_the_guest_left_unread_comes_first() {
+    in_namespace(|| async {
+        let net = network().await;
+        let (surrogate, _notices) = surrogate(false).await;
+        let client = Client::new();
+        let mut guest = Guest::new(&net, 2, LIMITS).await;
+        guest.pause();
+        (0..3).for_each(|number| client.send(&numbered(guest.mac(), number)));
+        surrogate.capture(&guest.sleeper).await.unwrap();
+        (3..6).for_each(|number| client.send(&numbered(guest.mac(), number)));
+        let drained = surrogate.drain(&guest.sleeper, Duration::from_millis(20)).await;
+        assert!(drained.unwrap_err().to_string().contains("tap2"));
+        surrogate.stand_in(&guest.sleeper).await.unwrap();
+        let replay = guest.wake(&surrogate).await;
+        assert_eq!(guest.numbers_up_to(5).await, [0, 1, 2, 3, 4, 5]);
+        assert_eq!(replay.frames, 6);
+    });
+}
+
+#[test]
+fn a_restarted_surrogate_takes_over() {
+    in_namespace(|| async {
+        let net = network().await;
+        let (first, _notices) = surrogate(false).await;
+        let client = Client::new();
+        let mut guest = Guest::new(&net, 2, LIMITS).await;
+        let mut stale = Guest::new(&net, 3, LIMITS).await;
+        guest.sleep(&first).await;
+        stale.sleep(&first).await;
+        // As a killed process leaves it: only the bridge remembers.
+        drop(first);
+
+        let (second, mut notices) = surrogate(false).await;
+        guest.sleeper.wake = vec![WakeRule::AnyUnicast];
+        second.stand_in(&guest.sleeper).await.unwrap();
+        assert_eq!(second.settle().await.unwrap(), 1);
+        client.send(&ping(guest.mac()));
+        client.expect(guest.mac(), |f| f[12..14] == [8, 0] && f[34] == 0).await;
+        client.send(&numbered(guest.mac(), 1));
+        woken(&mut notices).await;
+        let replay = guest.wake(&second).await;
+        assert_eq!(guest.numbers_up_to(1).await, [1]);
+        assert_eq!(replay.handover, HandoverKind::Ebpf);
+    });
+}
