@@ -11,8 +11,8 @@ use toml::de::DeTable;
 
 use super::read::{Report, Section, Value};
 use super::{
-    Accel, DiskFormat, DiskSpec, InterfaceSpec, LimitsSpec, MachineSpec, MachineType, PlatformSpec, QemuSpec,
-    SleepSpec, SpecErrors, WakeSpec,
+    Accel, DiskFormat, DiskSpec, InterfaceSpec, LimitsSpec, MachineSpec, MachineType, MemoryBacking,
+    PlatformSpec, QemuSpec, SleepSpec, SpecErrors, WakeSpec,
 };
 
 const MIB: u64 = 1 << 20;
@@ -56,6 +56,10 @@ fn qemu(section: Section<'_, '_>, base: &Path) -> Option<QemuSpec> {
         .optional("machine", |v| one_of(v, &[("q35", MachineType::Q35), ("microvm", MachineType::Microvm)]));
     let accel = section
         .optional("accel", |v| one_of(v, &[("auto", Accel::Auto), ("kvm", Accel::Kvm), ("tcg", Accel::Tcg)]));
+    let memory_backing = section.optional("memory_backing", |v| {
+        one_of(v, &[("file", MemoryBacking::File), ("anonymous", MemoryBacking::Anonymous)])
+    });
+    let preallocate = section.optional("preallocate", boolean).unwrap_or(false);
     let disks = section.sections("disk", "disk = [{ image = \"web.qcow2\" }]");
     let disks = disks.into_iter().filter_map(|section| disk(section, base)).collect();
     let kernel = section.optional("kernel", |v| path(v, base));
@@ -70,8 +74,18 @@ fn qemu(section: Section<'_, '_>, base: &Path) -> Option<QemuSpec> {
         section.wrong("disk", "is missing, and qemu.kernel too: there is nothing to boot; write one of them");
     }
     section.close();
-    let (machine, accel) = (machine.unwrap_or_default(), accel.unwrap_or_default());
-    Some(QemuSpec { memory: memory?, cpus, machine, disks, kernel, initrd, cmdline, accel })
+    Some(QemuSpec {
+        memory: memory?,
+        cpus,
+        machine: machine.unwrap_or_default(),
+        disks,
+        kernel,
+        initrd,
+        cmdline,
+        accel: accel.unwrap_or_default(),
+        memory_backing: memory_backing.unwrap_or_default(),
+        preallocate,
+    })
 }
 
 fn disk(section: Section<'_, '_>, base: &Path) -> Option<DiskSpec> {

@@ -71,6 +71,24 @@ pub struct QemuSpec {
     pub cmdline: Option<String>,
     /// How the guest's instructions are executed.
     pub accel: Accel,
+    /// Where the guest's memory lives.
+    #[serde(default)]
+    pub memory_backing: MemoryBacking,
+    /// Reserve the whole RAM file on disk at boot: a full disk then refuses the boot, and cannot
+    /// kill a running guest that touches a page which the sparse file lacks.
+    #[serde(default)]
+    pub preallocate: bool,
+}
+
+/// Where a guest's memory lives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MemoryBacking {
+    /// In a file on the host: a sleep writes only the devices' state, whatever the memory's size.
+    #[default]
+    File,
+    /// In anonymous memory: a sleep writes all of it. For file systems that cannot share a mapping.
+    Anonymous,
 }
 
 /// QEMU's machine types that we know how to put to sleep.
