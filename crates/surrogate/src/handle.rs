@@ -161,7 +161,7 @@ impl Surrogate {
         for port in &sleeper.ports {
             let bridge = self.bridge(&port.bridge).await?;
             if let Err(error) = self.shut(port).await {
-                tracing::warn!(machine = %sleeper.name, tap = port.tap, error = &error as &dyn std::error::Error,
+                tracing::warn!(machine = %sleeper.name, tap = port.tap, error = chain(&error),
                     "cannot take down the tap of a sleeper");
             }
             let older = taps::leftovers(port)?;
@@ -183,6 +183,7 @@ impl Surrogate {
             let tap = self.index(port).await?;
             let what = || format!("make ready tap {}", port.tap);
             let net = &self.0.net;
+            // Only now, and never back: on a tap that is up the kernel drops frames meanwhile.
             net.set_txqlen(tap, self.0.settings.replay_queue).await.map_err(Error::net(what()))?;
             self.join(port, &bridge, tap).await?;
             self.flags(port, PortFlags::CAPTURED).await?;
@@ -230,7 +231,6 @@ impl Surrogate {
                 add(&mut replay, &part);
             }
             self.watch_port(&sleeper.name, port, false).await?;
-            taps::shorten_later(&self.0.net, port);
         }
         self.machines().remove(&sleeper.name);
         replay.took = start.elapsed();
@@ -407,7 +407,7 @@ impl Surrogate {
             Err(error) => {
                 tracing::warn!(
                     port = pair.port,
-                    error = &error as &dyn std::error::Error,
+                    error = chain(&error),
                     "guests on this bridge are handed over the plain way"
                 );
                 Box::new(Plain)
@@ -451,26 +451,39 @@ impl Surrogate {
 impl Inner {
     async fn link_changed(&self, event: &LinkEvent) {
         let mut bridges = self.bridges.lock().await;
-        let lost: Vec<(String, String)> = bridges
-            .iter()
-            .filter_map(|(name, bridge)| Some((name.clone(), why_lost(&bridge.pair, event)?)))
-            .collect();
+        let mut lost = Vec::new();
+        for (name, bridge) in bridges.iter() {
+            if concerns(&bridge.pair, event)
+                && let Some(why) = self.why_lost(&bridge.pair).await
+            {
+                lost.push((name.clone(), why));
+            }
+        }
         for (bridge, why) in lost {
             bridges.remove(&bridge);
             let _ = self.notices.send(Notice::BridgeLost { bridge, why });
         }
     }
+
+    /// Looks for itself: an event tells how things were.
+    async fn why_lost(&self, pair: &Pair) -> Option<String> {
+        match self.net.link_by_index(pair.s0).await {
+            Ok(Some(link)) if link.master == Some(pair.bridge) => None,
+            Ok(Some(link)) => Some(format!("{} was taken out of the bridge", link.name)),
+            Ok(None) => Some(format!("{} was deleted", pair.port)),
+            Err(error) => {
+                tracing::warn!(port = pair.port, error = chain(&error), "cannot look at our bridge port");
+                None
+            }
+        }
+    }
 }
 
-fn why_lost(pair: &Pair, event: &LinkEvent) -> Option<String> {
+fn concerns(pair: &Pair, event: &LinkEvent) -> bool {
     match event {
-        LinkEvent::Deleted { index, name } if *index == pair.bridge || *index == pair.s0 => {
-            Some(format!("{name} was deleted"))
-        }
-        LinkEvent::Changed(link) if link.index == pair.s0 && link.master != Some(pair.bridge) => {
-            Some(format!("{} was taken out of the bridge", link.name))
-        }
-        _ => None,
+        LinkEvent::Deleted { index, .. } => *index == pair.bridge || *index == pair.s0,
+        LinkEvent::Changed(link) => link.index == pair.s0,
+        LinkEvent::Missed => true,
     }
 }
 

@@ -13,7 +13,8 @@ pub struct Settings {
     pub prefix: String,
     /// How long a guest may take to read its replayed frames before the rest is dropped.
     pub patience: Duration,
-    /// Queue length of a tap while frames are replayed into it, in frames.
+    /// Queue length of a woken guest's tap, in frames: what its guest may leave unread while it
+    /// catches up. The kernel's default for a tap is 1000.
     pub replay_queue: u32,
     /// Receive buffer per bridge, in octets: what may arrive while the thread does not run.
     pub receive_buffer: u32,
@@ -161,7 +162,7 @@ impl Default for Settings {
         Self {
             prefix: "dm".into(),
             patience: Duration::from_secs(10),
-            replay_queue: 20_000,
+            replay_queue: 10_000,
             receive_buffer: 64 << 20,
             plain_handover: false,
         }

@@ -11,8 +11,6 @@ use crate::{Error, Port, packet::Packet};
 const LOOK: Duration = Duration::from_millis(1);
 /// A tap whose queue cannot be had is taken for drained when its counters stand still so long.
 const STILL: Duration = Duration::from_millis(30);
-/// The queue length that the kernel gives a tap, in frames.
-const ORDINARY_QUEUE: u32 = 1000;
 /// Most frames that are taken over from a tap: no ring is longer.
 const LONGEST_QUEUE: usize = 1 << 17;
 
@@ -74,29 +72,6 @@ pub(crate) fn leftovers(port: &Port) -> Result<Vec<Packet>, Error> {
         }
     }
     Ok(frames)
-}
-
-/// Gives the tap its ordinary queue length once the guest has read what was replayed: the kernel
-/// drops what does not fit a shorter queue. Where that cannot be seen it keeps the longer one.
-pub(crate) fn shorten_later(net: &Net, port: &Port) {
-    let (net, name, queue) = (net.clone(), port.tap.clone(), port.queue.clone());
-    tokio::spawn(async move {
-        let Some(queue) = queue else { return };
-        for _ in 0..1000 {
-            tokio::time::sleep(LOOK * 20).await;
-            match tap::is_empty(&queue) {
-                Ok(false) => {}
-                Ok(true) => {
-                    if let Ok(index) = net.index(&name).await {
-                        // A tap that is going away has no use for it.
-                        let _ = net.set_txqlen(index, ORDINARY_QUEUE).await;
-                    }
-                    return;
-                }
-                Err(_) => return,
-            }
-        }
-    });
 }
 
 fn at(port: &Port) -> impl FnOnce(tap::Error) -> Error {
