@@ -103,7 +103,8 @@ impl Rival for Qemu {
 
     fn settle(&mut self) -> Result<()> {
         self.running = Some(self.waking.take().context("it was not armed")?.result()?);
-        Ok(())
+        // The guest has moved on from it.
+        Ok(fs::remove_file(self.state())?)
     }
 }
 
