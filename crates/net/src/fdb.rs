@@ -8,9 +8,10 @@ use rtnetlink::{
         AddressFamily, RouteNetlinkMessage,
         neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
     },
+    sys::{Socket, protocols::NETLINK_ROUTE},
 };
 
-use crate::{Error, Net, link::errno};
+use crate::{Error, Net, PATIENCE, link::errno, patience::Patience};
 
 /// How firmly an address is tied to its port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,11 +54,31 @@ const NO_ENTRY: i32 = 2;
 impl Net {
     /// Makes the bridge send frames for an address to a port, from wherever they went before.
     ///
+    /// A bridge takes note of a port's coming up some time after it is set up or opened: an entry
+    /// that is not sticky waits for that, up to [`PATIENCE`].
+    ///
     /// # Errors
-    /// When the link is in no bridge.
+    /// When the link is in no bridge. [`Error::PortDown`] for [`FdbState::Reachable`] on a port
+    /// that does not forward, as a tap that nobody has open.
     pub async fn fdb_replace(&self, target: FdbTarget, state: FdbState) -> Result<(), Error> {
-        let result = self.transact(replacement(target, state)).await;
-        result.map_err(|error| Error::netlink(|| describe(&target), error))
+        let mut patience = Patience::new(PATIENCE);
+        loop {
+            let Err(error) = self.transact(replacement(target, state)).await else { return Ok(()) };
+            let error = Error::netlink(|| describe(&target), error);
+            // EPERM is what the kernel says to a port that cannot learn now, too.
+            if !matches!(error, Error::NotAllowed { .. }) || state == FdbState::Sticky {
+                return Err(error);
+            }
+            if !patience.wait().await {
+                return Err(self.port_down(target.port).await?.unwrap_or(error));
+            }
+        }
+    }
+
+    /// The error for a port that does not forward, if that is so.
+    async fn port_down(&self, port: u32) -> Result<Option<Error>, Error> {
+        let link = self.link_by_index(port).await?;
+        Ok(link.filter(|link| !link.running).map(|link| Error::PortDown { port: link.name }))
     }
 
     /// [`Net::fdb_replace`] for many at once. All are tried.
@@ -108,6 +129,53 @@ impl Net {
             }
         }
         Ok(())
+    }
+}
+
+/// A prepared [`Net::fdb_replace`], for a thread without a runtime that has to know that the
+/// bridge has changed when the call returns.
+pub struct FdbTurn {
+    socket: Socket,
+    request: Vec<u8>,
+    target: FdbTarget,
+}
+
+impl FdbTurn {
+    /// Prepares the change, in the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// When no netlink socket can be had.
+    pub fn new(target: FdbTarget, state: FdbState) -> Result<Self, Error> {
+        let mut socket = Socket::new(NETLINK_ROUTE).map_err(Error::Connect)?;
+        socket.bind_auto().map_err(Error::Connect)?;
+        let mut message = replacement(target, state);
+        message.finalize();
+        let mut request = vec![0; message.buffer_len()];
+        message.serialize(&mut request);
+        Ok(Self { socket, request, target })
+    }
+
+    /// Makes the change. The kernel makes it within the call that sends the request, so that no
+    /// time passes between it and the return.
+    ///
+    /// # Errors
+    /// When the link is in no bridge.
+    pub fn make(&self) -> Result<(), Error> {
+        let refused = |source| Error::Netlink { what: describe(&self.target), source };
+        self.socket.send(&self.request, 0).map_err(refused)?;
+        let (answer, _) = self.socket.recv_from_full().map_err(refused)?;
+        let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer)
+            .map_err(|error| refused(std::io::Error::other(error)))?;
+        match answer.payload {
+            NetlinkPayload::Error(error) if error.code.is_some() => Err(refused(error.to_io())),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl std::fmt::Debug for FdbTurn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FdbTurn").field("target", &self.target).finish_non_exhaustive()
     }
 }
 
