@@ -1,25 +1,31 @@
-//! QEMU's command line, from a machine's definition. Pure.
+//! QEMU's command line, from a machine's definition.
 //!
 //! Boot and load have the same devices in the same order: a saved state fits no others. All
 //! files come as inherited descriptors with fixed numbers, so that QEMU needs no right to open
 //! any path and the machine's directory stays closed to it.
 
+use std::{os::unix::fs::FileTypeExt, path::Path};
+
 use serde_json::json;
 
-use super::config::{Board, Disk, Format, MemoryBacking, QemuConfig};
+use dormouse_machine::spec::{DiskFormat, DiskSpec, MachineType, MemoryBacking};
+
+use super::config::QemuConfig;
 
 /// The listening socket of the monitor.
 pub(super) const MONITOR_FD: i32 = 3;
 /// The RAM file.
 pub(super) const RAM_FD: i32 = 4;
-/// The console's log. Locked while the process lives, and by it a process is known again.
-pub(super) const CONSOLE_FD: i32 = 5;
+/// The machine's lock. QEMU does not know of it: it is only to be open while the process lives.
+pub(super) const LOCK_FD: i32 = 5;
 /// The saved state to load.
 pub(super) const STATE_FD: i32 = 6;
 /// The kernel to boot.
 pub(super) const KERNEL_FD: i32 = 7;
 /// Its initial RAM disk.
 pub(super) const INITRD_FD: i32 = 8;
+/// The console's log.
+pub(super) const CONSOLE_FD: i32 = 9;
 /// The first tap; the others follow.
 pub(super) const TAP_FD: i32 = 16;
 /// The first disk image; the others follow.
@@ -67,11 +73,11 @@ pub(super) fn command_line(config: &QemuConfig, engine: Engine, start: &Start) -
 
 /// What a saved state must fit: the devices, in words that can be compared.
 pub(super) fn devices(config: &QemuConfig, engine: Engine) -> String {
-    let board = match config.machine {
-        Board::Q35 => "q35",
-        Board::Microvm => "microvm",
+    let board = match config.qemu.machine {
+        MachineType::Q35 => "q35",
+        MachineType::Microvm => "microvm",
     };
-    let images = config.disks.iter().map(|d| format!("; {}", d.image.display())).collect::<String>();
+    let images = config.qemu.disks.iter().map(|d| format!("; {}", d.image.display())).collect::<String>();
     format!("{board} {}{images}", device_args(config, engine).join(" "))
 }
 
@@ -95,22 +101,22 @@ fn host_side(config: &QemuConfig) -> Vec<String> {
     .map(String::from)
     .collect();
     args.extend(["-nodefaults".into(), "-no-user-config".into()]);
-    for (fd, _) in (DISK_FD..).zip(&config.disks) {
+    for (fd, _) in (DISK_FD..).zip(&config.qemu.disks) {
         args.extend(["-add-fd".into(), format!("fd={fd},set={fd}")]);
     }
     args
 }
 
 fn machine(config: &QemuConfig, start: &Start) -> String {
-    let options = match config.machine {
-        Board::Q35 => "",
+    let options = match config.qemu.machine {
+        MachineType::Q35 => "",
         // Without them it has neither a power button nor PCI.
-        Board::Microvm => ",acpi=on,pcie=on",
+        MachineType::Microvm => ",acpi=on,pcie=on",
     };
-    let board = match (start, config.machine) {
+    let board = match (start, config.qemu.machine) {
         (Start::Load { board }, _) => board,
-        (Start::Boot, Board::Q35) => "q35",
-        (Start::Boot, Board::Microvm) => "microvm",
+        (Start::Boot, MachineType::Q35) => "q35",
+        (Start::Boot, MachineType::Microvm) => "microvm",
     };
     format!("{board}{options},memory-backend=ram")
 }
@@ -118,8 +124,8 @@ fn machine(config: &QemuConfig, start: &Start) -> String {
 fn device_args(config: &QemuConfig, engine: Engine) -> Vec<String> {
     let mut args: Vec<String> = engine.args().iter().map(|a| (*a).to_owned()).collect();
     let mut add = |key: &str, value: String| args.extend([key.to_owned(), value]);
-    add("-smp", config.cpus.to_string());
-    add("-m", format!("{}B", config.memory));
+    add("-smp", config.qemu.cpus.to_string());
+    add("-m", format!("{}B", config.qemu.memory));
     add("-object", memory(config));
     add("-serial", "chardev:console".into());
     for (n, interface) in config.interfaces.iter().enumerate() {
@@ -127,11 +133,12 @@ fn device_args(config: &QemuConfig, engine: Engine) -> Vec<String> {
         add("-netdev", format!("tap,id=net{n},fd={fd},vhost=off"));
         add("-device", format!("virtio-net-pci,netdev=net{n},mac={},romfile=", interface.mac));
     }
-    for (n, disk) in config.disks.iter().enumerate() {
+    // Boot index 0 is the kernel's.
+    for (n, disk) in config.qemu.disks.iter().enumerate() {
         add("-blockdev", blockdev(n, disk));
-        add("-device", format!("virtio-blk-pci,drive=disk{n},bootindex={n}"));
+        add("-device", format!("virtio-blk-pci,drive=disk{n},bootindex={}", n + 1));
     }
-    if !config.preallocate {
+    if !config.qemu.preallocate {
         // Holes in the RAM file where the guest frees memory.
         add("-device", "virtio-balloon-pci,free-page-reporting=on".into());
     }
@@ -139,8 +146,8 @@ fn device_args(config: &QemuConfig, engine: Engine) -> Vec<String> {
 }
 
 fn memory(config: &QemuConfig) -> String {
-    let size = config.memory;
-    match config.memory_backing {
+    let size = config.qemu.memory;
+    match config.qemu.memory_backing {
         MemoryBacking::File => {
             format!("memory-backend-file,id=ram,size={size}B,mem-path=/proc/self/fd/{RAM_FD},share=on")
         }
@@ -148,33 +155,37 @@ fn memory(config: &QemuConfig) -> String {
     }
 }
 
-fn blockdev(n: usize, disk: &Disk) -> String {
+fn blockdev(n: usize, disk: &DiskSpec) -> String {
     let fd = DISK_FD.saturating_add(i32::try_from(n).unwrap_or(i32::MAX));
     let driver = match disk.format {
-        Format::Qcow2 => "qcow2",
-        Format::Raw => "raw",
+        DiskFormat::Qcow2 => "qcow2",
+        DiskFormat::Raw => "raw",
     };
-    let protocol = if disk.block_device { "host_device" } else { "file" };
+    let protocol = if is_block_device(&disk.image) { "host_device" } else { "file" };
     json!({
         "driver": driver,
         "node-name": format!("disk{n}"),
-        "read-only": disk.read_only,
+        "read-only": disk.readonly,
         "discard": "unmap",
         "file": { "driver": protocol, "filename": format!("/dev/fdset/{fd}"), "discard": "unmap" },
     })
     .to_string()
 }
 
+fn is_block_device(image: &Path) -> bool {
+    std::fs::metadata(image).is_ok_and(|m| m.file_type().is_block_device())
+}
+
 /// `-kernel` costs 7 ms and a resuming guest has no use for it.
 fn kernel(config: &QemuConfig) -> Vec<String> {
     let mut args = Vec::new();
-    if config.kernel.is_some() {
+    if config.qemu.kernel.is_some() {
         args.extend(["-kernel".into(), format!("/proc/self/fd/{KERNEL_FD}")]);
     }
-    if config.initrd.is_some() {
+    if config.qemu.initrd.is_some() {
         args.extend(["-initrd".into(), format!("/proc/self/fd/{INITRD_FD}")]);
     }
-    if let (Some(_), Some(cmdline)) = (&config.kernel, &config.cmdline) {
+    if let (Some(_), Some(cmdline)) = (&config.qemu.kernel, &config.qemu.cmdline) {
         args.extend(["-append".into(), cmdline.clone()]);
     }
     args

@@ -2,7 +2,8 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use dormouse_types::{MacAddr, MachineName};
+use dormouse_machine::spec::{InterfaceSpec, MachineSpec, MachineType, PlatformSpec, QemuSpec};
+use dormouse_types::MachineName;
 
 use crate::Error;
 
@@ -38,120 +39,38 @@ impl Default for Settings {
 pub struct QemuConfig {
     /// Its name.
     pub name: MachineName,
-    /// Bytes of memory.
-    pub memory: u64,
-    /// Virtual processors.
-    pub cpus: u32,
-    /// The board.
-    pub machine: Board,
-    /// How instructions are carried out.
-    pub accel: Accel,
-    /// Where its memory lives.
-    pub memory_backing: MemoryBacking,
-    /// Reserve the whole RAM file on disk before boot: a full disk then refuses the boot, and
-    /// cannot kill the running guest (SIGBUS) when it touches a page that the sparse file lacks.
-    pub preallocate: bool,
-    /// Its disks, in order.
-    pub disks: Vec<Disk>,
-    /// A kernel to boot directly.
-    pub kernel: Option<PathBuf>,
-    /// An initial RAM disk for it.
-    pub initrd: Option<PathBuf>,
-    /// A command line for it.
-    pub cmdline: Option<String>,
+    /// What it is made of.
+    pub qemu: QemuSpec,
     /// Its network interfaces, in order.
-    pub interfaces: Vec<Interface>,
-}
-
-/// QEMU's machine type.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Board {
-    /// A PC with PCI Express.
-    Q35,
-    /// A small board without firmware; needs a kernel.
-    Microvm,
-}
-
-/// How instructions are carried out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Accel {
-    /// KVM where it works, TCG elsewhere.
-    Auto,
-    /// By the processor.
-    Kvm,
-    /// In software.
-    Tcg,
-}
-
-/// Where a machine's memory lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MemoryBacking {
-    /// In a file in the machine's directory: a sleep writes only the devices' state.
-    File,
-    /// In anonymous memory: a sleep writes all of it. For file systems that cannot map shared files.
-    Anonymous,
-}
-
-/// A disk.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Disk {
-    /// Its image.
-    pub image: PathBuf,
-    /// The image's format. Never guessed from the content, which the guest may write.
-    pub format: Format,
-    /// The guest cannot write.
-    pub read_only: bool,
-    /// The image is a block device.
-    pub block_device: bool,
-}
-
-/// An image's format.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// QEMU's own.
-    Qcow2,
-    /// Block for block.
-    Raw,
-}
-
-/// A network interface.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Interface {
-    /// The guest's address.
-    pub mac: MacAddr,
-    /// The bridge that it is in.
-    pub bridge: String,
+    pub interfaces: Vec<InterfaceSpec>,
 }
 
 impl QemuConfig {
-    /// Refuses what QEMU cannot do.
+    /// What of a machine's specification is QEMU's.
     ///
     /// # Errors
-    /// Names the key and the fix.
-    pub fn check(&self) -> Result<(), Error> {
+    /// When the machine is on another platform, or asks for what QEMU cannot do.
+    pub fn from_spec(spec: &MachineSpec) -> Result<Self, Error> {
+        let PlatformSpec::Qemu(qemu) = &spec.platform;
+        let config =
+            Self { name: spec.name.clone(), qemu: qemu.clone(), interfaces: spec.interfaces.clone() };
+        config.check().map(|()| config)
+    }
+
+    /// Refuses what QEMU cannot do; the rest was checked when the file was read.
+    pub(super) fn check(&self) -> Result<(), Error> {
         let refuse = |why: &str| Err(Error::Unsupported(why.to_owned()));
-        if self.memory < MIN_MEMORY || !self.memory.is_multiple_of(PAGE) {
-            return refuse("qemu.memory: give at least 16MiB, in whole MiB");
-        }
-        if self.cpus == 0 {
-            return refuse("qemu.cpus: give at least 1");
-        }
-        if self.kernel.is_none() && self.disks.is_empty() {
-            return refuse("qemu: give a kernel or a disk to boot from");
-        }
-        if self.machine == Board::Microvm && self.kernel.is_none() {
+        if self.qemu.machine == MachineType::Microvm && self.qemu.kernel.is_none() {
             return refuse(
                 "qemu.kernel: a microvm boots only from a kernel; give one, or use machine = \"q35\"",
             );
         }
-        if self.interfaces.len() > MAX_INTERFACES {
-            return refuse("interface: at most 16");
+        if self.interfaces.len() > MAX_DEVICES || self.qemu.disks.len() > MAX_DEVICES {
+            return refuse("a machine has at most 24 interfaces and 24 disks");
         }
         Ok(())
     }
 }
 
-/// Smaller ones do not boot.
-const MIN_MEMORY: u64 = 16 << 20;
-const PAGE: u64 = 1 << 20;
-const MAX_INTERFACES: usize = 16;
+/// Of each kind: more do not fit on the board's bus.
+const MAX_DEVICES: usize = 24;

@@ -7,6 +7,7 @@
 //!   state.json            the commit record: with it, and only with it, there is a saved state
 //!   state.used            the commit record of a state that was given to a process
 //!   qmp.sock              QEMU's monitor
+//!   lock                  open and locked in a process of the machine for as long as it lives
 //!   qemu.log console.log  what QEMU and the guest's serial console said
 //! ```
 
@@ -63,6 +64,10 @@ impl MachineDir {
 
     pub(super) fn monitor(&self) -> PathBuf {
         self.0.join("qmp.sock")
+    }
+
+    pub(super) fn lock(&self) -> PathBuf {
+        self.0.join("lock")
     }
 
     pub(super) fn log(&self) -> PathBuf {

@@ -2,7 +2,9 @@
 
 use std::fs::{self, File};
 
-use super::{args::Engine, config::Accel};
+use dormouse_machine::spec::Accel;
+
+use super::args::Engine;
 
 /// Chooses; `auto` takes KVM only where the processor shows `vmx` or `svm` too: a /dev/kvm may
 /// open on a host that cannot run a guest.

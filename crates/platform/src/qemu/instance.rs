@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dormouse_machine::lifecycle::Observed;
+use dormouse_machine::{lifecycle::Observed, spec::MemoryBacking};
 use dormouse_types::Depth;
 
-use super::{Qemu, blocking, config::MemoryBacking};
+use super::{Qemu, blocking};
 use crate::{Capabilities, Counters, Error, Facts, Instance, Port};
 
 #[async_trait]
@@ -15,7 +15,7 @@ impl Instance for Qemu {
         Capabilities {
             depths: Depth::ALL.to_vec(),
             obstacles: Vec::new(),
-            lazy_memory: self.config.memory_backing == MemoryBacking::File,
+            lazy_memory: self.config.qemu.memory_backing == MemoryBacking::File,
         }
     }
 
@@ -76,10 +76,13 @@ impl Instance for Qemu {
     }
 
     async fn erase(&self) -> Result<(), Error> {
+        self.forbid_second().await?;
         self.detach_all().await?;
         let dir = self.dir.path().to_owned();
         blocking(move || match std::fs::remove_dir_all(&dir) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", &dir)(error)),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io("remove", &dir)(error))
+            }
             _ => Ok(()),
         })
         .await

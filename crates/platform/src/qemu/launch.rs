@@ -12,12 +12,15 @@ use std::{
     path::Path,
 };
 
+use dormouse_machine::spec::{DiskSpec, MemoryBacking};
 use serde_json::Value;
 
 use super::{
     Qemu,
-    args::{self, CONSOLE_FD, DISK_FD, INITRD_FD, KERNEL_FD, MONITOR_FD, RAM_FD, STATE_FD, Start, TAP_FD},
-    config::{Disk, MemoryBacking, QemuConfig},
+    args::{
+        self, CONSOLE_FD, DISK_FD, INITRD_FD, KERNEL_FD, LOCK_FD, MONITOR_FD, RAM_FD, STATE_FD, Start, TAP_FD,
+    },
+    config::QemuConfig,
     dir::{MachineDir, remove},
     process::{self, Plan, Process},
     running::Running,
@@ -35,30 +38,36 @@ pub(super) type Answers = Vec<(&'static str, Pending)>;
 impl Qemu {
     /// Starts a process for `start`; returns as soon as it exists.
     pub(super) async fn launch(&self, start: Start, commands: Commands) -> Result<(Running, Answers), Error> {
-        let console = self.lock_console(&start).await?;
-        let mut fds = vec![(console.into(), CONSOLE_FD)];
+        // From here on this is the machine's only process.
+        let mut fds = vec![(self.lock().await?.into(), LOCK_FD), (self.console(&start)?.into(), CONSOLE_FD)];
         match &start {
             Start::Boot => fds.extend(open_kernel(&self.config)?),
             Start::Load { .. } => fds.push((open(&self.dir.state())?.into(), STATE_FD)),
         }
-        if self.config.memory_backing == MemoryBacking::File {
+        if self.config.qemu.memory_backing == MemoryBacking::File {
             fds.push((open_ram(&self.dir)?.into(), RAM_FD));
         }
-        fds.extend(open_disks(&self.config.disks)?);
+        fds.extend(open_disks(&self.config.qemu.disks)?);
         fds.extend(number(TAP_FD, self.queues().await?));
         let (listener, stream) = monitor(&self.dir)?;
         fds.push((listener.into(), MONITOR_FD));
         let qmp = Client::new(stream);
         let answers = queue(&qmp, commands).await?;
         let process = self.start_process(&start, fds)?;
-        Ok((Running::new(process, qmp, &self.dir.log(), self.settings.answer_timeout), answers))
+        Ok((Running::new(process, qmp, self.log(), self.settings.answer_timeout), answers))
     }
 
-    /// Opens and locks the console's log: from here on this is the machine's only process.
-    async fn lock_console(&self, start: &Start) -> Result<File, Error> {
+    async fn lock(&self) -> Result<File, Error> {
+        let path = self.dir.lock();
+        let file = self.dir.open_log(&path)?;
+        let holder = || process::find(&path).ok().flatten().map_or(0, |p| p.pid);
+        process::lock(&file, holder).await.map(|()| file)
+    }
+
+    /// Opens the console's log; a boot begins a new one.
+    fn console(&self, start: &Start) -> Result<File, Error> {
         let path = self.dir.console();
         let console = self.dir.open_log(&path)?;
-        process::lock(&console, || process::find(&path).ok().flatten().map_or(0, |p| p.pid)).await?;
         if *start == Start::Boot {
             console.set_len(0).map_err(Error::io("empty", path))?;
         }
@@ -111,7 +120,7 @@ fn open(path: &Path) -> Result<File, Error> {
 }
 
 fn open_kernel(config: &QemuConfig) -> Result<Vec<(OwnedFd, i32)>, Error> {
-    let files = [(&config.kernel, KERNEL_FD), (&config.initrd, INITRD_FD)];
+    let files = [(&config.qemu.kernel, KERNEL_FD), (&config.qemu.initrd, INITRD_FD)];
     files
         .into_iter()
         .filter_map(|(path, n)| Some((path.as_ref()?, n)))
@@ -124,9 +133,9 @@ fn open_ram(dir: &MachineDir) -> Result<File, Error> {
     OpenOptions::new().read(true).write(true).open(&path).map_err(Error::io("open", path))
 }
 
-fn open_disks(disks: &[Disk]) -> Result<Vec<(OwnedFd, i32)>, Error> {
+fn open_disks(disks: &[DiskSpec]) -> Result<Vec<(OwnedFd, i32)>, Error> {
     let files = disks.iter().map(|disk| {
-        let file = OpenOptions::new().read(true).write(!disk.read_only).open(&disk.image);
+        let file = OpenOptions::new().read(true).write(!disk.readonly).open(&disk.image);
         file.map(OwnedFd::from).map_err(Error::io("open disk image", &disk.image))
     });
     Ok(number(DISK_FD, files.collect::<Result<Vec<_>, _>>()?))
@@ -138,16 +147,16 @@ fn number(first: i32, fds: Vec<OwnedFd>) -> Vec<(OwnedFd, i32)> {
 
 /// Makes an empty RAM file for a boot, QEMU's user's own.
 pub(super) fn make_ram(qemu: &Qemu) -> Result<(), Error> {
-    let (path, size) = (qemu.dir.ram(), qemu.config.memory);
+    let (path, size) = (qemu.dir.ram(), qemu.config.qemu.memory);
     // Not emptied but made anew: another process may still be reading the old one.
     remove(&path)?;
-    if qemu.config.memory_backing == MemoryBacking::Anonymous {
+    if qemu.config.qemu.memory_backing == MemoryBacking::Anonymous {
         return Ok(());
     }
     let make = || {
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
         file.set_len(size)?;
-        if qemu.config.preallocate {
+        if qemu.config.qemu.preallocate {
             rustix::fs::fallocate(file.as_fd(), rustix::fs::FallocateFlags::empty(), 0, size)?;
         }
         if let Some(account) = qemu.account {
@@ -156,7 +165,7 @@ pub(super) fn make_ram(qemu: &Qemu) -> Result<(), Error> {
         Ok(())
     };
     make().map_err(Error::io("make", &path))?;
-    warn_of_little_space(&path, size, qemu.config.preallocate);
+    warn_of_little_space(&path, size, qemu.config.qemu.preallocate);
     Ok(())
 }
 

@@ -5,7 +5,10 @@ use std::{
     time::Duration,
 };
 
-use dormouse_machine::lifecycle::{Observed, Process as Seen};
+use dormouse_machine::{
+    lifecycle::{Observed, Process as Seen},
+    spec::MemoryBacking,
+};
 use serde_json::Value;
 use tokio::sync::broadcast;
 
@@ -13,13 +16,12 @@ use super::{
     Qemu,
     args::Start,
     blocking,
-    config::MemoryBacking,
     launch::{Answers, make_ram},
     migration::{self, Saving},
     record::{self, Origin},
     running::{self, RunState, Running},
 };
-use crate::{Error, qmp::Event};
+use crate::{Error, qmp, qmp::Event};
 
 impl Qemu {
     pub(super) async fn see(&self) -> Result<Observed, Error> {
@@ -36,7 +38,7 @@ impl Qemu {
     }
 
     /// QEMU's word in ours.
-    fn judge(&self, running: &Running, state: &RunState) -> Result<Seen, Error> {
+    pub(super) fn judge(&self, running: &Running, state: &RunState) -> Result<Seen, Error> {
         let taken = record::taken(&self.dir);
         match state.0.as_str() {
             "running" => {
@@ -73,7 +75,8 @@ impl Qemu {
         self.or_kill(&running, answered(&running, answers, self.settings.answer_timeout)).await
     }
 
-    async fn forbid_second(&self) -> Result<(), Error> {
+    /// Refuses when there is a process.
+    pub(super) async fn forbid_second(&self) -> Result<(), Error> {
         match self.running().await {
             Ok(running) => Err(Error::AlreadyRunning { pid: running.process.pid }),
             Err(Error::NotRunning) => Ok(()),
@@ -108,7 +111,7 @@ impl Qemu {
         self.forbid_second().await?;
         let (dir, devices) = (self.dir.clone(), self.devices());
         let record = blocking(move || record::verify(&dir, &devices)).await?;
-        let commands = migration::incoming(self.config.memory_backing);
+        let commands = migration::incoming(self.config.qemu.memory_backing);
         let (running, answers) = self.launch(Start::Load { board: record.board }, commands).await?;
         running.loaded.store(true, Ordering::Release);
         let mut events = running.qmp.events();
@@ -143,7 +146,7 @@ impl Qemu {
 
     pub(super) async fn run_on(&self) -> Result<(), Error> {
         let running = self.running().await?;
-        if running.run_state().await?.is("running") {
+        if !running.loaded.load(Ordering::Acquire) && running.run_state().await?.is("running") {
             return Ok(());
         }
         // The RAM file is about to move on: what was saved with it must not be found again.
@@ -152,9 +155,14 @@ impl Qemu {
             blocking(move || record::discard(&dir)).await?;
         }
         let mut events = running.qmp.events();
-        running.execute("cont", Value::Null).await?;
+        // Before `cont`: whatever happens to it, the guest may have run.
+        let loaded = running.loaded.swap(false, Ordering::AcqRel);
+        if let Err(error) = running.execute("cont", Value::Null).await {
+            let refused = matches!(&error, Error::Qmp { source: qmp::Error::Refused(_), .. });
+            running.loaded.store(loaded && refused, Ordering::Release);
+            return Err(error);
+        }
         self.resumed(&running, &mut events).await?;
-        running.loaded.store(false, Ordering::Release);
         record::spent(&self.dir)
     }
 
@@ -177,7 +185,7 @@ impl Qemu {
         let running = self.running().await?;
         let dir = self.dir.clone();
         blocking(move || record::discard(&dir)).await?;
-        let (backing, stall) = (self.config.memory_backing, self.settings.stall_timeout);
+        let (backing, stall) = (self.config.qemu.memory_backing, self.settings.stall_timeout);
         Saving { running: &running, dir: &self.dir, backing, hurry, stall }.run().await
     }
 
@@ -188,7 +196,7 @@ impl Qemu {
             qemu: running.version().await?,
             board: running.board().await?,
             devices: self.devices(),
-            ram_in_file: self.config.memory_backing == MemoryBacking::File,
+            ram_in_file: self.config.qemu.memory_backing == MemoryBacking::File,
         };
         let (dir, revoked) = (self.dir.clone(), Revoked::default());
         let _guard = RevokeOnDrop(revoked.clone());
@@ -238,14 +246,15 @@ impl Qemu {
     }
 
     pub(super) async fn end_now(&self) -> Result<(), Error> {
-        // Not `running()`: a process whose monitor is stuck must be ended as well.
-        let known = self.running.lock().await.take();
+        let known = self.running().await;
         let process = match &known {
-            Some(running) if !running.process.is_gone() => {
+            Ok(running) => {
                 running.expected.store(true, Ordering::Release);
                 Some(running.process.clone())
             }
-            _ => super::process::find(&self.dir.console())?,
+            Err(Error::NotRunning) => None,
+            // One whose monitor is stuck must be ended as well.
+            Err(_) => super::process::find(&self.dir.lock())?,
         };
         if let Some(process) = process {
             process.kill();
@@ -255,10 +264,9 @@ impl Qemu {
                 after: self.settings.answer_timeout,
             })?;
         }
-        if known.is_some_and(|r| r.loaded.load(Ordering::Acquire)) {
-            self.give_back().await?;
-        }
-        Ok(())
+        let untouched = known.is_ok_and(|r| r.loaded.load(Ordering::Acquire));
+        *self.running.lock().await = None;
+        if untouched { self.give_back().await } else { Ok(()) }
     }
 
     pub(super) async fn forget_state(&self) -> Result<(), Error> {

@@ -5,10 +5,11 @@
 
 use std::{fs::OpenOptions, os::fd::AsFd, os::unix::fs::OpenOptionsExt, time::Duration};
 
+use dormouse_machine::spec::MemoryBacking;
 use serde_json::{Value, json};
 use tokio::sync::{broadcast, watch};
 
-use super::{args::STATE_FD, config::MemoryBacking, dir::MachineDir, launch::Commands, running::Running};
+use super::{args::STATE_FD, dir::MachineDir, launch::Commands, running::Running};
 use crate::{Error, error::free_bytes, qmp::Event};
 
 const SAVE: &str = "save";
@@ -158,5 +159,5 @@ fn is_end(status: &str) -> bool {
 async fn why(running: &Running) -> String {
     let info = running.execute("query-migrate", Value::Null).await.unwrap_or_default();
     let words = info["error-desc"].as_str().map(str::to_owned);
-    words.filter(|w| !w.is_empty()).unwrap_or_else(|| super::process::tail(&running.log))
+    words.filter(|w| !w.is_empty()).unwrap_or_else(|| running.log.tail())
 }

@@ -23,15 +23,21 @@ mod process;
 mod record;
 mod running;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, atomic::Ordering};
 
 use dormouse_net::Net;
 use tokio::sync::{mpsc, watch};
 
-use self::{account::Account, args::Engine, dir::MachineDir, ports::Attached, running::Running};
+use self::{
+    account::Account,
+    args::Engine,
+    dir::MachineDir,
+    ports::Attached,
+    running::{Log, Running},
+};
 use crate::{Error, Notice};
 
-pub use config::{Accel, Board, Disk, Format, Interface, MemoryBacking, QemuConfig, Settings};
+pub use config::{QemuConfig, Settings};
 
 /// One machine on QEMU.
 #[derive(Debug)]
@@ -63,7 +69,7 @@ impl Qemu {
         config.check()?;
         let dir = MachineDir::new(settings.machines_dir.join(config.name.as_str()));
         dir.create()?;
-        let engine = engine::choose(config.accel);
+        let engine = engine::choose(config.qemu.accel);
         let account = account::find(&settings.user, engine);
         let (running, attached, hurry) =
             (tokio::sync::Mutex::default(), Mutex::default(), watch::Sender::new(0));
@@ -76,11 +82,14 @@ impl Qemu {
         if let Some(running) = slot.as_ref().filter(|r| !r.process.is_gone()) {
             return Ok(Arc::clone(running));
         }
-        *slot = None;
-        let process = process::find(&self.dir.console())?.ok_or(Error::NotRunning)?;
+        if slot.take().is_some_and(|r| r.loaded.load(Ordering::Acquire)) {
+            record::give_back(&self.dir)?;
+        }
+        let process = process::find(&self.dir.lock())?.ok_or(Error::NotRunning)?;
         let (_handle, monitor) = self.dir.short(&self.dir.monitor())?;
-        let running =
-            Running::adopt(process, &monitor, &self.dir.log(), self.settings.answer_timeout).await?;
+        let running = Running::adopt(process, &monitor, self.log(), self.settings.answer_timeout).await?;
+        let state = running.run_state().await?;
+        self.judge(&running, &state)?;
         let running = Arc::new(running);
         running::watch(self.config.name.clone(), &running, self.notices.clone());
         *slot = Some(Arc::clone(&running));
@@ -89,6 +98,11 @@ impl Qemu {
 
     async fn forget(&self) {
         *self.running.lock().await = None;
+    }
+
+    fn log(&self) -> Log {
+        let images = self.config.qemu.disks.iter().map(|disk| disk.image.clone());
+        Log { path: self.dir.log(), images: (args::DISK_FD..).zip(images).collect() }
     }
 
     fn devices(&self) -> String {

@@ -2,10 +2,11 @@
 
 use std::{os::fd::OwnedFd, sync::Arc};
 
+use dormouse_machine::spec::InterfaceSpec;
 use dormouse_sys::tap;
 use dormouse_types::MachineName;
 
-use super::{Qemu, config::Interface};
+use super::Qemu;
 use crate::{Error, Port};
 
 /// A tap that exists, with its queue.
@@ -38,9 +39,9 @@ impl Qemu {
         Ok(self.attached().iter().map(|a| a.port.clone()).collect())
     }
 
-    async fn attach_one(&self, n: usize, interface: &Interface) -> Result<Attached, Error> {
+    async fn attach_one(&self, n: usize, interface: &InterfaceSpec) -> Result<Attached, Error> {
         let name = tap_name(&self.config.name, n);
-        let Interface { mac, bridge } = interface.clone();
+        let InterfaceSpec { mac, bridge, .. } = interface.clone();
         let queue = self.queue(&name, &bridge).await;
         let queue = queue.map_err(|source| Error::Interface { mac, bridge: bridge.clone(), source })?;
         let queue = Arc::new(queue);
@@ -77,7 +78,7 @@ impl Qemu {
     pub(super) async fn detach_all(&self) -> Result<(), Error> {
         self.attached().clear();
         let mut result = Ok(());
-        for (n, Interface { mac, bridge }) in self.config.interfaces.iter().enumerate() {
+        for (n, InterfaceSpec { mac, bridge, .. }) in self.config.interfaces.iter().enumerate() {
             if let Err(error) = self.net.delete_link(&tap_name(&self.config.name, n)).await {
                 let source = Box::new(error);
                 result = result.and(Err(Error::Interface { mac: *mac, bridge: bridge.clone(), source }));

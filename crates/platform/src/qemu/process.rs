@@ -1,8 +1,7 @@
 //! A QEMU process: started, found again, watched, ended.
 //!
-//! It is in a process group of its own and outlives the daemon. It is known again by its
-//! descriptor of the console's log, which also carries a lock: two processes for one machine
-//! cannot be.
+//! It is in a process group of its own and outlives the daemon. It has the machine's lock file
+//! open, under a known number: by it it is found again, and no second one can be started.
 
 use std::{
     fs::{self, File},
@@ -27,7 +26,7 @@ use rustix::{
 };
 use tokio::sync::watch;
 
-use super::{account::Account, args::CONSOLE_FD};
+use super::{account::Account, args::LOCK_FD};
 use crate::Error;
 
 /// A live or ended process.
@@ -98,16 +97,16 @@ fn in_words(status: &ExitStatus) -> String {
     }
 }
 
-/// Finds a machine's process by its console log: started by us, or by a daemon before us.
-pub(super) fn find(console: &Path) -> Result<Option<Process>, Error> {
-    let Ok(wanted) = fs::metadata(console).map(|m| (m.dev(), m.ino())) else {
+/// Finds a machine's process by its lock file: started by us, or by a daemon before us.
+pub(super) fn find(lock: &Path) -> Result<Option<Process>, Error> {
+    let Ok(wanted) = fs::metadata(lock).map(|m| (m.dev(), m.ino())) else {
         return Ok(None);
     };
     for entry in fs::read_dir("/proc").map_err(Error::io("read", "/proc"))?.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else { continue };
         // Opened first, so that the check is of this very process, and not of a later one of its number.
         let Ok(handle) = open_handle(pid) else { continue };
-        let found = fs::metadata(format!("/proc/{pid}/fd/{CONSOLE_FD}")).map(|m| (m.dev(), m.ino()));
+        let found = fs::metadata(format!("/proc/{pid}/fd/{LOCK_FD}")).map(|m| (m.dev(), m.ino()));
         if found.is_ok_and(|found| found == wanted) && pid != std::process::id() {
             return Ok(Some(adopt(pid, handle)?));
         }
@@ -137,11 +136,11 @@ fn await_end(handle: &OwnedFd) {
     while poll(&mut [PollFd::new(handle, PollFlags::IN)], None) == Err(rustix::io::Errno::INTR) {}
 }
 
-/// Locks a machine's console log, for as long as any process has this open file.
-pub(super) async fn lock(console: &File, pid_hint: impl FnOnce() -> u32) -> Result<(), Error> {
+/// Locks a machine's lock file, for as long as any process has this open file.
+pub(super) async fn lock(file: &File, pid_hint: impl FnOnce() -> u32) -> Result<(), Error> {
     // A process that is just being started elsewhere may hold a copy until it is executed.
     for _ in 0..50 {
-        if rustix::fs::flock(console, FlockOperation::NonBlockingLockExclusive).is_ok() {
+        if rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive).is_ok() {
             return Ok(());
         }
         tokio::time::sleep(Duration::from_millis(10)).await;

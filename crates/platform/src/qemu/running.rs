@@ -28,7 +28,7 @@ use crate::{
 pub(super) struct Running {
     pub(super) process: Process,
     pub(super) qmp: Client,
-    pub(super) log: PathBuf,
+    pub(super) log: Log,
     /// Its end is wanted: nobody need be told.
     pub(super) expected: AtomicBool,
     /// It was given a saved state, and its guest has not yet run.
@@ -38,16 +38,24 @@ pub(super) struct Running {
     patience: Duration,
 }
 
+/// What QEMU said.
+#[derive(Clone, Debug)]
+pub(super) struct Log {
+    pub(super) path: PathBuf,
+    /// Disk images by the numbers under which QEMU knows them.
+    pub(super) images: Vec<(i32, PathBuf)>,
+}
+
 /// QEMU's word for what it does (`RunState` in `qapi/run-state.json`), or one that we do not know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RunState(pub(super) String);
 
 impl Running {
-    pub(super) fn new(process: Process, qmp: Client, log: &Path, patience: Duration) -> Self {
+    pub(super) fn new(process: Process, qmp: Client, log: Log, patience: Duration) -> Self {
         Self {
             process,
             qmp,
-            log: log.into(),
+            log,
             expected: AtomicBool::new(false),
             loaded: AtomicBool::new(false),
             threads: OnceCell::new(),
@@ -59,7 +67,7 @@ impl Running {
     pub(super) async fn adopt(
         process: Process,
         monitor: &Path,
-        log: &Path,
+        log: Log,
         patience: Duration,
     ) -> Result<Self, Error> {
         let stream = UnixStream::connect(monitor).await.map_err(Error::io("connect to", monitor))?;
@@ -96,7 +104,7 @@ impl Running {
     }
 
     fn exited(&self, during: &'static str, status: &str) -> Error {
-        Error::Exited { during, status: last_words(status, &self.log) }
+        Error::Exited { during, status: self.log.last_words(status) }
     }
 
     /// The next event; an error when QEMU ended or `deadline` passes. `None`: some were missed.
@@ -151,9 +159,21 @@ impl RunState {
     }
 }
 
-fn last_words(status: &str, log: &Path) -> String {
-    let words = tail(log);
-    if words.is_empty() { status.to_owned() } else { format!("{status}; it said: {words}") }
+impl Log {
+    /// How it ended, and the last that it said.
+    fn last_words(&self, status: &str) -> String {
+        let words = self.tail();
+        if words.is_empty() { status.to_owned() } else { format!("{status}; it said: {words}") }
+    }
+
+    /// The last that it said, with the files' own names.
+    pub(super) fn tail(&self) -> String {
+        let mut words = tail(&self.path);
+        for (number, image) in &self.images {
+            words = words.replace(&format!("/dev/fdset/{number}]"), &format!("{}]", image.display()));
+        }
+        words
+    }
 }
 
 /// Tells whoever listens when the process ends unasked.
@@ -173,7 +193,7 @@ pub(super) fn watch(name: MachineName, running: &Arc<Running>, notices: mpsc::Se
         let notice = if by_guest {
             Notice::GuestShutdown(name)
         } else {
-            Notice::Exited(name, last_words(&status, &log))
+            Notice::Exited(name, log.last_words(&status))
         };
         // Nobody listens while the daemon ends.
         let _ = notices.send(notice).await;
