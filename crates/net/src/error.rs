@@ -34,6 +34,14 @@ pub enum Error {
         /// The flag, as `bridge -d link` calls it.
         flag: &'static str,
     },
+    /// The bridge port is down or has no carrier: nobody has the tap open.
+    #[error(
+        "bridge port {port} is not up: no address can move to it before a guest has it open and it is set up"
+    )]
+    PortDown {
+        /// The port's name.
+        port: String,
+    },
     /// The tap could not be had.
     #[error(transparent)]
     Tap(#[from] dormouse_sys::tap::Error),

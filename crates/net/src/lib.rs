@@ -8,13 +8,15 @@ mod error;
 mod fdb;
 mod link;
 mod monitor;
+mod patience;
 mod port;
 mod tap;
 
 pub use error::Error;
-pub use fdb::{FdbEntry, FdbState, FdbTarget};
+pub use fdb::{FdbEntry, FdbState, FdbTarget, FdbTurn};
 pub use link::{Link, LinkCounters};
 pub use monitor::{LinkEvent, Monitor};
+pub use patience::PATIENCE;
 pub use port::{MulticastRouter, PortFlags};
 
 /// A handle for the network namespace in which it was made; cheap to clone.

@@ -1,13 +1,15 @@
 //! Links: what there is, and its general properties.
 
+use std::time::Duration;
+
 use dormouse_types::MacAddr;
 use futures::{StreamExt, TryStreamExt};
 use rtnetlink::{
     LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth,
-    packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State},
+    packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
 };
 
-use crate::{Error, Net};
+use crate::{Error, Net, patience::Patience};
 
 /// A link as it was when asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,6 +144,26 @@ impl Net {
         self.change(index, "set up", LinkMessageBuilder::up).await
     }
 
+    /// Waits until a link can pass frames; false if it still cannot after `patience`.
+    ///
+    /// The kernel drops what is sent by way of a link's queue in the milliseconds between its
+    /// coming up (set up, or a tap opened) and its taking note of that.
+    ///
+    /// # Errors
+    /// [`Error::NoLink`].
+    pub async fn wait_running(&self, index: u32, patience: Duration) -> Result<bool, Error> {
+        let mut patience = Patience::new(patience);
+        loop {
+            let link = self.link_by_index(index).await?.ok_or_else(|| Error::NoLink(format!("#{index}")))?;
+            if link.running {
+                return Ok(true);
+            }
+            if !patience.wait().await {
+                return Ok(false);
+            }
+        }
+    }
+
     /// Sets a link down: a tap then drops what waits in it.
     ///
     /// # Errors
@@ -258,7 +280,8 @@ pub(crate) fn parse(message: &LinkMessage) -> Link {
         name: String::new(),
         mac: None,
         up: flags.contains(LinkFlags::Up),
-        running: false,
+        // With a carrier, and the kernel has taken note of it.
+        running: flags.contains(LinkFlags::Running | LinkFlags::LowerUp),
         master: None,
         mtu: 0,
         is_bridge: false,
@@ -270,10 +293,6 @@ pub(crate) fn parse(message: &LinkMessage) -> Link {
             LinkAttribute::Address(bytes) => link.mac = MacAddr::from_slice(bytes),
             LinkAttribute::Controller(index) => link.master = Some(*index).filter(|index| *index != 0),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
-            // A tap says "unknown" while a guest has it open.
-            LinkAttribute::OperState(state) => {
-                link.running = matches!(state, State::Up | State::Unknown) && link.up
-            }
             LinkAttribute::LinkInfo(infos) => {
                 link.is_bridge = infos.iter().any(|info| matches!(info, LinkInfo::Kind(InfoKind::Bridge)));
             }

@@ -2,7 +2,9 @@
 
 use std::os::fd::OwnedFd;
 
-use crate::{Error, Net};
+use dormouse_sys::tap;
+
+use crate::{Error, Net, PATIENCE, patience::Patience};
 
 impl Net {
     /// Makes sure that the tap `name` exists in `bridge`, up, with the bridge's MTU and no
@@ -14,18 +16,30 @@ impl Net {
     /// process, is no tap, or may not be opened.
     pub async fn ensure_tap(&self, name: &str, bridge: &str) -> Result<OwnedFd, Error> {
         let bridge = self.bridge(bridge).await?;
-        let queue = dormouse_sys::tap::open(name)?;
-        dormouse_sys::tap::set_persist(&queue, true)?;
+        let queue = open(name).await?;
+        tap::set_persist(&queue, true)?;
         // Before it is up: the host would speak router and listener discovery on it at once.
         self.disable_ipv6(name)?;
-        let tap = self.link(name).await?.ok_or_else(|| Error::NoLink(name.to_owned()))?;
-        if tap.mtu != bridge.mtu {
-            self.set_mtu(tap.index, bridge.mtu).await?;
+        let link = self.link(name).await?.ok_or_else(|| Error::NoLink(name.to_owned()))?;
+        if link.mtu != bridge.mtu {
+            self.set_mtu(link.index, bridge.mtu).await?;
         }
-        if tap.master != Some(bridge.index) {
-            self.set_master(tap.index, bridge.index).await?;
+        if link.master != Some(bridge.index) {
+            self.set_master(link.index, bridge.index).await?;
         }
-        self.set_up(tap.index).await?;
+        self.set_up(link.index).await?;
         Ok(queue)
+    }
+}
+
+/// Opens a tap. One that was just closed can still be in use for a moment: by a child that
+/// another thread has forked and that has not yet executed its program.
+async fn open(name: &str) -> Result<OwnedFd, tap::Error> {
+    let mut patience = Patience::new(PATIENCE);
+    loop {
+        match tap::open(name) {
+            Err(tap::Error::InUse(_)) if patience.wait().await => {}
+            result => return result,
+        }
     }
 }

@@ -1,4 +1,5 @@
 //! Memory that files occupy, and membarrier.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test")]
 
 use std::io::Write;
 

@@ -36,6 +36,11 @@ pub trait Handover: Send {
 
     /// If exactly `count` frames were counted: redirects every later one to the interface
     /// `tap` (its index) and says true. Otherwise changes nothing.
+    ///
+    /// `count`: [`Progress::highest`], once all of them are injected. The tap must be able to pass
+    /// frames ([`Net::wait_running`](dormouse_net::Net::wait_running)). When this keeps saying no
+    /// although nothing more is received, frames were lost before the socket: move the forwarding
+    /// entry instead, and count `counted - seen` as dropped.
     fn switch(&mut self, mac: MacAddr, count: u64, tap: u32) -> bool;
 
     /// Forgets `mac`: its frames are neither counted nor redirected. No error if unknown.

@@ -58,6 +58,10 @@ impl Lab {
             let (s0, t0) = (net.index("s0").await.unwrap(), net.index("t0").await.unwrap());
             net.set_port_flags(s0, PortFlags::SURROGATE).await.unwrap();
             net.set_txqlen(t0, 20_000).await.unwrap();
+            for link in ["c0", "c1", "s0", "s1", "t0"] {
+                let index = net.index(link).await.unwrap();
+                assert!(net.wait_running(index, Duration::from_secs(10)).await.unwrap(), "{link} is not up");
+            }
             (net, s0, t0, queue)
         });
         Self { runtime, net, s0, t0, queue: Some(queue) }
@@ -89,7 +93,7 @@ fn client(rate: u32, stop: Arc<AtomicBool>) -> JoinHandle<u32> {
     thread::spawn(move || {
         let (start, mut sent) = (Instant::now(), 0);
         while !stop.load(Ordering::SeqCst) {
-            let due = (start.elapsed().as_secs_f64() * f64::from(rate)) as u32;
+            let due = u32::try_from(start.elapsed().as_micros() * u128::from(rate) / 1_000_000).unwrap();
             while sent < due {
                 socket.send(&VnetHdr::PLAIN, &numbered(sent)).unwrap();
                 sent += 1;
