@@ -180,10 +180,8 @@ impl Lifecycle {
                 State::Asleep { depth } => self.wake(depth, cause),
                 _ => self.undo(cause),
             }
-        } else if self.plan.front().is_some_and(|step| !self.pending.contains_key(&step.task())) {
-            if let Some(step) = self.plan.pop_front() {
-                self.start(step);
-            }
+        } else if let Some(step) = self.plan.pop_front_if(|step| !is_unanswered(step, &self.pending)) {
+            self.start(step);
         } else {
             return false;
         }
@@ -286,7 +284,9 @@ impl Lifecycle {
 
     /// The guest or its process ended: dealt with when the awaited tasks are answered.
     fn end(&mut self, ended: Ended) {
-        if self.pending.get(&Task::PowerDown) == Some(&Role::Awaited) {
+        if self.state == State::Active {
+            self.guest_ended(ended);
+        } else if self.pending.get(&Task::PowerDown) == Some(&Role::Awaited) {
             self.gone = true;
         } else if self.has_process() && self.ended.is_none() {
             self.ended = Some(ended);
@@ -298,7 +298,7 @@ impl Lifecycle {
     fn has_process(&self) -> bool {
         let to_come = |task| self.plan.contains(&Step::Do(task));
         match self.state {
-            State::Active | State::Undoing { .. } | State::Asleep { depth: Depth::Paused } => true,
+            State::Undoing { .. } | State::Asleep { depth: Depth::Paused } => true,
             State::Settling { depth, .. } => depth != Depth::Off || to_come(Task::PowerDown),
             State::Waking { .. } => !to_come(Task::Load) && !to_come(Task::Boot),
             _ => false,
@@ -348,15 +348,9 @@ impl Lifecycle {
     }
 }
 
-impl Step {
-    /// The task that the step is, or for `Enter` (which needs none to be over) a task that is
-    /// never abandoned.
-    fn task(&self) -> Task {
-        match self {
-            Self::Do(task) => *task,
-            Self::Journal(_) | Self::Enter(_) => Task::Journal,
-        }
-    }
+/// Is the task of `step` still unanswered, though abandoned, from an earlier plan?
+fn is_unanswered(step: &Step, pending: &BTreeMap<Task, Role>) -> bool {
+    matches!(step, Step::Do(task) if pending.contains_key(task))
 }
 
 /// The steps that end every flow after which the guest runs.

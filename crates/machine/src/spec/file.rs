@@ -59,7 +59,7 @@ fn qemu(section: Section<'_, '_>, base: &Path) -> Option<QemuSpec> {
     let memory_backing = section.optional("memory_backing", |v| {
         one_of(v, &[("file", MemoryBacking::File), ("anonymous", MemoryBacking::Anonymous)])
     });
-    let preallocate = section.optional("preallocate", boolean).unwrap_or(false);
+    let preallocate = section.optional("preallocate", boolean);
     let disks = section.sections("disk", "disk = [{ image = \"web.qcow2\" }]");
     let disks = disks.into_iter().filter_map(|section| disk(section, base)).collect();
     let kernel = section.optional("kernel", |v| path(v, base));
@@ -83,7 +83,7 @@ fn qemu(section: Section<'_, '_>, base: &Path) -> Option<QemuSpec> {
         initrd,
         cmdline,
         accel: accel.unwrap_or_default(),
-        memory_backing: memory_backing.unwrap_or_default(),
+        memory_backing,
         preallocate,
     })
 }

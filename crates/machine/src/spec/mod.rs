@@ -73,11 +73,11 @@ pub struct QemuSpec {
     pub accel: Accel,
     /// Where the guest's memory lives.
     #[serde(default)]
-    pub memory_backing: MemoryBacking,
+    pub memory_backing: Option<MemoryBacking>,
     /// Reserve the whole RAM file on disk at boot: a full disk then refuses the boot, and cannot
     /// kill a running guest that touches a page which the sparse file lacks.
     #[serde(default)]
-    pub preallocate: bool,
+    pub preallocate: Option<bool>,
 }
 
 /// Where a guest's memory lives.
@@ -210,3 +210,6 @@ impl MachineSpec {
         file::read(text, base)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,197 @@
+//! The machine file of the manual, every default, and every way to get it wrong.
+
+use super::*;
+use proptest::prelude::*;
+
+const MANUAL: &str = r#"
+name = "web"
+[qemu]
+memory = "1GiB"
+cpus = 1
+disk = [{ image = "web.qcow2" }, { image = "/srv/data", format = "raw", readonly = true }]
+kernel = "vmlinuz"
+[[interface]]
+mac = "52:54:00:00:00:02"
+bridge = "br0"
+addresses = ["10.9.0.2", "fd77::2"]
+[sleep]
+idle_after = "10m"
+depth = "saved"
+network_below = "2KiB/s"
+cpu_below = 2.5
+[wake]
+on = ["tcp:22,80", "udp:53", "any-unicast", "magic"]
+[limits]
+queue_bytes = "8MiB"
+"#;
+
+const LEAST: &str = "name = \"web\"\nqemu = { memory = 268435456, kernel = \"vmlinuz\" }\n";
+
+fn read(text: &str) -> Result<MachineSpec, SpecErrors> {
+    MachineSpec::from_toml(text, Path::new("/srv/web"))
+}
+
+fn qemu(spec: &MachineSpec) -> &QemuSpec {
+    let PlatformSpec::Qemu(qemu) = &spec.platform;
+    qemu
+}
+
+#[test]
+fn reads_the_file_of_the_manual() {
+    let spec = read(MANUAL).unwrap();
+    assert_eq!(spec.name.as_str(), "web");
+    assert_eq!(spec.platform.memory(), 1 << 30);
+    let disks = [("/srv/web/web.qcow2", DiskFormat::Qcow2, false), ("/srv/data", DiskFormat::Raw, true)];
+    let disks =
+        disks.map(|(image, format, readonly)| DiskSpec { image: PathBuf::from(image), format, readonly });
+    assert_eq!(qemu(&spec).disks, disks);
+    assert_eq!(qemu(&spec).kernel, Some("/srv/web/vmlinuz".into()));
+    assert_eq!(spec.interfaces[0].addresses.len(), 2);
+    assert_eq!(spec.sleep.idle_after, Some(Duration::from_secs(600)));
+    assert_eq!((spec.sleep.network_below, spec.sleep.cpu_below), (2048, 2.5));
+    assert_eq!(spec.wake.on.len(), 4);
+    assert_eq!(spec.limits, LimitsSpec { queue_frames: None, queue_bytes: Some(8 << 20) });
+}
+
+#[test]
+fn what_is_not_said_has_its_default() {
+    let spec = read(LEAST).unwrap();
+    assert_eq!(spec.platform.memory(), 256 << 20);
+    assert_eq!((qemu(&spec).machine, qemu(&spec).accel), (MachineType::Q35, Accel::Auto));
+    assert_eq!((spec.sleep, spec.wake), (SleepSpec::default(), WakeSpec::default()));
+    assert_eq!((spec.limits, spec.interfaces), (LimitsSpec::default(), vec![]));
+    let never = read(&format!("{LEAST}[sleep]\nidle_after = \"never\"\n")).unwrap();
+    assert_eq!(never.sleep.idle_after, None);
+}
+
+#[test]
+fn is_kept_as_json() {
+    for text in [MANUAL, LEAST] {
+        let spec = read(text).unwrap();
+        let json = serde_json::to_string(&spec).unwrap();
+        assert_eq!(serde_json::from_str::<MachineSpec>(&json).unwrap(), spec);
+    }
+}
+
+#[test]
+fn reports_everything_at_once_in_the_order_of_the_file() {
+    let text = r#"name = "my vm"
+[qemu]
+memory = "1TB of it"
+cpus = 0
+machine = "pc"
+initrd = "initrd"
+[[interface]]
+mac = "01:00:5e:00:00:01"
+bridge = "a-very-long-bridge-name"
+addresses = ["10.9.0.2/24", 7]
+[sleep]
+idle_afer = "10m"
+depth = "deep"
+cpu_below = -1
+[wake]
+on = ["tcp:0", "icmp"]
+"#;
+    let errors = read(text).unwrap_err();
+    let found: Vec<_> = errors.0.iter().map(|error| (error.line.unwrap(), &*error.key)).collect();
+    let expected = [
+        (1, "name"),
+        (2, "qemu.disk"),
+        (3, "qemu.memory"),
+        (4, "qemu.cpus"),
+        (5, "qemu.machine"),
+        (6, "qemu.initrd"),
+        (8, "interface[1].mac"),
+        (9, "interface[1].bridge"),
+        (10, "interface[1].addresses[1]"),
+        (10, "interface[1].addresses[2]"),
+        (12, "sleep.idle_afer"),
+        (13, "sleep.depth"),
+        (14, "sleep.cpu_below"),
+        (16, "wake.on[1]"),
+        (16, "wake.on[2]"),
+    ];
+    assert_eq!(found, expected, "{errors}");
+    let text = errors.to_string();
+    for line in [
+        r#"line 5: qemu.machine = "pc": must be one of "q35", "microvm""#,
+        r#"line 4: qemu.cpus = 0: must be a whole number from 1 to 255"#,
+        r#"line 12: sleep.idle_afer = "10m": is not a key of a machine file; here there can be idle_after,"#,
+        r#"line 13: sleep.depth = "deep": must be one of "paused", "saved", "off""#,
+    ] {
+        assert!(text.contains(line), "{line}\nis not in\n{text}");
+    }
+}
+
+#[test]
+fn names_what_is_missing() {
+    let errors = read("[[interface]]\n[[interface]]\nmac = \"52:54:00:00:00:02\"\n").unwrap_err().to_string();
+    for key in
+        ["name: is missing", "qemu: is missing", "interface[1].mac: is missing", "interface[2].bridge: is"]
+    {
+        assert!(errors.contains(key), "{key}\nis not in\n{errors}");
+    }
+    assert!(errors.contains("line 2: interface[2].bridge"), "{errors}");
+}
+
+/// One wrong thing each; the key that is blamed.
+#[test]
+fn blames_the_right_key() {
+    let interface = "[[interface]]\nmac = \"52:54:00:00:00:02\"\nbridge = \"br0\"\n";
+    for (text, key) in [
+        (format!("{LEAST}{interface}{interface}"), "interface[2].mac"),
+        (format!("{LEAST}{interface}mtu = 9000\n"), "interface[1].mtu"),
+        (format!("{LEAST}interface = 3"), "interface"),
+        (format!("{LEAST}interface = [3]"), "interface[1]"),
+        (format!("{LEAST}sleep = 3"), "sleep"),
+        (format!("{LEAST}libvirt = {{ domain = \"web\" }}"), "libvirt"),
+        (format!("{LEAST}wake.on = \"tcp:22\""), "wake.on"),
+        (format!("{LEAST}sleep.idle_after = \"0s\""), "sleep.idle_after"),
+        (format!("{LEAST}sleep.idle_after = 600"), "sleep.idle_after"),
+        (format!("{LEAST}sleep.grace = \"2 years\""), "sleep.grace"),
+        (format!("{LEAST}sleep.cpu_below = nan"), "sleep.cpu_below"),
+        (format!("{LEAST}sleep.disk_below = 0"), "sleep.disk_below"),
+        (format!("{LEAST}limits.queue_frames = 99999999999999999999"), "limits.queue_frames"),
+        (format!("{LEAST}limits.queue_bytes = \"1KiB\""), "limits.queue_bytes"),
+        (LEAST.replace("268435456", "268435457"), "qemu.memory"),
+        (LEAST.replace("268435456", "-1"), "qemu.memory"),
+        (LEAST.replace("\"vmlinuz\"", "\"\""), "qemu.kernel"),
+        (LEAST.replace("kernel", "cmdline = \"a\\nb\", kernel"), "qemu.cmdline"),
+        (LEAST.replace("kernel", "disk = [{ image = \"x\" }], kernel"), "qemu.disk[1].format"),
+        (LEAST.replace("kernel", "disk = [{ format = \"raw\" }], kernel"), "qemu.disk[1].image"),
+    ] {
+        let errors = read(&text).expect_err(&text);
+        assert_eq!(errors.0.iter().map(|e| &*e.key).collect::<Vec<_>>(), [key], "{text}\n{errors}");
+        assert!(errors.0[0].line.is_some(), "{errors}");
+    }
+}
+
+#[test]
+fn says_where_it_is_no_toml() {
+    let errors = read("name = \"web\"\n[qemu\nmemory = \n").unwrap_err();
+    assert_eq!(errors.0[0].line, Some(2), "{errors}");
+    assert!(errors.to_string().starts_with("line 2: is not TOML: "), "{errors}");
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_a_machine_or_says_why_not(text in "\\PC{0,200}") {
+        if let Err(errors) = read(&text) {
+            prop_assert!(!errors.0.is_empty() && !errors.to_string().is_empty());
+        }
+    }
+
+    /// A file of the manual in which one value was replaced by any other.
+    #[test]
+    fn any_value_is_taken_or_blamed(line in 0usize..20, value in "[-0-9]{1,30}|\"\\PC{0,30}\"|true|\\[\\]|\\{\\}|inf|1979-05-27") {
+        let mut lines: Vec<String> = MANUAL.lines().map(Into::into).collect();
+        let line = line % lines.len();
+        if let Some((key, _)) = lines[line].clone().split_once(" = ") {
+            lines[line] = format!("{key} = {value}");
+        }
+        match read(&lines.join("\n")) {
+            Ok(spec) => prop_assert!(spec.platform.memory() >= 16 << 20),
+            Err(errors) => prop_assert!(errors.0.iter().any(|e| e.line == Some(line + 1) || e.line.is_none())),
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! The daemon is killed at every step of every sleep and every wake, with every subset of the
+//! unanswered tasks having taken effect: no machine is lost.
+
+use dormouse_machine::lifecycle::{Cause, Event, State};
+use dormouse_types::Depth;
+
+use crate::world::{Outcome, World};
+
+/// Every instant from `event` on until all is settled.
+fn instants(mut world: World, event: Event) -> Vec<World> {
+    world.event(event);
+    let mut instants = vec![world.clone()];
+    while !world.life.settled() {
+        world.answer(0, Outcome::Good);
+        instants.push(world.clone());
+    }
+    instants
+}
+
+/// Every way to be killed at each instant, and all that comes of it.
+fn kill_at_each(start: &World, event: &Event, check: impl Fn(&World, &State)) -> usize {
+    let mut kills = 0;
+    for instant in instants(start.clone(), event.clone()) {
+        for done in 0..1 << instant.pending.len() {
+            // Twice: the second kill comes `later` steps into the recovery.
+            for later in 0..8 {
+                let mut world = instant.clone();
+                world.crash(done);
+                (0..later).for_each(|_| world.answer(0, Outcome::Good));
+                if later > 0 {
+                    world.crash(0);
+                }
+                world.calm();
+                check(&world, instant.state());
+                kills += 1;
+            }
+        }
+    }
+    kills
+}
+
+#[test]
+fn a_kill_during_a_sleep_loses_nothing() {
+    for depth in Depth::ALL {
+        let start = World::active();
+        let kills = kill_at_each(&start, &Event::Idle(depth), |world, _| {
+            let good = matches!(world.state(), State::Active | State::Asleep { .. });
+            assert!(good, "{depth}: {:#?}", world.history);
+            assert_eq!(world.boots, start.boots);
+        });
+        assert!(kills > 50, "{kills}");
+    }
+}
+
+#[test]
+fn a_kill_during_a_wake_loses_nothing() {
+    for depth in Depth::ALL {
+        let start = World::asleep(depth);
+        let wanted = Event::Wanted(Cause::Packet("tcp SYN".into()));
+        let kills = kill_at_each(&start, &wanted, |world, _| {
+            let good = matches!(world.state(), State::Active | State::Asleep { .. });
+            assert!(good, "{depth}: {:#?}", world.history);
+            assert!(world.boots == start.boots || depth == Depth::Off);
+        });
+        assert!(kills > 50, "{kills}");
+    }
+}
+
+#[test]
+fn a_kill_during_an_undo_loses_nothing() {
+    for depth in [Depth::Paused, Depth::Saved] {
+        for steps in 0..7 {
+            let mut start = World::active();
+            start.event(Event::Idle(depth));
+            (0..steps).for_each(|_| start.answer(0, Outcome::Good));
+            if !matches!(start.state(), State::Settling { .. }) {
+                continue;
+            }
+            kill_at_each(&start, &Event::Wanted(Cause::Hold("backup".into())), |world, _| {
+                let good = matches!(world.state(), State::Active | State::Asleep { .. });
+                assert!(good, "{depth}: {:#?}", world.history);
+                assert_eq!(world.boots, start.boots);
+            });
+        }
+    }
+}
+
+/// The load's early notice lets the write of "state used" go on beside it, and loses nothing either.
+#[test]
+fn a_kill_beside_a_load_loses_nothing() {
+    let mut start = World::asleep(Depth::Saved);
+    start.event(Event::Wanted(Cause::Command));
+    start.answer(0, Outcome::Good);
+    for done in 0..4 {
+        let mut world = start.clone();
+        world.event(Event::Spawned);
+        assert_eq!(world.pending.len(), 2, "load and journal at the same time");
+        // Having spawned, the process is there and loads on whoever watches.
+        world.crash(done | 1);
+        world.calm();
+        assert!(matches!(world.state(), State::Active | State::Asleep { .. }), "{:#?}", world.history);
+    }
+}

@@ -1,0 +1,12 @@
+//! The lifecycle against a simulated world: its step tables, its crashes, and its invariants under
+//! random events.
+#![allow(missing_docs)]
+
+#[cfg(test)]
+mod crashes;
+#[cfg(test)]
+mod invariants;
+#[cfg(test)]
+mod tables;
+#[cfg(test)]
+mod world;

@@ -1,0 +1,372 @@
+//! A world in which a machine lives: a simulated platform, surrogate and disk that carry out the
+//! lifecycle's actions, fail at will, crash and restart, and check the invariants at every step.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use dormouse_machine::lifecycle::{Action, Cause, Command, Event, Lifecycle, Observed, Process, State, Task};
+use dormouse_types::{Depth, Timestamp};
+
+/// How a task is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It did what it should, if it can.
+    Good,
+    /// It failed and changed nothing (a save: left half a state).
+    Failed,
+    /// It did what it should, and yet reports a failure.
+    FailedLate,
+}
+
+/// The saved state on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum File {
+    None,
+    Partial,
+    /// The guest's memory as it was at this age.
+    Whole(u64),
+}
+
+/// What the surrogate does for the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Frames go to the guest.
+    Direct,
+    /// Frames are held; nothing is answered.
+    Holding,
+    /// Frames are held, or answered in the guest's stead.
+    Answering,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct World {
+    pub(crate) life: Lifecycle,
+    pub(crate) now: Timestamp,
+    /// What the journal says.
+    pub(crate) disk: State,
+    pub(crate) pending: Vec<(Task, Option<State>)>,
+    pub(crate) process: Process,
+    /// Age of the memory in the process; grows whenever the guest runs.
+    age: u64,
+    /// The greatest age that any memory of this machine ever had.
+    latest: u64,
+    pub(crate) file: File,
+    pub(crate) mode: Mode,
+    held: VecDeque<u64>,
+    sent: u64,
+    received: Vec<u64>,
+    dropped: u64,
+    /// How often a process came to be or went: one guest "runs on" while this stays.
+    pub(crate) births: u32,
+    pub(crate) boots: u32,
+    /// States entered, in order.
+    pub(crate) history: Vec<State>,
+    pub(crate) hurried: bool,
+}
+
+impl World {
+    pub(crate) fn stopped() -> Self {
+        Self {
+            life: Lifecycle::new(State::Stopped),
+            now: Timestamp(1),
+            disk: State::Stopped,
+            pending: Vec::new(),
+            process: Process::Absent,
+            age: 0,
+            latest: 0,
+            file: File::None,
+            mode: Mode::Direct,
+            held: VecDeque::new(),
+            sent: 0,
+            received: Vec::new(),
+            dropped: 0,
+            births: 0,
+            boots: 0,
+            history: vec![State::Stopped],
+            hurried: false,
+        }
+    }
+
+    pub(crate) fn active() -> Self {
+        let mut world = Self::stopped();
+        world.command(Command::Start { cold: false }).unwrap();
+        world.calm();
+        assert_eq!(world.state(), &State::Active);
+        world
+    }
+
+    pub(crate) fn asleep(depth: Depth) -> Self {
+        let mut world = Self::active();
+        world.event(Event::Idle(depth));
+        world.calm();
+        assert_eq!(world.state(), &State::Asleep { depth });
+        world
+    }
+
+    pub(crate) fn state(&self) -> &State {
+        self.life.state()
+    }
+
+    pub(crate) fn event(&mut self, event: Event) {
+        let actions = self.life.handle(event, self.now);
+        self.carry_out(actions);
+    }
+
+    pub(crate) fn command(&mut self, command: Command) -> Result<(), String> {
+        let before = self.life.state().clone();
+        match self.life.command(command, self.now) {
+            Ok(actions) => self.carry_out(actions),
+            Err(refusal) => {
+                assert_eq!(&before, self.life.state(), "a refusal changes nothing");
+                return Err(refusal.to_string());
+            }
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Journal(state) => self.ask(Task::Journal, Some(state)),
+                Action::Do(task) => self.ask(task, None),
+                Action::Hurry => {
+                    assert!(self.is_pending(Task::Save) || self.is_pending(Task::Flush));
+                    self.hurried = true;
+                }
+                Action::Announce { from, to } => {
+                    assert_eq!(self.history.last(), Some(&from), "announcements join up");
+                    self.history.push(to);
+                }
+            }
+        }
+        assert_eq!(self.history.last(), Some(self.life.state()), "every transition is announced");
+        let pending: std::collections::BTreeSet<_> = self.pending.iter().map(|(task, _)| *task).collect();
+        assert_eq!(pending, self.life.pending());
+        self.check();
+    }
+
+    fn ask(&mut self, task: Task, state: Option<State>) {
+        assert!(!self.is_pending(task), "{task:?} is asked for twice");
+        if task == Task::Resume || task == Task::Boot {
+            assert!(!self.offers(), "the guest is to run while the disk offers its old state");
+        }
+        self.pending.push((task, state));
+    }
+
+    pub(crate) fn is_pending(&self, task: Task) -> bool {
+        self.pending.iter().any(|(t, _)| *t == task)
+    }
+
+    /// Would a restart of everything resume from the state on disk?
+    fn offers(&self) -> bool {
+        let offers = matches!(
+            self.disk,
+            State::Asleep { depth: Depth::Saved } | State::Failed { state_kept: true, .. }
+        );
+        offers && self.file != File::None
+    }
+
+    /// Answers the pending task `index` (modulo their number).
+    pub(crate) fn answer(&mut self, index: usize, outcome: Outcome) {
+        if self.pending.is_empty() {
+            return;
+        }
+        let (task, state) = self.pending.remove(index % self.pending.len());
+        let result = match outcome {
+            Outcome::Good => self.effect(task, state),
+            Outcome::Failed => {
+                self.half_effect(task);
+                Err("it broke")
+            }
+            Outcome::FailedLate => self.effect(task, state).and(Err("it broke late")),
+        };
+        self.live();
+        let too_late = task == Task::PowerDown && result.is_err() && self.process == Process::Absent;
+        self.event(Event::Done(task, result.map_err(Into::into)));
+        if too_late {
+            // The guest shut down after we had ceased to wait, so the platform tells it as news.
+            self.event(Event::GuestShutdown);
+        }
+    }
+
+    fn half_effect(&mut self, task: Task) {
+        match task {
+            Task::Save if self.process != Process::Absent => self.file = File::Partial,
+            // What a dismissal must do even when it fails.
+            Task::Dismiss => drop(self.effect(Task::Dismiss, None)),
+            // Only the first frame got through.
+            Task::Release if self.process == Process::Running => {
+                self.received.extend(self.held.pop_front());
+            }
+            _ => {}
+        }
+    }
+
+    fn effect(&mut self, task: Task, state: Option<State>) -> Result<(), &'static str> {
+        let alive = self.process != Process::Absent;
+        match task {
+            Task::Journal => self.disk = state.expect("a journal write has a state"),
+            Task::Watch | Task::Drain => {}
+            Task::Capture | Task::Prepare => self.mode = Mode::Holding,
+            Task::StandIn => self.mode = Mode::Answering,
+            Task::Release => {
+                if self.process == Process::Running {
+                    self.received.extend(self.held.drain(..));
+                }
+                self.leave();
+            }
+            Task::Dismiss => self.leave(),
+            Task::AwaitGuest if self.process == Process::Running => {}
+            Task::Boot if !alive => {
+                (self.process, self.age) = (Process::Running, self.latest + 1);
+                self.births += 1;
+                self.boots += 1;
+            }
+            Task::Load => match self.file {
+                File::Whole(age) if !alive => {
+                    (self.process, self.age) = (Process::Incoming, age);
+                    self.births += 1;
+                }
+                _ => return Err("nothing to load, or there is a process"),
+            },
+            Task::Resume if alive => {
+                if self.process == Process::Incoming {
+                    assert_eq!(self.age, self.latest, "a saved state is used after the guest ran on");
+                }
+                self.process = Process::Running;
+            }
+            Task::Pause if alive => self.process = Process::Still,
+            Task::Save if alive => {
+                (self.process, self.file) = (Process::Still, File::Whole(self.age));
+            }
+            Task::Flush if matches!(self.file, File::Whole(_)) => {}
+            Task::Quit | Task::Kill => self.process = Process::Absent,
+            Task::PowerDown if matches!(self.process, Process::Running | Process::Absent) => {
+                self.process = Process::Absent;
+            }
+            Task::DiscardState => self.file = File::None,
+            _ => return Err("the process is not there, or is there"),
+        }
+        Ok(())
+    }
+
+    fn leave(&mut self) {
+        self.mode = Mode::Direct;
+        self.dropped += self.held.len() as u64;
+        self.held.clear();
+    }
+
+    /// The guest runs a little, if it runs.
+    fn live(&mut self) {
+        if self.process == Process::Running {
+            self.age += 1;
+            self.latest = self.latest.max(self.age);
+            assert_eq!(self.age, self.latest, "an old guest runs");
+        }
+    }
+
+    /// A frame comes for the machine; the surrogate may find that it wakes it.
+    pub(crate) fn frame(&mut self, wakes: bool) {
+        self.sent += 1;
+        match (self.mode, self.process) {
+            (Mode::Direct, Process::Running) => self.received.push(self.sent),
+            // Nobody is there for it: the machine is stopped, failed, or its daemon is down.
+            (Mode::Direct, _) => self.dropped += 1,
+            _ => {
+                self.held.push_back(self.sent);
+                if wakes {
+                    self.event(Event::Wanted(Cause::Packet("tcp SYN".into())));
+                }
+            }
+        }
+        self.check();
+    }
+
+    pub(crate) fn shut_down_guest(&mut self) {
+        if self.process == Process::Running {
+            self.process = Process::Absent;
+            self.event(Event::GuestShutdown);
+        }
+    }
+
+    pub(crate) fn die(&mut self) {
+        if self.process != Process::Absent {
+            self.process = Process::Absent;
+            self.event(Event::Exited("signal 9".into()));
+        }
+    }
+
+    pub(crate) fn tick(&mut self) {
+        self.now = self.now + Duration::from_secs(6);
+        self.event(Event::Tick);
+    }
+
+    /// The daemon is killed and started again; of the pending tasks those in `done` take effect.
+    pub(crate) fn crash(&mut self, done: u32) {
+        let pending = std::mem::take(&mut self.pending);
+        for (i, (task, state)) in pending.into_iter().enumerate() {
+            if done >> i & 1 == 1 {
+                let _ = self.effect(task, state);
+                self.live();
+            }
+        }
+        // The surrogate's memory is gone: what it held is lost, and this is the one loss.
+        self.leave();
+        let saved_state = matches!(self.file, File::Whole(_));
+        let seen = Observed { process: self.process, saved_state };
+        self.history.push(self.disk.clone());
+        let (life, actions) = Lifecycle::recover(self.disk.clone(), seen, self.now);
+        self.life = life;
+        self.carry_out(actions);
+    }
+
+    /// From now on everything goes well.
+    pub(crate) fn calm(&mut self) {
+        for _ in 0..100 {
+            self.answer(0, Outcome::Good);
+            if self.pending.is_empty() && self.life.next_deadline().is_some() {
+                self.tick();
+            }
+            if self.life.settled() {
+                return self.check_settled();
+            }
+        }
+        panic!("does not settle: {:#?}", self.life);
+    }
+
+    /// What holds at any instant.
+    fn check(&self) {
+        assert!(
+            !(self.process == Process::Running && self.mode == Mode::Answering),
+            "guest and surrogate both answer"
+        );
+        assert!(self.received.is_sorted_by(|a, b| a < b), "frames are delivered once, in order");
+        let known = self.received.len() as u64 + self.dropped + self.held.len() as u64;
+        assert_eq!(known, self.sent, "no frame is lost without being counted");
+        if self.process == Process::Running {
+            assert!(!self.offers(), "the guest runs while the disk offers its old state");
+        }
+    }
+
+    /// What holds when nothing is going on.
+    fn check_settled(&self) {
+        let state = self.state();
+        assert_eq!(&self.disk, state, "what is on disk is so");
+        let sleeps = matches!(state, State::Asleep { .. });
+        assert_eq!(self.mode, if sleeps { Mode::Answering } else { Mode::Direct });
+        assert!(sleeps || self.held.is_empty());
+        match state {
+            State::Active => assert_eq!(self.process, Process::Running),
+            State::Stopped | State::Asleep { depth: Depth::Off } => {
+                assert_eq!(self.process, Process::Absent);
+            }
+            State::Asleep { depth: Depth::Paused } => assert_eq!(self.process, Process::Still),
+            State::Asleep { depth: Depth::Saved } | State::Failed { state_kept: true, .. } => {
+                assert_ne!(self.process, Process::Running);
+                assert_eq!(self.file, File::Whole(self.latest), "the whole guest is on disk");
+            }
+            State::Failed { .. } => {}
+            _ => panic!("settled on its way: {state:?}"),
+        }
+    }
+}
