@@ -4,7 +4,9 @@
 
 use std::{future::Future, process::Command, thread, time::Duration};
 
-use dormouse_net::{Error, FdbEntry, FdbState, FdbTarget, LinkEvent, MulticastRouter, Net, PortFlags};
+use dormouse_net::{
+    Error, FdbEntry, FdbState, FdbTarget, FdbTurn, LinkEvent, MulticastRouter, Net, PortFlags,
+};
 use dormouse_sys::tap;
 use dormouse_types::MacAddr;
 use serde_json::Value;
@@ -182,6 +184,29 @@ fn forwarding_entries_are_as_bridge_shows_them() {
         assert!(net.fdb_delete(free).await.unwrap());
         assert!(!net.fdb_delete(free).await.unwrap());
         assert!(fdb_of(MAC).is_empty());
+    });
+}
+
+#[test]
+fn a_prepared_change_is_made_when_the_call_returns() {
+    in_namespace(|net| async move {
+        let (bridge, s0) = bridge_with_port(&net).await;
+        let queue = net.ensure_tap("t0", "br").await.unwrap();
+        net.set_up(bridge).await.unwrap();
+        let t0 = net.index("t0").await.unwrap();
+        let sticky = FdbTarget { port: s0, mac: MAC, vlan: None };
+        let to_tap = FdbTurn::new(FdbTarget { port: t0, ..sticky }, FdbState::Reachable).unwrap();
+        net.fdb_replace(sticky, FdbState::Sticky).await.unwrap();
+        assert!(net.wait_running(t0, Duration::from_secs(5)).await.unwrap());
+        for _ in 0..3 {
+            to_tap.make().unwrap();
+            assert!(fdb_of(MAC).iter().all(|entry| entry["ifname"] == "t0" && entry["state"] == ""));
+            FdbTurn::new(sticky, FdbState::Sticky).unwrap().make().unwrap();
+            assert!(fdb_of(MAC).iter().all(|entry| entry["ifname"] == "s0" && entry["state"] == "static"));
+        }
+        drop(queue);
+        net.delete_link("t0").await.unwrap();
+        assert!(to_tap.make().is_err(), "there is no such port any more");
     });
 }
 
