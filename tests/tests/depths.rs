@@ -1,0 +1,152 @@
+//! Every depth of sleep, and every kind of guest that can sleep.
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+
+use dormouse_e2e::{FAST_SAMPLES, LONG, SECOND, Scene, TCP_ONLY};
+use dormouse_lab::{
+    Guest, HttpAnswer,
+    api::{MachineDetail, MachineState},
+    wait_for,
+};
+use std::{collections::BTreeSet, net::IpAddr, thread};
+
+/// Sleeps, is answered for, wakes at a connection, and is the same guest.
+#[track_caller]
+fn sleeps_and_wakes(scene: &Scene, depth: &str) {
+    let before = scene.before();
+    let mut echo = scene.client.echo(scene.guest.ip()).unwrap();
+    scene.client.reset_sink(scene.guest.ip()).unwrap();
+    let stream = scene.client.udp_stream(scene.guest.ip(), 2_000, 100).unwrap();
+    thread::sleep(SECOND / 4);
+    let out = scene.daemon.run(&["sleep", "--depth", depth, scene.name()]).unwrap();
+    assert!(out.contains(&format!("asleep ({depth})")), "{out}");
+    if depth == "saved" {
+        scene.wait_no_qemu();
+    } else {
+        assert!(scene.qemu() > 0);
+    }
+    assert!(scene.pings(scene.guest.ip()) && scene.pings(scene.guest.ip6()));
+    assert_eq!(scene.state(), MachineState::Asleep);
+    thread::sleep(SECOND / 4);
+    assert_eq!(scene.page().syn_retransmits, 0);
+    let sent = stream.stop();
+    let stats = scene.settled_sink(sent.datagrams);
+    assert!(stats.is_whole(sent.datagrams), "{depth}: {sent:?} {stats:?}");
+    echo.say("still here").unwrap();
+    assert_eq!(scene.before(), before, "{depth}");
+}
+
+#[test]
+fn saved_and_paused() {
+    let guest = Guest::new("web", 2).dirty(20).set("wake.on", vec![TCP_ONLY.to_owned()]);
+    let scene = Scene::boot("depths", FAST_SAMPLES, guest);
+    let abilities = scene.daemon.show(scene.name()).unwrap().abilities;
+    assert!(abilities.lazy_memory && abilities.depths.len() == 3, "{abilities:?}");
+    for depth in ["paused", "saved", "paused"] {
+        sleeps_and_wakes(&scene, depth);
+    }
+}
+
+#[test]
+fn off_boots_again_at_a_packet_and_the_packet_is_delivered() {
+    let scene = Scene::boot("off", FAST_SAMPLES, Guest::new("web", 2).set("sleep.depth", "off"));
+    let before = scene.before();
+    scene.sleep();
+    scene.wait_no_qemu();
+    assert!(scene.pings(scene.guest.ip()) && scene.pings(scene.guest.ip6()));
+    let mark = scene.mark();
+    let page = boots_and_answers(&scene);
+    assert!(page.body.trim().parse::<f64>().is_ok() || !page.body.is_empty(), "{page:?}");
+    let awake = scene.entered(mark, MachineState::Active);
+    assert!(awake.figures["replayed_frames"] >= 1.0, "{awake:?}");
+    assert_ne!(scene.before().boot_id, before.boot_id);
+    // And again: it is no worse for it.
+    scene.sleep();
+    scene.daemon.wake(scene.name()).unwrap();
+    scene.daemon.wait_ready(&scene.guest, 3).unwrap();
+    scene.page();
+}
+
+/// The guest is on the network before its web server is: a connection may be refused until then.
+#[track_caller]
+fn boots_and_answers(scene: &Scene) -> HttpAnswer {
+    let ask = || Ok(scene.client.http_get(scene.web(), "/cgi-bin/uptime", LONG).ok());
+    wait_for("the web server", LONG, ask).unwrap().0
+}
+
+#[test]
+fn memory_that_is_no_file_is_saved_as_a_whole() {
+    let guest = Guest::new("web", 2).dirty(20).set("qemu.memory_backing", "anonymous");
+    let scene = Scene::boot("whole", FAST_SAMPLES, guest.set("wake.on", vec![TCP_ONLY.to_owned()]));
+    assert!(!scene.daemon.show(scene.name()).unwrap().abilities.lazy_memory);
+    sleeps_and_wakes(&scene, "saved");
+    sleeps_and_wakes(&scene, "paused");
+}
+
+#[test]
+fn a_microvm() {
+    let guest = Guest::new("web", 2).dirty(20).set("qemu.machine", "microvm");
+    let scene = Scene::boot("microvm", FAST_SAMPLES, guest.set("wake.on", vec![TCP_ONLY.to_owned()]));
+    sleeps_and_wakes(&scene, "saved");
+    sleeps_and_wakes(&scene, "paused");
+}
+
+#[test]
+fn a_guest_with_a_disk() {
+    let guest = Guest::new("web", 2).with_disk().set("wake.on", vec![TCP_ONLY.to_owned()]);
+    let scene = Scene::boot("disk", FAST_SAMPLES, guest);
+    let mut shell = scene.client.ssh(&scene.image, scene.guest.ip()).unwrap();
+    // Half of it is only in the guest's page cache when it sleeps.
+    shell.run("dd if=/dev/urandom of=/dev/vda bs=1M count=4 2>/dev/null && sync").unwrap();
+    shell.run("dd if=/dev/urandom of=/dev/vda bs=1M count=4 seek=4 2>/dev/null").unwrap();
+    let digest = "dd if=/dev/vda bs=1M count=8 2>/dev/null | sha256sum";
+    let before = shell.run(digest).unwrap();
+    sleeps_and_wakes(&scene, "saved");
+    assert_eq!(shell.run(digest).unwrap(), before);
+    shell.run("sync && echo 3 > /proc/sys/vm/drop_caches").unwrap();
+    assert_eq!(shell.run(digest).unwrap(), before);
+}
+
+#[test]
+fn addresses_are_learned_or_given() {
+    let scene = Scene::boot("learned", FAST_SAMPLES, Guest::new("web", 2));
+    let (ip, ip6) = (IpAddr::from(scene.guest.ip()), IpAddr::from(scene.guest.ip6()));
+    // It speaks, and so is known: the client's address requests make it.
+    assert!(scene.pings(ip) && scene.pings(ip6));
+    let knows = |m: &MachineDetail| [ip, ip6].iter().all(|a| m.summary.addresses.contains(a));
+    scene.daemon.wait_machine(scene.name(), "known by its addresses", LONG, knows).unwrap();
+    scene.sleep();
+    scene.client.forget_neighbours().unwrap();
+    assert!(scene.pings(ip) && scene.pings(ip6));
+    given(scene);
+}
+
+/// A machine file with addresses is believed, whatever the guest says.
+fn given(scene: Scene) {
+    scene.daemon.run(&["rm", "--force", "web"]).unwrap();
+    let more: IpAddr = "10.9.0.99".parse().unwrap();
+    let interface = [
+        ("mac", "52:54:00:00:00:02".into()),
+        ("bridge", "br0".into()),
+        ("addresses", toml_list(&["10.9.0.2", "fd77::2", "10.9.0.99"])),
+    ];
+    let guest = Guest::new("web", 2).set("interface", vec![table(interface)]);
+    scene.daemon.create(&scene.lab, &scene.image, &guest).unwrap();
+    scene.start(&[], 1);
+    scene.sleep();
+    scene.client.forget_neighbours().unwrap();
+    let known: BTreeSet<IpAddr> = scene.daemon.show("web").unwrap().summary.addresses.into_iter().collect();
+    let expected: BTreeSet<IpAddr> = [scene.guest.ip().into(), scene.guest.ip6().into(), more].into();
+    assert_eq!(known, expected);
+    for address in expected {
+        assert!(scene.pings(address), "{address}");
+    }
+    assert_eq!(scene.state(), MachineState::Asleep);
+}
+
+fn toml_list(texts: &[&str]) -> toml::Value {
+    texts.iter().map(|text| toml::Value::from(*text)).collect::<Vec<_>>().into()
+}
+
+fn table<const N: usize>(entries: [(&str, toml::Value); N]) -> toml::Value {
+    entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect::<toml::Table>().into()
+}
