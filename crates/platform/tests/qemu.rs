@@ -61,14 +61,16 @@ impl Bench {
                 cpus: 1,
                 machine: MachineType::Q35,
                 accel: Accel::Tcg,
-                memory_backing: MemoryBacking::File,
-                preallocate: false,
+                memory_backing: None,
+                preallocate: None,
                 disks: Vec::new(),
                 kernel: Some(image.join("vmlinuz")),
                 initrd: Some(image.join("initrd.img")),
                 cmdline: Some(TICKS.into()),
             },
             interfaces: Vec::new(),
+            memory_backing: MemoryBacking::File,
+            preallocate: false,
         };
         adjust(&mut config);
         let settings = Settings { machines_dir: dir.path().into(), ..Settings::default() };
@@ -350,7 +352,7 @@ async fn asked_to_shut_down_it_does_or_is_reported() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_that_is_no_file_is_saved_whole() {
-    let bench = Bench::new(|config| config.qemu.memory_backing = MemoryBacking::Anonymous);
+    let bench = Bench::new(|config| config.memory_backing = MemoryBacking::Anonymous);
     assert!(!bench.qemu.capabilities().lazy_memory);
     let tick = bench.booted().await;
     timed("save", bench.qemu.save()).await;

@@ -138,7 +138,7 @@ fn device_args(config: &QemuConfig, engine: Engine) -> Vec<String> {
         add("-blockdev", blockdev(n, disk));
         add("-device", format!("virtio-blk-pci,drive=disk{n},bootindex={}", n + 1));
     }
-    if !config.qemu.preallocate {
+    if !config.preallocate {
         // Holes in the RAM file where the guest frees memory.
         add("-device", "virtio-balloon-pci,free-page-reporting=on".into());
     }
@@ -147,7 +147,7 @@ fn device_args(config: &QemuConfig, engine: Engine) -> Vec<String> {
 
 fn memory(config: &QemuConfig) -> String {
     let size = config.qemu.memory;
-    match config.qemu.memory_backing {
+    match config.memory_backing {
         MemoryBacking::File => {
             format!("memory-backend-file,id=ram,size={size}B,mem-path=/proc/self/fd/{RAM_FD},share=on")
         }

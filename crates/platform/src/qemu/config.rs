@@ -2,7 +2,9 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use dormouse_machine::spec::{InterfaceSpec, MachineSpec, MachineType, PlatformSpec, QemuSpec};
+use dormouse_machine::spec::{
+    InterfaceSpec, MachineSpec, MachineType, MemoryBacking, PlatformSpec, QemuSpec,
+};
 use dormouse_types::MachineName;
 
 use crate::Error;
@@ -18,6 +20,10 @@ pub struct Settings {
     pub user: String,
     /// How long QEMU may take to answer or to start.
     pub answer_timeout: Duration,
+    /// Where a guest's memory lives, if its file does not say.
+    pub memory_backing: MemoryBacking,
+    /// Reserve RAM files whole at boot, if a machine's file does not say.
+    pub preallocate: bool,
     /// The longest that writing or reading a state may stand still, without a byte of progress.
     pub stall_timeout: Duration,
 }
@@ -28,6 +34,8 @@ impl Default for Settings {
             machines_dir: "/var/lib/dormouse/machines".into(),
             program: "qemu-system-x86_64".into(),
             user: "dormouse-qemu".into(),
+            memory_backing: MemoryBacking::File,
+            preallocate: false,
             answer_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(30),
         }
@@ -43,18 +51,24 @@ pub struct QemuConfig {
     pub qemu: QemuSpec,
     /// Its network interfaces, in order.
     pub interfaces: Vec<InterfaceSpec>,
+    /// Where its memory lives.
+    pub memory_backing: MemoryBacking,
+    /// Reserve its RAM file whole at boot.
+    pub preallocate: bool,
 }
 
 impl QemuConfig {
-    /// What of a machine's specification is QEMU's.
-    ///
-    /// # Errors
-    /// When the machine is on another platform, or asks for what QEMU cannot do.
-    pub fn from_spec(spec: &MachineSpec) -> Result<Self, Error> {
+    /// What of a machine's specification is QEMU's; what its file leaves open is as `settings` say.
+    #[must_use]
+    pub fn from_spec(spec: &MachineSpec, settings: &Settings) -> Self {
         let PlatformSpec::Qemu(qemu) = &spec.platform;
-        let config =
-            Self { name: spec.name.clone(), qemu: qemu.clone(), interfaces: spec.interfaces.clone() };
-        config.check().map(|()| config)
+        Self {
+            name: spec.name.clone(),
+            memory_backing: qemu.memory_backing.unwrap_or(settings.memory_backing),
+            preallocate: qemu.preallocate.unwrap_or(settings.preallocate),
+            qemu: qemu.clone(),
+            interfaces: spec.interfaces.clone(),
+        }
     }
 
     /// Refuses what QEMU cannot do; the rest was checked when the file was read.

@@ -15,7 +15,7 @@ impl Instance for Qemu {
         Capabilities {
             depths: Depth::ALL.to_vec(),
             obstacles: Vec::new(),
-            lazy_memory: self.config.qemu.memory_backing == MemoryBacking::File,
+            lazy_memory: self.config.memory_backing == MemoryBacking::File,
         }
     }
 

@@ -44,7 +44,7 @@ impl Qemu {
             Start::Boot => fds.extend(open_kernel(&self.config)?),
             Start::Load { .. } => fds.push((open(&self.dir.state())?.into(), STATE_FD)),
         }
-        if self.config.qemu.memory_backing == MemoryBacking::File {
+        if self.config.memory_backing == MemoryBacking::File {
             fds.push((open_ram(&self.dir)?.into(), RAM_FD));
         }
         fds.extend(open_disks(&self.config.qemu.disks)?);
@@ -150,13 +150,13 @@ pub(super) fn make_ram(qemu: &Qemu) -> Result<(), Error> {
     let (path, size) = (qemu.dir.ram(), qemu.config.qemu.memory);
     // Not emptied but made anew: another process may still be reading the old one.
     remove(&path)?;
-    if qemu.config.qemu.memory_backing == MemoryBacking::Anonymous {
+    if qemu.config.memory_backing == MemoryBacking::Anonymous {
         return Ok(());
     }
     let make = || {
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
         file.set_len(size)?;
-        if qemu.config.qemu.preallocate {
+        if qemu.config.preallocate {
             rustix::fs::fallocate(file.as_fd(), rustix::fs::FallocateFlags::empty(), 0, size)?;
         }
         if let Some(account) = qemu.account {
@@ -165,7 +165,7 @@ pub(super) fn make_ram(qemu: &Qemu) -> Result<(), Error> {
         Ok(())
     };
     make().map_err(Error::io("make", &path))?;
-    warn_of_little_space(&path, size, qemu.config.qemu.preallocate);
+    warn_of_little_space(&path, size, qemu.config.preallocate);
     Ok(())
 }
 

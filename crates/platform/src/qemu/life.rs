@@ -111,7 +111,7 @@ impl Qemu {
         self.forbid_second().await?;
         let (dir, devices) = (self.dir.clone(), self.devices());
         let record = blocking(move || record::verify(&dir, &devices)).await?;
-        let commands = migration::incoming(self.config.qemu.memory_backing);
+        let commands = migration::incoming(self.config.memory_backing);
         let (running, answers) = self.launch(Start::Load { board: record.board }, commands).await?;
         running.loaded.store(true, Ordering::Release);
         let mut events = running.qmp.events();
@@ -185,7 +185,7 @@ impl Qemu {
         let running = self.running().await?;
         let dir = self.dir.clone();
         blocking(move || record::discard(&dir)).await?;
-        let (backing, stall) = (self.config.qemu.memory_backing, self.settings.stall_timeout);
+        let (backing, stall) = (self.config.memory_backing, self.settings.stall_timeout);
         Saving { running: &running, dir: &self.dir, backing, hurry, stall }.run().await
     }
 
@@ -196,7 +196,7 @@ impl Qemu {
             qemu: running.version().await?,
             board: running.board().await?,
             devices: self.devices(),
-            ram_in_file: self.config.qemu.memory_backing == MemoryBacking::File,
+            ram_in_file: self.config.memory_backing == MemoryBacking::File,
         };
         let (dir, revoked) = (self.dir.clone(), Revoked::default());
         let _guard = RevokeOnDrop(revoked.clone());
