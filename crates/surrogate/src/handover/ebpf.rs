@@ -26,7 +26,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/st
 const PROGRAM: &str = "steer";
 
 /// Addresses that can be counted on a port; `SLOTS` in `bpf/steer.c`.
-pub const SLOTS: u32 = 16384;
+pub(crate) const SLOTS: u32 = 16384;
 
 /// `struct slot` in `bpf/steer.c`: byte offsets of its words, and its size.
 const WORD: usize = 0;
@@ -40,7 +40,7 @@ const DIRECT: u64 = 1 << 63;
 /// Why the kernel's help cannot be had; the plain handover is used then.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Unavailable {
+pub(crate) enum Unavailable {
     /// The kernel is too old.
     #[error("the kernel does not tell packet sockets the marks of frames: it needs Linux 5.19")]
     NoMarks,
@@ -84,7 +84,7 @@ pub enum Unavailable {
 
 /// Counts and redirects on one bridge port. Dropping it detaches the program.
 #[derive(Debug)]
-pub struct Ebpf {
+pub(crate) struct Ebpf {
     addresses: aya::maps::HashMap<MapData, u64, u32>,
     words: SharedWords,
     known: HashMap<MacAddr, Slot>,
@@ -111,7 +111,7 @@ impl Ebpf {
     ///
     /// # Errors
     /// Why it cannot be had, in words for `doctor`.
-    pub fn load(port: &str, has_marks: bool) -> Result<Self, Unavailable> {
+    pub(crate) fn load(port: &str, has_marks: bool) -> Result<Self, Unavailable> {
         if !has_marks {
             return Err(Unavailable::NoMarks);
         }
@@ -130,8 +130,9 @@ impl Ebpf {
     }
 
     /// Frames redirected to the tap since `begin`; `None` for an unknown address.
+    #[cfg(test)]
     #[must_use]
-    pub fn redirected(&self, mac: MacAddr) -> Option<u64> {
+    pub(crate) fn redirected(&self, mac: MacAddr) -> Option<u64> {
         let slot = self.known.get(&mac)?;
         Some(self.word(slot.index, DIRECT_COUNT)?.load(Ordering::SeqCst))
     }

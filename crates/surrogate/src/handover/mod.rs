@@ -10,20 +10,20 @@
 //! - [`Plain`]: the forwarding entry is moved and what is still under way is injected after it.
 //!   Nothing is lost or doubled; under a high rate a few frames can be overtaken.
 
-pub mod ebpf;
+pub(crate) mod ebpf;
 mod progress;
 #[cfg(test)]
 mod tests;
 
 use dormouse_types::MacAddr;
 
-pub use ebpf::Ebpf;
-pub use progress::Progress;
+pub(crate) use ebpf::Ebpf;
+pub(crate) use progress::Progress;
 
 /// Counts an address's frames on the bridge port, and redirects them on demand.
 ///
 /// One per bridge, on its `s0`. Owned by that bridge's thread; calls never block.
-pub trait Handover: Send {
+pub(crate) trait Handover: Send {
     /// Starts to count unicast frames for `mac` from zero. Called before the bridge sends any of
     /// them to the surrogate (or, after a restart, while it already does).
     ///
@@ -49,16 +49,16 @@ pub trait Handover: Send {
 
 /// The handover without help from the kernel: it never switches by itself.
 #[derive(Debug, Default)]
-pub struct Plain;
+pub(crate) struct Plain;
 
 /// Why an address cannot be handed over by the kernel's help.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot count the frames of {mac}: {why}")]
-pub struct HandoverError {
+pub(crate) struct HandoverError {
     /// The address.
-    pub mac: MacAddr,
+    pub(crate) mac: MacAddr,
     /// What the kernel said.
-    pub why: String,
+    pub(crate) why: String,
 }
 
 impl Handover for Plain {

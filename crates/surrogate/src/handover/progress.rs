@@ -7,14 +7,14 @@
 
 /// How far the surrogate has got with one address. No I/O.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
+pub(crate) struct Progress {
     highest: u64,
     seen: u64,
 }
 
 impl Progress {
     /// Takes note of a unicast frame that was received, by its mark.
-    pub fn note(&mut self, mark: u32) {
+    pub(crate) fn note(&mut self, mark: u32) {
         if mark == 0 {
             return;
         }
@@ -32,14 +32,14 @@ impl Progress {
     ///
     /// [`Handover::switch`]: super::Handover::switch
     #[must_use]
-    pub fn highest(&self) -> u64 {
+    pub(crate) fn highest(&self) -> u64 {
         self.highest
     }
 
     /// Frames numbered below the highest that have not come: still under way on another
     /// processor, or, if they do not come within a grace period, lost before the socket.
     #[must_use]
-    pub fn missing(&self) -> u64 {
+    pub(crate) fn missing(&self) -> u64 {
         self.highest - self.seen
     }
 
