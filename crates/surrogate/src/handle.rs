@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dormouse_net::{FdbState, FdbTarget, LinkEvent, Net, PortFlags};
+use dormouse_net::{FdbState, FdbTarget, FdbTurn, LinkEvent, Net, PortFlags};
 use dormouse_sys::PacketSocket;
 use dormouse_types::{MacAddr, MachineName};
 use dormouse_wire::{Identity, junk_frame};
@@ -309,7 +309,11 @@ impl Surrogate {
         let tap = self.index(port).await?;
         self.join(port, bridge, tap).await?;
         self.0.net.set_up(tap).await.map_err(Error::net(format!("set up {}", port.tap)))?;
-        let target = Target { tap: port.tap.clone(), index: tap, queue: port.queue.clone() };
+        let way = FdbTarget { port: tap, mac: port.mac, vlan: None };
+        let turn = FdbTurn::new(way, FdbState::Reachable)
+            .map_err(Error::net(format!("turn {} on bridge {}", port.mac, port.bridge)))?;
+        let (name, queue) = (port.tap.clone(), port.queue.clone());
+        let target = Target { tap: name, index: tap, queue, turn };
         let (mac, patience) = (port.mac, self.0.settings.patience);
         let caught_up = bridge.thread.ask(move |worker| worker.release(mac, target, patience)).await?;
         let kind = match caught_up.map_err(Error::socket(&port.tap))? {

@@ -217,12 +217,6 @@ impl ReplayQueue {
         self.stale.len() + self.held.len() + self.doubtful.len()
     }
 
-    /// Is nothing held and nothing in doubt?
-    #[must_use]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// Frames recognised so far as ones that the guest got directly.
     #[must_use]
     pub(crate) const fn suppressed(&self) -> u64 {

@@ -5,8 +5,9 @@
 //! ```
 //!
 //! *Caught up* means that nothing is held and nothing waits in the bridge's socket. If the kernel
-//! helps, that is when the compare-and-swap redirects the address; if not, the asynchronous side
-//! moves the forwarding entry. In both cases frames that still come are injected as they come.
+//! helps, that is when the compare-and-swap redirects the address; if not, it is when this thread
+//! moves the forwarding entry, between two looks at the socket: what is overtaken is what came
+//! in these microseconds. In both cases frames that still come are injected as they come.
 
 use std::{
     os::fd::OwnedFd,
@@ -14,6 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use dormouse_net::FdbTurn;
 use dormouse_sys::{PacketSocket, SendError, packet, tap};
 use dormouse_types::MacAddr;
 use tokio::sync::oneshot;
@@ -31,13 +33,15 @@ const BURST: usize = 256;
 const BACKOFF: Duration = Duration::from_micros(200);
 /// After this time the compare-and-swap is given up: a counted frame was lost on the way here.
 const SWITCH_PATIENCE: Duration = Duration::from_millis(100);
+/// After this time the forwarding entry is moved even though frames keep coming.
+const QUIET_PATIENCE: Duration = Duration::from_millis(5);
 /// A segmented frame that does not go by the fast way for so long goes by the slow one.
 const SEGMENTED_PATIENCE: Duration = Duration::from_millis(5);
 /// Send buffer of an injecting socket, in octets.
 const SEND_BUFFER: u32 = 16 << 20;
 
 /// The tap that a guest reads.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Target {
     /// Its name.
     pub(crate) tap: String,
@@ -45,6 +49,8 @@ pub(crate) struct Target {
     pub(crate) index: u32,
     /// Its queue, if it can be had.
     pub(crate) queue: Option<Arc<OwnedFd>>,
+    /// Turns the bridge to it.
+    pub(crate) turn: FdbTurn,
 }
 
 /// What was given back by one port.
@@ -65,8 +71,8 @@ pub(crate) struct Release {
     deadline: Instant,
     /// Since when the frame in front has found no room, and when to try it again.
     full: Option<(Instant, Instant)>,
-    /// Since when there is nothing to inject.
-    idle_since: Option<Instant>,
+    /// Since when the handover is tried.
+    tried_since: Option<Instant>,
     frames: u64,
     bytes: u64,
     caught_up: Option<oneshot::Sender<HandoverKind>>,
@@ -93,7 +99,7 @@ impl Release {
             target,
             deadline,
             full: None,
-            idle_since: None,
+            tried_since: None,
             frames: 0,
             bytes: 0,
             caught_up: Some(caught_up),
@@ -133,35 +139,27 @@ impl Release {
         }
     }
 
-    /// Once all is injected and the bridge's socket is empty: tries to hand over.
+    /// Once all is injected and the bridge's socket is empty: tries to hand over. `quiet`: the
+    /// socket was empty before the last frames were injected as well.
     pub(crate) fn hand_over(
         &mut self,
         mac: MacAddr,
         queue: &ReplayQueue,
         progress: &Progress,
         handover: &mut dyn Handover,
-        now: Instant,
+        (quiet, now): (bool, Instant),
     ) {
-        if queue.front().is_some() {
-            self.idle_since = None;
+        if queue.front().is_some() || self.caught_up.is_none() {
             return;
         }
-        if self.caught_up.is_none() {
-            return;
+        let tried = now.duration_since(*self.tried_since.get_or_insert(now));
+        let counted = handover.counted(mac).is_some();
+        let come = progress.missing() == 0 || tried > SWITCH_PATIENCE / 10;
+        if counted && come && handover.switch(mac, progress.highest(), self.target.index) {
+            self.caught_up(HandoverKind::Ebpf);
+        } else if tried > SWITCH_PATIENCE || (!counted && (quiet || tried > QUIET_PATIENCE)) {
+            self.caught_up(HandoverKind::Plain);
         }
-        let idle = now.duration_since(*self.idle_since.get_or_insert(now));
-        let kind = if handover.counted(mac).is_none() {
-            HandoverKind::Plain
-        } else if (progress.missing() == 0 || idle > SWITCH_PATIENCE / 10)
-            && handover.switch(mac, progress.highest(), self.target.index)
-        {
-            HandoverKind::Ebpf
-        } else if idle > SWITCH_PATIENCE {
-            HandoverKind::Plain
-        } else {
-            return;
-        };
-        self.tell_caught_up(kind);
     }
 
     /// If it was told to finish and nothing is held: the sum, to be told when all is put away.
@@ -196,10 +194,14 @@ impl Release {
             let left = queue.take_all().len() as u64;
             queue.count_drops(Reason::GuestDoesNotRead, left);
         }
-        self.tell_caught_up(HandoverKind::Plain);
+        self.caught_up(HandoverKind::Plain);
     }
 
-    fn tell_caught_up(&mut self, kind: HandoverKind) {
+    fn caught_up(&mut self, kind: HandoverKind) {
+        // The asynchronous side turns it once more, and reports what is in the way.
+        if let Err(error) = self.target.turn.make() {
+            tracing::debug!(tap = self.target.tap, %error, "cannot turn the bridge yet");
+        }
         if let Some(caught_up) = self.caught_up.take() {
             let _ = caught_up.send(kind);
         }

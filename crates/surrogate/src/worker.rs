@@ -114,8 +114,8 @@ impl Worker {
                     watch => self.read_watch(watch),
                 }
             }
-            let empty = self.receive(TURN);
-            self.pump(empty);
+            let read = self.receive(TURN);
+            self.pump(read);
         }
     }
 
@@ -143,16 +143,17 @@ impl Worker {
         }
     }
 
-    /// Reads at most `batches` batches. True: nothing waits any more.
-    fn receive(&mut self, batches: usize) -> bool {
-        for _ in 0..batches {
+    /// Reads at most `batches` batches.
+    fn receive(&mut self, batches: usize) -> Read {
+        for turn in 0..batches {
             let now = clock();
             match self.socket.receive(&mut self.batch) {
-                Ok(0) => return true,
+                Ok(0) if turn == 0 => return Read::Nothing,
+                Ok(0) => return Read::All,
                 Ok(_) => {}
                 Err(error) => {
                     self.socket_failed(&error);
-                    return true;
+                    return Read::Nothing;
                 }
             }
             let full = self.batch.frames().len() == BATCH;
@@ -161,10 +162,10 @@ impl Worker {
             }
             self.send_replies();
             if !full {
-                return true;
+                return Read::All;
             }
         }
-        false
+        Read::Some
     }
 
     fn socket_failed(&mut self, error: &SocketError) {
@@ -227,20 +228,15 @@ impl Worker {
         }
     }
 
-    fn pump(&mut self, empty: bool) {
+    fn pump(&mut self, read: Read) {
         let now = Instant::now();
         let mut done = Vec::new();
         for (mac, entry) in &mut self.table.entries {
             let Some(release) = &mut entry.release else { continue };
             release.pump(entry.presence.queue(), now);
-            if empty {
-                release.hand_over(
-                    *mac,
-                    entry.presence.held(),
-                    &entry.progress,
-                    &mut *self.table.handover,
-                    now,
-                );
+            if read != Read::Some {
+                let (held, handover) = (entry.presence.held(), &mut *self.table.handover);
+                release.hand_over(*mac, held, &entry.progress, handover, (read == Read::Nothing, now));
             }
             if let Some((finished, replay)) = release.take_finished(entry.presence.held()) {
                 done.push((*mac, finished, replay));
@@ -424,6 +420,17 @@ impl Worker {
             Entry { name, presence, progress: Progress::default(), sniff: None, release: None }
         })
     }
+}
+
+/// What was read from a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Read {
+    /// Nothing waited.
+    Nothing,
+    /// All that waited.
+    All,
+    /// Part of what waits.
+    Some,
 }
 
 fn listen(epoll: &OwnedFd, source: impl AsFd, token: u64) -> rustix::io::Result<()> {

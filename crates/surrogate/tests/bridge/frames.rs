@@ -2,11 +2,11 @@
 
 use dormouse_types::MacAddr;
 
-pub const CLIENT: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
-pub const CLIENT_IP: [u8; 4] = [10, 9, 0, 1];
-pub const GUEST_IP: [u8; 4] = [10, 9, 0, 2];
-pub const GUEST_IP6: [u8; 16] = [0xfd, 0x77, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2];
-pub const CLIENT_IP6: [u8; 16] = [0xfd, 0x77, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+pub(crate) const CLIENT: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
+pub(crate) const CLIENT_IP: [u8; 4] = [10, 9, 0, 1];
+pub(crate) const GUEST_IP: [u8; 4] = [10, 9, 0, 2];
+pub(crate) const GUEST_IP6: [u8; 16] = [0xfd, 0x77, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2];
+pub(crate) const CLIENT_IP6: [u8; 16] = [0xfd, 0x77, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 
 /// Where the number of a numbered frame stands.
 const NUMBER: usize = 14 + 20 + 8;
@@ -28,7 +28,7 @@ fn ipv4(protocol: u8, to: [u8; 4], payload: &[u8]) -> Vec<u8> {
     packet
 }
 
-pub fn checksum(bytes: &[u8]) -> u16 {
+pub(crate) fn checksum(bytes: &[u8]) -> u16 {
     let mut sum: u32 =
         bytes.chunks(2).map(|c| u32::from(c[0]) << 8 | c.get(1).map_or(0, |b| u32::from(*b))).sum();
     while sum > 0xffff {
@@ -38,7 +38,7 @@ pub fn checksum(bytes: &[u8]) -> u16 {
 }
 
 /// A UDP datagram with a number.
-pub fn numbered(to: MacAddr, number: u32) -> Vec<u8> {
+pub(crate) fn numbered(to: MacAddr, number: u32) -> Vec<u8> {
     let ip = if to.is_multicast() { [255; 4] } else { GUEST_IP };
     let mut udp = [7777_u16.to_be_bytes(), 7777_u16.to_be_bytes(), 58_u16.to_be_bytes(), [0, 0]].concat();
     udp.extend(number.to_be_bytes());
@@ -47,17 +47,17 @@ pub fn numbered(to: MacAddr, number: u32) -> Vec<u8> {
 }
 
 /// The number of a numbered frame.
-pub fn number(frame: &[u8]) -> Option<u32> {
+pub(crate) fn number(frame: &[u8]) -> Option<u32> {
     let udp = frame.get(12..14) == Some(&[8, 0]) && frame.get(23) == Some(&17);
     udp.then(|| frame.get(NUMBER..NUMBER + 4).map(|n| u32::from_be_bytes(n.try_into().unwrap()))).flatten()
 }
 
-pub fn arp_request(target: [u8; 4]) -> Vec<u8> {
+pub(crate) fn arp_request(target: [u8; 4]) -> Vec<u8> {
     arp(CLIENT, 1, CLIENT_IP, target)
 }
 
 /// What a guest says when it comes up.
-pub fn announcement(mac: MacAddr, ip: [u8; 4]) -> Vec<u8> {
+pub(crate) fn announcement(mac: MacAddr, ip: [u8; 4]) -> Vec<u8> {
     arp(mac, 1, ip, ip)
 }
 
@@ -71,7 +71,7 @@ fn arp(from: MacAddr, operation: u8, sender: [u8; 4], target: [u8; 4]) -> Vec<u8
     ethernet(MacAddr::BROADCAST, from, 0x0806, &body)
 }
 
-pub fn ping(to: MacAddr) -> Vec<u8> {
+pub(crate) fn ping(to: MacAddr) -> Vec<u8> {
     let mut icmp = vec![8, 0, 0, 0, 0, 7, 0, 1];
     icmp.extend(b"are you there?");
     let sum = checksum(&icmp);
@@ -79,7 +79,7 @@ pub fn ping(to: MacAddr) -> Vec<u8> {
     ethernet(to, CLIENT, 0x0800, &ipv4(1, GUEST_IP, &icmp))
 }
 
-pub fn solicitation() -> Vec<u8> {
+pub(crate) fn solicitation() -> Vec<u8> {
     let mut group = [0; 16];
     group[..2].copy_from_slice(&[0xff, 2]);
     group[11] = 1;

@@ -18,11 +18,11 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::frames::{self, GUEST_IP, GUEST_IP6};
 
-pub const BRIDGE: &str = "br0";
-pub const LIMITS: Limits = Limits { frames: 100_000, bytes: 64 << 20 };
+pub(crate) const BRIDGE: &str = "br0";
+pub(crate) const LIMITS: Limits = Limits { frames: 100_000, bytes: 64 << 20 };
 
 /// Runs a test in a namespace of its own.
-pub fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F) {
+pub(crate) fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F) {
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("run the tests as root");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
@@ -32,8 +32,10 @@ pub fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F) {
 }
 
 /// Makes the bridge and the client's link; the client's end is `c1`.
-pub async fn network() -> Net {
+pub(crate) async fn network() -> Net {
     let net = Net::connect().unwrap();
+    // The host itself shall not multicast on the bridge: frames are counted.
+    std::fs::write("/proc/sys/net/ipv4/igmp_link_local_mcast_reports", "0").unwrap();
     net.create_bridge(BRIDGE).await.unwrap();
     net.create_veth("c0", "c1").await.unwrap();
     net.disable_ipv6(BRIDGE).unwrap();
@@ -47,7 +49,7 @@ pub async fn network() -> Net {
     net
 }
 
-pub async fn surrogate(plain: bool) -> (Surrogate, UnboundedReceiver<Notice>) {
+pub(crate) async fn surrogate(plain: bool) -> (Surrogate, UnboundedReceiver<Notice>) {
     Surrogate::start(Settings {
         plain_handover: plain,
         patience: Duration::from_secs(2),
@@ -58,21 +60,21 @@ pub async fn surrogate(plain: bool) -> (Surrogate, UnboundedReceiver<Notice>) {
 }
 
 /// The client: raw frames on `c1`.
-pub struct Client {
+pub(crate) struct Client {
     socket: PacketSocket,
 }
 
 impl Client {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { socket: PacketSocket::open_receive("c1", 8 << 20).unwrap() }
     }
 
-    pub fn send(&self, frame: &[u8]) {
+    pub(crate) fn send(&self, frame: &[u8]) {
         self.socket.send(&VnetHdr::PLAIN, frame).unwrap();
     }
 
     /// The first frame from `from` for which `wanted` says so, within a second.
-    pub async fn expect(&self, from: MacAddr, wanted: impl Fn(&[u8]) -> bool) -> Vec<u8> {
+    pub(crate) async fn expect(&self, from: MacAddr, wanted: impl Fn(&[u8]) -> bool) -> Vec<u8> {
         let deadline = Instant::now() + Duration::from_secs(1);
         let mut batch = Batch::new(16, 2000);
         while Instant::now() < deadline {
@@ -88,7 +90,7 @@ impl Client {
 }
 
 /// A guest: a thread that reads a tap and remembers what it got.
-pub struct Guest {
+pub(crate) struct Guest {
     pub sleeper: Sleeper,
     queue: Arc<OwnedFd>,
     runs: Arc<AtomicBool>,
@@ -97,7 +99,7 @@ pub struct Guest {
 }
 
 impl Guest {
-    pub async fn new(net: &Net, number: u8, limits: Limits) -> Self {
+    pub(crate) async fn new(net: &Net, number: u8, limits: Limits) -> Self {
         let mac = MacAddr([0x52, 0x54, 0, 0, 0, number]);
         let tap = format!("tap{number}");
         let queue = Arc::new(net.ensure_tap(&tap, BRIDGE).await.unwrap());
@@ -124,17 +126,17 @@ impl Guest {
         guest
     }
 
-    pub fn mac(&self) -> MacAddr {
+    pub(crate) fn mac(&self) -> MacAddr {
         self.sleeper.ports[0].mac
     }
 
     /// Sends a frame.
-    pub fn say(&self, frame: &[u8]) {
+    pub(crate) fn say(&self, frame: &[u8]) {
         tap::write_frame(&self.queue, &VnetHdr::PLAIN, frame).unwrap();
     }
 
     /// Reads the tap from now on.
-    pub fn run(&mut self) {
+    pub(crate) fn run(&mut self) {
         self.runs.store(true, SeqCst);
         let (queue, runs, got) = (self.queue.clone(), self.runs.clone(), self.got.clone());
         self.reader = Some(std::thread::spawn(move || {
@@ -149,7 +151,7 @@ impl Guest {
     }
 
     /// Stands still: reads nothing more.
-    pub fn pause(&mut self) {
+    pub(crate) fn pause(&mut self) {
         self.runs.store(false, SeqCst);
         if let Some(reader) = self.reader.take() {
             reader.join().unwrap();
@@ -157,12 +159,12 @@ impl Guest {
     }
 
     /// The numbers of the numbered frames that it got, in order.
-    pub fn numbers(&self) -> Vec<u32> {
+    pub(crate) fn numbers(&self) -> Vec<u32> {
         self.got.lock().unwrap().iter().filter_map(|frame| frames::number(frame)).collect()
     }
 
     /// Waits until it got the frame with this number; gives all numbers.
-    pub async fn numbers_up_to(&self, last: u32) -> Vec<u32> {
+    pub(crate) async fn numbers_up_to(&self, last: u32) -> Vec<u32> {
         for _ in 0..2000 {
             if self.numbers().contains(&last) {
                 // What would come twice or late has its time to come.
@@ -175,7 +177,7 @@ impl Guest {
     }
 
     /// From running to standing still.
-    pub async fn sleep(&mut self, surrogate: &Surrogate) {
+    pub(crate) async fn sleep(&mut self, surrogate: &Surrogate) {
         surrogate.capture(&self.sleeper).await.unwrap();
         surrogate.drain(&self.sleeper, Duration::from_secs(1)).await.unwrap();
         self.pause();
@@ -183,7 +185,7 @@ impl Guest {
     }
 
     /// From standing still to running.
-    pub async fn wake(&mut self, surrogate: &Surrogate) -> dormouse_surrogate::Replay {
+    pub(crate) async fn wake(&mut self, surrogate: &Surrogate) -> dormouse_surrogate::Replay {
         surrogate.prepare(&self.sleeper).await.unwrap();
         self.run();
         surrogate.release(&self.sleeper).await.unwrap()
@@ -197,7 +199,7 @@ impl Drop for Guest {
 }
 
 /// The next notice of a wake, within a second.
-pub async fn woken(notices: &mut UnboundedReceiver<Notice>) -> String {
+pub(crate) async fn woken(notices: &mut UnboundedReceiver<Notice>) -> String {
     let wait = async {
         loop {
             if let Notice::Wake { frame, .. } = notices.recv().await.unwrap() {
