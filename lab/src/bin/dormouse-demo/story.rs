@@ -73,16 +73,18 @@ impl Story {
         stage.waiting("waiting for it to go idle");
         let before = self.host_memory()?;
         let awake = self.last_why_before_sleep()?;
-        let (settling, asleep) = self.sleep_events()?;
+        let asleep = self.asleep_event()?;
         let gone = wait_until("QEMU to be gone", LONG, || Ok(self.lab.qemu_pids()?.is_empty()))?;
         let after = self.host_memory()?;
 
         let idle = awake.signals.iter().all(|signal| !signal.busy);
         stage.check(idle, "idle", &signals(&awake));
-        let took = asleep.at.timestamp().since(settling.at.timestamp());
-        let cause = settling.cause.unwrap_or_default();
-        let durable = format!("{}, state and memory flushed to disk ({cause})", span(took));
-        stage.check(gone < SECOND, "asleep", &durable);
+        let took =
+            figure(&asleep, "took_ms").context("the event of the sleep does not say how long it took")?;
+        let parts = [("save_ms", "saving"), ("flush_ms", "flushing to disk"), ("quit_ms", "then freeing")];
+        let parts = parts.map(|(name, doing)| (doing, figure(&asleep, name).unwrap_or_default()));
+        let parts = parts.map(|(doing, took)| format!("{doing} {}", span(took))).join(", ");
+        stage.check(gone < SECOND, "asleep", &format!("{} ({parts})", span(took)));
         let given = before.total().saturating_sub(after.total());
         let host = format!("{} → {}; no QEMU process", mib(before.total()), mib(after.total()));
         stage.check(after.total() < before.total() / 10, "host memory", &host);
@@ -238,15 +240,16 @@ impl Story {
         Ok(last)
     }
 
-    /// The events of the only sleep so far: its beginning and its end.
-    fn sleep_events(&self) -> Result<(Event, Event)> {
-        let entered = |state: MachineState| {
-            self.events.wait(&format!("the event {state}"), LONG, |event| {
-                event.kind == EventKind::State && event.to == Some(state)
-            })
-        };
-        Ok((entered(MachineState::Settling)?, entered(MachineState::Asleep)?))
+    /// The event of the only sleep so far; it comes when all is done.
+    fn asleep_event(&self) -> Result<Event> {
+        let is_it = |event: &Event| event.kind == EventKind::State && event.to == Some(MachineState::Asleep);
+        Ok(self.events.wait("the event of the sleep", LONG, is_it)?)
     }
+}
+
+/// A figure of an event in milliseconds.
+fn figure(event: &Event, name: &str) -> Option<Duration> {
+    event.figures.get(name).and_then(|ms| Duration::try_from_secs_f64(ms / 1000.0).ok())
 }
 
 /// `cpu 1.2 %, network 0 B/s`.
