@@ -8,6 +8,7 @@ mod value;
 
 use std::path::{Path, PathBuf};
 
+use dormouse_machine::spec::MemoryBacking;
 use serde::{Deserialize, Serialize};
 
 pub use value::{Handover, OnStop, Span};
@@ -50,10 +51,12 @@ pub struct Config {
 pub struct Qemu {
     /// The program, a path or a name that is looked for in `PATH`.
     pub binary: PathBuf,
-    /// The user that QEMU runs as; empty: the daemon's own.
+    /// The user that QEMU runs as.
     pub user: String,
-    /// Whether QEMU runs with `-sandbox on`.
-    pub sandbox: bool,
+    /// Where guests have their memory, unless their files say.
+    pub memory: MemoryBacking,
+    /// Whether the whole memory file is reserved on the disk at boot, unless their files say.
+    pub preallocate: bool,
 }
 
 /// Sleeping and waking, for all machines.
@@ -112,7 +115,12 @@ impl Default for Config {
 
 impl Default for Qemu {
     fn default() -> Self {
-        Self { binary: "qemu-system-x86_64".into(), user: String::new(), sandbox: true }
+        Self {
+            binary: "qemu-system-x86_64".into(),
+            user: "dormouse-qemu".into(),
+            memory: MemoryBacking::File,
+            preallocate: false,
+        }
     }
 }
 

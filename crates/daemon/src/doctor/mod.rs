@@ -1,0 +1,45 @@
+//! What stands in the way of Dormouse on this host, and how to put it right.
+//!
+//! Each check looks at one thing of the host and changes nothing.
+
+mod host;
+mod network;
+mod programs;
+
+use std::collections::BTreeSet;
+
+use dormouse_api_types::{Check, CheckStatus, Report};
+use dormouse_surrogate::Capabilities;
+
+use crate::config::Config;
+
+/// Looks at everything. Blocks: asks programs for their version.
+#[must_use]
+pub fn examine(config: &Config, surrogate: &Capabilities, bridges: BTreeSet<String>) -> Report {
+    let mut checks = vec![
+        host::capabilities(),
+        programs::qemu(&config.qemu.binary),
+        programs::qemu_user(&config.qemu.user),
+        programs::qemu_img(),
+        host::kvm(),
+        host::state_dir(&config.state_dir),
+        host::socket(&config.socket, &config.socket_group),
+        network::tun(),
+        network::handover(surrogate),
+        network::bridge_netfilter(),
+    ];
+    checks.extend(bridges.iter().map(|bridge| network::bridge(bridge)));
+    Report { checks }
+}
+
+fn ok(name: &str, found: impl Into<String>) -> Check {
+    Check { name: name.into(), status: CheckStatus::Ok, found: found.into(), fix: None }
+}
+
+fn warn(name: &str, found: impl Into<String>, fix: impl Into<String>) -> Check {
+    Check { name: name.into(), status: CheckStatus::Warn, found: found.into(), fix: Some(fix.into()) }
+}
+
+fn fail(name: &str, found: impl Into<String>, fix: impl Into<String>) -> Check {
+    Check { name: name.into(), status: CheckStatus::Fail, found: found.into(), fix: Some(fix.into()) }
+}

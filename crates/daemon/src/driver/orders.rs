@@ -1,0 +1,388 @@
+//! What users order, and what came of it once the machine has settled.
+
+use std::time::Duration;
+
+use dormouse_api_types::{EventKind, Outcome, Problem, ProblemKind, millis};
+use dormouse_machine::{
+    hold::Hold,
+    lifecycle::{Cause, Command, Refusal, State},
+};
+use dormouse_types::{Depth, MachineName, Timestamp};
+use tokio::sync::oneshot;
+
+use super::{
+    run::{Driver, Ticket},
+    view::{View, state_of},
+};
+use crate::events::Draft;
+
+/// What an order that was taken is meant to come to, its hold, and a remark.
+type Taken = (Goal, Option<u64>, String);
+
+/// What a user can order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Run it.
+    Start {
+        /// Give up a saved state.
+        cold: bool,
+    },
+    /// Shut it down.
+    Stop {
+        /// Do not ask the guest.
+        force: bool,
+        /// How long the guest may take; the configuration's when absent.
+        patience: Option<Duration>,
+    },
+    /// Put it to sleep; as deep as its file says when absent.
+    Sleep {
+        /// How deep.
+        depth: Option<Depth>,
+    },
+    /// Wake it.
+    Wake,
+    /// Keep it awake.
+    Hold {
+        /// Why.
+        reason: String,
+        /// Who places it.
+        by: String,
+        /// For how long.
+        span: Option<Duration>,
+    },
+    /// Let it sleep again.
+    Release {
+        /// Which hold; all when absent.
+        hold: Option<u64>,
+    },
+}
+
+/// What came of an order that was not refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Given {
+    /// Has the machine settled?
+    pub settled: bool,
+    /// Where it is now.
+    pub outcome: Outcome,
+}
+
+/// What an order is meant to come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Goal {
+    Awake,
+    Asleep,
+    Stopped,
+    /// Stopped, and then forgotten.
+    Removed,
+    /// Whatever state it is in.
+    Any,
+}
+
+/// An order that is answered when the machine has settled.
+#[derive(Debug)]
+pub(super) struct Waiter {
+    pub(super) goal: Goal,
+    pub(super) started: Timestamp,
+    pub(super) hold: Option<u64>,
+    pub(super) detail: String,
+    pub(super) reply: Reply,
+}
+
+/// Who waits.
+#[derive(Debug)]
+pub(super) enum Reply {
+    Order(oneshot::Sender<Result<Given, Problem>>),
+    Remove(oneshot::Sender<Result<(), Problem>>),
+}
+
+impl Order {
+    /// The verb, as users write it.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Start { .. } => "start",
+            Self::Stop { .. } => "stop",
+            Self::Sleep { .. } => "sleep",
+            Self::Wake => "wake",
+            Self::Hold { .. } => "hold",
+            Self::Release { .. } => "release",
+        }
+    }
+
+    /// What the lifecycle is told, if it is told anything.
+    pub(super) fn command(&self, default_depth: Depth) -> Option<(Command, Goal)> {
+        match self {
+            Self::Start { cold } => Some((Command::Start { cold: *cold }, Goal::Awake)),
+            Self::Stop { force, .. } => Some((Command::Stop { force: *force }, Goal::Stopped)),
+            Self::Sleep { depth } => Some((Command::Sleep(depth.unwrap_or(default_depth)), Goal::Asleep)),
+            Self::Wake => Some((Command::Wake, Goal::Awake)),
+            Self::Hold { .. } | Self::Release { .. } => None,
+        }
+    }
+}
+
+impl Given {
+    /// The answer to one who does not wait, or has waited long enough.
+    pub(super) fn unsettled(view: &View, waited: Duration) -> Self {
+        let detail = if waited.is_zero() { String::new() } else { "it has not settled yet".into() };
+        Self { settled: false, outcome: outcome(view, waited, None, detail) }
+    }
+}
+
+/// Where a machine is, as the answer to an order.
+pub(super) fn outcome(view: &View, took: Duration, hold: Option<u64>, detail: String) -> Outcome {
+    Outcome {
+        machine: view.name.clone(),
+        state: state_of(&view.state),
+        depth: view.depth(),
+        took_ms: millis(took),
+        hold,
+        detail,
+    }
+}
+
+/// What came of an order, now that the machine has settled.
+pub(super) fn judge(goal: Goal, view: &View, undone: Option<&str>) -> Result<(), Problem> {
+    let reached = match goal {
+        Goal::Any => true,
+        Goal::Awake => view.state == State::Active,
+        Goal::Asleep => matches!(view.state, State::Asleep { .. }),
+        Goal::Stopped | Goal::Removed => view.state == State::Stopped,
+    };
+    if reached {
+        return Ok(());
+    }
+    if let Some(failure) = view.failure() {
+        let fix = if failure.state_kept {
+            "its saved state is kept: put the cause right and wake it, or start it with --cold"
+        } else {
+            "put the cause right and start it with --cold"
+        };
+        let detail = format!("{}: failed while {}: {}", view.name, failure.during, failure.why);
+        return Err(Problem::new(ProblemKind::Failed, detail).fix(fix));
+    }
+    let why = undone.map_or_else(String::new, |cause| format!(" ({cause})"));
+    let detail = match goal {
+        Goal::Asleep => format!("{} did not stay asleep{why}", view.name),
+        _ => format!("{} is {} now{why}", view.name, state_of(&view.state)),
+    };
+    Err(Problem::new(ProblemKind::Refused, detail).fix("see `dormouse why` for what keeps it there"))
+}
+
+/// A refusal of the lifecycle as an answer.
+pub(super) fn refused(name: &MachineName, refusal: &Refusal) -> Problem {
+    let Refusal { verb, state, fix } = refusal;
+    Problem::new(ProblemKind::Refused, format!("cannot {verb} {name} while it is {state}")).fix(*fix)
+}
+
+/// The driver has ended before it answered.
+pub(super) fn gone(name: &MachineName) -> Problem {
+    Problem::new(
+        ProblemKind::Unavailable,
+        format!("{name} is not driven now: dormoused ends, or it was removed"),
+    )
+    .fix("try again")
+}
+
+/// Why a machine is not forgotten without force, if so.
+pub(super) fn obstacle_to_removal(view: &View) -> Option<Problem> {
+    let loss = match &view.state {
+        State::Stopped | State::Failed { state_kept: false, .. } => return None,
+        State::Asleep { depth: Depth::Off } => "nothing but its presence on the network is lost with it",
+        State::Asleep { depth: Depth::Saved } | State::Failed { .. } => {
+            "what it has in memory is in its saved state, and is lost with it"
+        }
+        _ => "what it has in memory is lost with it, as by a power cut",
+    };
+    let state = state_of(&view.state);
+    let fix = format!(
+        "stop it first (`dormouse stop {0}`), or remove it with --force: {loss}; its disks stay",
+        view.name
+    );
+    Some(
+        Problem::new(ProblemKind::Refused, format!("cannot remove {} while it is {state}", view.name))
+            .fix(fix),
+    )
+}
+
+impl Driver {
+    /// Takes an order.
+    pub(super) fn order(&mut self, order: Order, wait: bool, reply: oneshot::Sender<Result<Given, Problem>>) {
+        let taken = match &order {
+            Order::Hold { reason, by, span } => self.place_hold(reason, by, *span),
+            Order::Release { hold } => self.release_hold(*hold),
+            command => self.command(command),
+        };
+        match taken {
+            Err(problem) => drop(reply.send(Err(problem))),
+            Ok((goal, hold, detail)) => {
+                if wait {
+                    self.wait(goal, hold, detail, Reply::Order(reply));
+                } else {
+                    let outcome = outcome(&self.view(false), Duration::ZERO, hold, detail);
+                    let _ = reply.send(Ok(Given { settled: false, outcome }));
+                }
+            }
+        }
+    }
+
+    fn command(&mut self, order: &Order) -> Result<Taken, Problem> {
+        let Some((command, goal)) = order.command(self.subject.spec.sleep.depth) else {
+            return Ok((Goal::Any, None, String::new()));
+        };
+        self.patience = match order {
+            Order::Stop { patience: Some(patience), .. } => *patience,
+            _ => self.shared.config.sleep.stop_timeout.get(),
+        };
+        if let Command::Sleep(depth) = command {
+            self.can_sleep(depth)?;
+        }
+        let name = self.subject.spec.name.clone();
+        let was = state_of(self.life.state());
+        let now = self.now();
+        let actions = self.life.command(command, now).map_err(|refusal| refused(&name, &refusal))?;
+        let detail = if actions.is_empty() && self.life.settled() {
+            format!("was {was} already")
+        } else {
+            String::new()
+        };
+        if goal == Goal::Awake {
+            self.story.wanted(now);
+        }
+        self.act(actions);
+        Ok((goal, None, detail))
+    }
+
+    /// A depth that the platform cannot reach, and a hold, are better said at once.
+    fn can_sleep(&self, depth: Depth) -> Result<(), Problem> {
+        let abilities = self.subject.instance.capabilities();
+        let name = &self.subject.spec.name;
+        if !abilities.depths.contains(&depth) {
+            let why = abilities.obstacles.join("; ");
+            let detail = format!("{name} cannot sleep at depth {depth}: {why}");
+            return Err(Problem::new(ProblemKind::Refused, detail).fix("choose another depth"));
+        }
+        let held = self.journal.record().holds.blocking(self.now()).next();
+        held.map_or(Ok(()), |hold| {
+            let detail = format!("{name} is held awake by hold {} ({})", hold.id, hold.reason);
+            Err(Problem::new(ProblemKind::Refused, detail)
+                .fix(format!("release it: `dormouse release {name}`")))
+        })
+    }
+
+    fn place_hold(&mut self, reason: &str, by: &str, span: Option<Duration>) -> Result<Taken, Problem> {
+        let now = self.now();
+        let until = span.map(|span| now + span);
+        // Tried on a copy: the journal is not to be told of a hold that is refused.
+        let mut holds = self.journal.record().holds.clone();
+        let placed = holds.add(reason, by, now, until);
+        let id = placed
+            .map(|hold| hold.id)
+            .map_err(|error| Problem::new(ProblemKind::Refused, error.to_string()))?;
+        self.journal.change(|record| record.holds = holds, Some(Ticket::Hold(id)));
+        let line = format!("hold {id} by {by}: {reason}");
+        let name = self.subject.spec.name.clone();
+        tracing::info!(machine = %name, "{line}");
+        self.shared.events.publish(Draft::of(&name, EventKind::Hold).cause(Some(line)));
+        let sleeps = matches!(self.life.state(), State::Settling { .. } | State::Asleep { .. });
+        if sleeps {
+            self.wanted(Cause::Hold(reason.to_owned()));
+        }
+        Ok((if sleeps { Goal::Awake } else { Goal::Any }, Some(id), String::new()))
+    }
+
+    fn release_hold(&mut self, id: Option<u64>) -> Result<Taken, Problem> {
+        let mut holds = self.journal.record().holds.clone();
+        let released = match id {
+            None => holds.release_all(),
+            Some(id) => holds.release(id).into_iter().collect(),
+        };
+        if let (Some(id), true) = (id, released.is_empty()) {
+            let detail = format!("{} has no hold {id}", self.subject.spec.name);
+            return Err(Problem::new(ProblemKind::NotFound, detail).fix("`dormouse show` lists its holds"));
+        }
+        if !released.is_empty() {
+            self.journal.change(|record| record.holds = holds, None);
+        }
+        self.tell_released(&released, "released");
+        let detail = if released.is_empty() { "had no holds".into() } else { String::new() };
+        Ok((Goal::Any, id, detail))
+    }
+
+    /// Says that holds are no more.
+    pub(super) fn tell_released(&self, released: &[Hold], why: &str) {
+        let name = &self.subject.spec.name;
+        for Hold { id, reason, .. } in released {
+            let line = format!("hold {id} ({reason}): {why}");
+            tracing::info!(machine = %name, "{line}");
+            self.shared.events.publish(Draft::of(name, EventKind::Release).cause(Some(line)));
+        }
+    }
+
+    /// A hold could not be made durable: who placed it is told, and it is taken back.
+    pub(super) fn hold_failed(&mut self, id: u64, why: &str) {
+        self.journal.change(|record| drop(record.holds.release(id)), None);
+        for waiter in self.waiters.extract_if(.., |waiter| waiter.hold == Some(id)) {
+            let problem = Problem::new(ProblemKind::Failed, format!("the hold is not durable: {why}"));
+            waiter.reply.send(Err(problem));
+        }
+    }
+
+    /// Takes the order to forget the machine.
+    pub(super) fn remove(&mut self, force: bool, reply: oneshot::Sender<Result<(), Problem>>) {
+        let obstacle = obstacle_to_removal(&self.view(false)).filter(|_| !force);
+        let stopped = obstacle.map_or(Ok(()), Err).and_then(|()| {
+            let now = self.now();
+            let name = self.subject.spec.name.clone();
+            let command = Command::Stop { force: true };
+            self.life.command(command, now).map_err(|refusal| refused(&name, &refusal))
+        });
+        match stopped {
+            Err(problem) => drop(reply.send(Err(problem))),
+            Ok(actions) => {
+                self.act(actions);
+                self.wait(Goal::Removed, None, String::new(), Reply::Remove(reply));
+            }
+        }
+    }
+
+    /// The machine has settled: whoever waited for that is answered.
+    pub(super) fn answer_waiters(&mut self) {
+        let (view, now) = (self.view(true), self.now());
+        let undone = self.undone.take();
+        for waiter in std::mem::take(&mut self.waiters) {
+            let judged = judge(waiter.goal, &view, undone.as_deref());
+            match (judged, waiter) {
+                (Ok(()), waiter @ Waiter { goal: Goal::Removed, .. }) => self.forget(waiter),
+                (Ok(()), Waiter { started, hold, detail, reply, .. }) => {
+                    let outcome = outcome(&view, now.since(started), hold, detail);
+                    reply.send(Ok(Given { settled: true, outcome }));
+                }
+                (Err(problem), waiter) => waiter.reply.send(Err(problem)),
+            }
+        }
+    }
+
+    /// Forgets the machine, which is stopped. The driver's last act, so it may take its time.
+    fn forget(&mut self, waiter: Waiter) {
+        self.removal = Some(waiter.reply);
+    }
+}
+
+impl Reply {
+    pub(super) fn send(self, answer: Result<Given, Problem>) {
+        // Whoever asked may be gone.
+        match self {
+            Self::Order(reply) => drop(reply.send(answer)),
+            Self::Remove(reply) => drop(reply.send(answer.map(drop))),
+        }
+    }
+
+    pub(super) fn removed(self, answer: Result<(), Problem>) {
+        match (self, answer) {
+            (Self::Remove(reply), answer) => drop(reply.send(answer)),
+            (order, Err(problem)) => order.send(Err(problem)),
+            (_, Ok(())) => {}
+        }
+    }
+}

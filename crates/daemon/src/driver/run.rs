@@ -1,0 +1,464 @@
+//! The driver's loop: messages, ends of tasks, and the clock, fed to the lifecycle one by one.
+
+use std::{collections::HashMap, mem, net::IpAddr, sync::Arc, time::Duration};
+
+use dormouse_api_types::{EventKind, Problem, ProblemKind};
+use dormouse_machine::{
+    idle::{IdlePolicy, Sample, Verdict},
+    lifecycle::{Action, Cause, Event, Lifecycle, State, Task},
+};
+use dormouse_platform::Counters;
+use dormouse_registry::{LastWake, Revision, Transaction};
+use dormouse_surrogate::Status;
+use dormouse_types::{MacAddr, Timestamp};
+use tokio::{
+    sync::watch,
+    task::{Id, JoinError, JoinSet},
+    time::{Instant, MissedTickBehavior},
+};
+
+use super::{
+    End, Ends, Message, Shared, Subject,
+    journal::Journal,
+    orders::{Goal, Reply, Waiter},
+    story::{Story, reason_of},
+    tasks::{Context, Output},
+    view::View,
+};
+use crate::{
+    chain::chain,
+    events::Draft,
+    fault::{Edge, Step, state_word},
+};
+
+/// Addresses that are learned of one interface at most: the newest ones stay.
+const LEARNED: usize = 16;
+
+/// Who waits for a write of the record.
+#[derive(Debug)]
+pub(super) enum Ticket {
+    /// The lifecycle.
+    State,
+    /// Whoever placed a hold, by its number.
+    Hold(u64),
+}
+
+/// What a future of this driver was for.
+#[derive(Clone, Copy, Debug)]
+enum Job {
+    Task(Task),
+    Write,
+    Sample,
+}
+
+/// What came of it.
+enum Finished {
+    Task(Task, Duration, Result<Output, String>),
+    Write(Result<Revision, dormouse_registry::Error>),
+    Sample(Result<Counters, String>),
+}
+
+/// One machine's driver.
+pub(super) struct Driver {
+    pub(super) shared: Shared,
+    pub(super) subject: Subject,
+    pub(super) life: Lifecycle,
+    pub(super) journal: Journal<Ticket>,
+    pub(super) since: Timestamp,
+    pub(super) waiters: Vec<Waiter>,
+    pub(super) patience: Duration,
+    /// What last turned a sleep round, for who asked for the sleep.
+    pub(super) undone: Option<String>,
+    /// Who asked that the machine be forgotten, once it can be.
+    pub(super) removal: Option<Reply>,
+    pub(super) story: Story,
+    idle: IdlePolicy,
+    report: Option<Verdict>,
+    last_status: Option<Status>,
+    ports: Vec<dormouse_platform::Port>,
+    heard: watch::Sender<u64>,
+    jobs: JoinSet<Finished>,
+    names: HashMap<Id, Job>,
+    sampling: bool,
+    ends: Ends,
+}
+
+impl Driver {
+    pub(super) fn new(shared: Shared, subject: Subject, ends: Ends) -> Self {
+        let record = subject.record.clone();
+        Self {
+            life: Lifecycle::new(record.state.clone()),
+            since: record.since,
+            journal: Journal::new(record, subject.revision),
+            waiters: Vec::new(),
+            patience: shared.config.sleep.stop_timeout.get(),
+            undone: None,
+            removal: None,
+            story: Story::default(),
+            idle: IdlePolicy::new(&subject.spec.sleep),
+            report: None,
+            last_status: None,
+            ports: Vec::new(),
+            heard: watch::Sender::new(0),
+            jobs: JoinSet::new(),
+            names: HashMap::new(),
+            sampling: false,
+            ends,
+            shared,
+            subject,
+        }
+    }
+
+    /// Drives the machine until it is removed or the daemon ends.
+    pub(super) async fn drive(mut self) -> End {
+        let mut ticks = tokio::time::interval(self.shared.config.sample_interval.get());
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.after_change();
+        loop {
+            if let Some(reply) = self.removal.take()
+                && self.forget_for(reply).await
+            {
+                return End::Removed;
+            }
+            let deadline = self.deadline();
+            tokio::select! {
+                message = self.ends.mailbox.recv() => match message {
+                    Some(message) => self.message(message),
+                    None => return End::Closed,
+                },
+                Some(ended) = self.jobs.join_next_with_id() => self.finished(ended),
+                _ = ticks.tick() => self.sample(),
+                () = tokio::time::sleep_until(deadline), if self.has_deadline() => self.due(),
+            }
+            self.after_change();
+        }
+    }
+
+    /// Removes the machine from the registry. It is stopped and its driver's last act: nothing
+    /// else is to happen meanwhile.
+    async fn forget_for(&mut self, reply: Reply) -> bool {
+        let name = self.subject.spec.name.clone();
+        let removed = self.subject.instance.erase().await.map_err(|e| chain(&e));
+        let transaction = Transaction::remove(self.journal.expect(), name.clone());
+        let removed = match removed {
+            Ok(()) => self.shared.registry.commit(transaction).await.map_err(|e| chain(&e)),
+            Err(why) => Err(why),
+        };
+        let answer =
+            removed.map_err(|why| Problem::new(ProblemKind::Failed, format!("cannot remove {name}: {why}")));
+        let is_gone = answer.is_ok();
+        reply.removed(answer.map(drop));
+        is_gone
+    }
+
+    /// Does nobody have a handle any more?
+    pub(super) fn has_no_mailbox(&self) -> bool {
+        self.ends.mailbox.is_closed()
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.shared.clock.now()
+    }
+
+    fn message(&mut self, message: Message) {
+        match message {
+            Message::Order { order, wait, reply } => self.order(order, wait, reply),
+            Message::Remove { force, reply } => self.remove(force, reply),
+            Message::Presence(notice) => self.presence_notice(notice),
+            Message::Platform(dormouse_platform::Notice::GuestShutdown(_)) => {
+                self.event(Event::GuestShutdown)
+            }
+            Message::Platform(dormouse_platform::Notice::Exited(_, why)) => self.event(Event::Exited(why)),
+        }
+    }
+
+    fn presence_notice(&mut self, notice: dormouse_surrogate::Notice) {
+        use dormouse_surrogate::Notice;
+        match notice {
+            Notice::Wake { frame, .. } => self.wanted(Cause::Packet(frame)),
+            Notice::Heard { .. } => self.heard.send_modify(|count| *count += 1),
+            Notice::Learned { mac, addresses, .. } => self.learned(mac, &addresses),
+            Notice::BridgeLost { bridge, why } => {
+                self.warn(format!("nobody stands in for it on bridge {bridge}: {why}"));
+            }
+        }
+    }
+
+    fn learned(&mut self, mac: MacAddr, addresses: &[IpAddr]) {
+        let known = self.journal.record().learned.get(&mac);
+        let is_known = |address: &&IpAddr| known.is_some_and(|known| known.contains(address));
+        let new: Vec<IpAddr> = addresses.iter().filter(|address| !is_known(address)).copied().collect();
+        if new.is_empty() {
+            return;
+        }
+        tracing::info!(machine = %self.subject.spec.name, %mac, ?new, "learned addresses");
+        let add = |record: &mut dormouse_registry::Record| {
+            let known = record.learned.entry(mac).or_default();
+            known.extend(new);
+            known.drain(..known.len().saturating_sub(LEARNED));
+        };
+        self.journal.change(add, None);
+    }
+
+    /// Something wants the machine to run.
+    pub(super) fn wanted(&mut self, cause: Cause) {
+        self.story.wanted(self.now());
+        self.event(Event::Wanted(cause));
+    }
+
+    /// Feeds the lifecycle.
+    pub(super) fn event(&mut self, event: Event) {
+        tracing::debug!(machine = %self.subject.spec.name, ?event);
+        let actions = self.life.handle(event, self.now());
+        self.act(actions);
+    }
+
+    /// Carries out what the lifecycle wants, in its order.
+    pub(super) fn act(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            tracing::debug!(machine = %self.subject.spec.name, ?action);
+            match action {
+                Action::Journal(state) => {
+                    let reason = reason_of(&state);
+                    self.journal.state(state, reason, self.since, Ticket::State);
+                    self.write();
+                }
+                Action::Do(task) => self.start(task),
+                Action::Hurry => {
+                    let instance = Arc::clone(&self.subject.instance);
+                    tokio::spawn(async move { instance.hurry().await });
+                }
+                Action::Announce { from, to } => self.announce(from, to),
+            }
+        }
+    }
+
+    fn announce(&mut self, from: State, to: State) {
+        let now = self.now();
+        self.since = now;
+        // Whoever still waits to hear the guest waits in vain in the new state.
+        self.heard.send_modify(|count| *count += 1);
+        self.note(&from, &to, now);
+        self.story.announce(&self.subject.spec.name, from, to, now, &self.shared.events);
+    }
+
+    /// What a change of state means to the record, to idleness, and to who waits.
+    fn note(&mut self, from: &State, to: &State, now: Timestamp) {
+        if let State::Undoing { .. } | State::Waking { .. } = to {
+            self.undone = reason_of(to);
+        }
+        if let (State::Waking { cause, .. } | State::Undoing { cause }, State::Active) = (from, to) {
+            let took = Some(now.since(self.story.caused()));
+            let wake = LastWake { cause: cause.clone(), at: self.story.caused(), took };
+            self.journal.change(|record| record.last_wake = Some(wake), None);
+        }
+        if *to == State::Active {
+            self.idle.reset();
+        } else {
+            self.report = None;
+        }
+    }
+
+    fn start(&mut self, task: Task) {
+        let context = Context {
+            shared: self.shared.clone(),
+            instance: Arc::clone(&self.subject.instance),
+            spec: Arc::clone(&self.subject.spec),
+            learned: self.journal.record().learned.clone(),
+            patience: self.patience,
+            heard: self.heard.subscribe(),
+            detach: matches!(self.life.state(), State::Stopping | State::Stopped),
+        };
+        let future = async move {
+            let started = Instant::now();
+            let result = context.carry_out(task).await;
+            Finished::Task(task, started.elapsed(), result)
+        };
+        let id = self.jobs.spawn(future).id();
+        self.names.insert(id, Job::Task(task));
+    }
+
+    /// Writes the record if there is something to write and no write is under way.
+    pub(super) fn write(&mut self) {
+        let Some(transaction) = self.journal.next() else { return };
+        let state = self.journal.written_state().map(state_word);
+        let future = write(self.shared.clone(), transaction, state);
+        let id = self.jobs.spawn(async move { Finished::Write(future.await) }).id();
+        self.names.insert(id, Job::Write);
+    }
+
+    fn sample(&mut self) {
+        if self.sampling || *self.life.state() != State::Active || !self.life.settled() {
+            return;
+        }
+        self.sampling = true;
+        let instance = Arc::clone(&self.subject.instance);
+        let future = async move { instance.counters().await.map_err(|e| chain(&e)) };
+        let id = self.jobs.spawn(async move { Finished::Sample(future.await) }).id();
+        self.names.insert(id, Job::Sample);
+    }
+
+    fn finished(&mut self, ended: Result<(Id, Finished), JoinError>) {
+        match ended {
+            Ok((id, finished)) => {
+                self.names.remove(&id);
+                self.take(finished);
+            }
+            Err(error) => {
+                // A fault in this program: the step has failed, the machine's life goes on.
+                let why = format!("a fault in dormoused: {error}");
+                match self.names.remove(&error.id()) {
+                    Some(Job::Task(task)) => self.take(Finished::Task(task, Duration::ZERO, Err(why))),
+                    Some(Job::Write) => self.take(Finished::Write(Err(dormouse_registry::Error::Closed))),
+                    Some(Job::Sample) => self.take(Finished::Sample(Err(why))),
+                    None => {}
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, finished: Finished) {
+        match finished {
+            Finished::Task(task, took, Ok(output)) => {
+                self.story.task(task, took, &output, self.now());
+                self.last_status = output.status.or(self.last_status.take());
+                self.ports = output.ports.unwrap_or(mem::take(&mut self.ports));
+                if matches!(task, Task::StandIn | Task::Release | Task::Watch) {
+                    self.is_recovered();
+                }
+                self.event(Event::Done(task, Ok(())));
+            }
+            Finished::Task(task, _, Err(why)) => {
+                self.warn(format!("cannot {task}: {why}"));
+                self.event(Event::Done(task, Err(why)));
+            }
+            Finished::Write(result) => self.written(&result),
+            Finished::Sample(result) => {
+                self.sampling = false;
+                match result {
+                    Ok(counters) => self.judge_idleness(&counters),
+                    Err(why) => self.warn(format!("cannot judge whether it is idle: {why}")),
+                }
+            }
+        }
+    }
+
+    fn written(&mut self, result: &Result<Revision, dormouse_registry::Error>) {
+        let why = result.as_ref().err().map(|error| chain(error));
+        if let Some(why) = &why {
+            self.warn(format!("its record is not durable: {why}"));
+        }
+        for ticket in self.journal.done(result) {
+            match (ticket, &why) {
+                (Ticket::State, why) => {
+                    self.event(Event::Done(Task::Journal, why.clone().map_or(Ok(()), Err)));
+                }
+                (Ticket::Hold(id), Some(why)) => self.hold_failed(id, why),
+                (Ticket::Hold(_), None) => {}
+            }
+        }
+        self.write();
+    }
+
+    fn judge_idleness(&mut self, counters: &Counters) {
+        if *self.life.state() != State::Active {
+            return;
+        }
+        let Counters { at, cpu, network_bytes, disk_bytes } = *counters;
+        let verdict = self.idle.sample(Sample { at, cpu, network_bytes, disk_bytes });
+        let now = self.now();
+        let is_held = self.journal.record().holds.blocking(now).next().is_some();
+        let is_due = verdict.is_due(now) && !is_held;
+        self.report = Some(verdict);
+        if is_due {
+            self.event(Event::Idle(self.subject.spec.sleep.depth));
+        }
+    }
+
+    fn has_deadline(&self) -> bool {
+        self.next_due().is_some()
+    }
+
+    fn next_due(&self) -> Option<Timestamp> {
+        self.life.next_deadline().into_iter().chain(self.journal.record().holds.next_deadline()).min()
+    }
+
+    /// When to wake up for what is due; the wall clock may be set, so at the latest in a minute.
+    fn deadline(&self) -> Instant {
+        let now = self.now();
+        let wait = self.next_due().map_or(Duration::MAX, |due| due.since(now));
+        Instant::now() + wait.min(Duration::from_secs(60))
+    }
+
+    fn due(&mut self) {
+        let now = self.now();
+        if self.journal.record().holds.next_deadline().is_some_and(|end| end <= now) {
+            let mut ended = Vec::new();
+            self.journal.change(|record| ended = record.holds.expire(now), None);
+            self.tell_released(&ended, "its time is over");
+        }
+        if self.life.next_deadline().is_some_and(|due| due <= now) {
+            self.event(Event::Tick);
+        }
+    }
+
+    /// After whatever happened: what is settled, what is to be written, what others may see.
+    fn after_change(&mut self) {
+        self.write();
+        let settled = self.life.settled() && self.journal.is_idle();
+        if self.life.settled() {
+            self.story.tell_pending(&self.subject.spec.name, self.now(), &self.shared.events);
+        }
+        self.ends.view.send_replace(self.view(settled));
+        if settled {
+            self.is_recovered();
+            self.answer_waiters();
+        }
+    }
+
+    pub(super) fn view(&self, settled: bool) -> View {
+        let mut view = View::of(self.journal.record());
+        view.state = self.life.state().clone();
+        view.since = self.since;
+        view.reason = reason_of(self.life.state()).or(view.reason);
+        view.taps = self.ports.iter().map(|port| (port.mac, port.tap.clone())).collect();
+        view.idle.clone_from(&self.report);
+        view.last_status.clone_from(&self.last_status);
+        view.settled = settled;
+        view
+    }
+
+    pub(super) fn is_recovered(&mut self) {
+        if let Some(recovered) = self.ends.recovered.take() {
+            let _ = recovered.send(());
+        }
+    }
+
+    /// Says that a step failed and the machine's life goes on.
+    pub(super) fn warn(&self, why: String) {
+        let name = &self.subject.spec.name;
+        tracing::warn!(machine = %name, "{why}");
+        self.shared.events.publish(Draft::of(name, EventKind::Warning).cause(Some(why)));
+    }
+
+    pub(super) fn wait(&mut self, goal: Goal, hold: Option<u64>, detail: String, reply: Reply) {
+        let started = self.now();
+        self.waiters.push(Waiter { goal, started, hold, detail, reply });
+    }
+}
+
+async fn write(
+    shared: Shared,
+    transaction: Transaction,
+    state: Option<&'static str>,
+) -> Result<Revision, dormouse_registry::Error> {
+    let step = state.map(Step::Journal);
+    if let Some(step) = step {
+        shared.fault.reach(step, Edge::Before);
+    }
+    let revision = shared.registry.commit(transaction).await?;
+    if let Some(step) = step {
+        shared.fault.reach(step, Edge::After);
+    }
+    Ok(revision)
+}

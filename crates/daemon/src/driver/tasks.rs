@@ -1,0 +1,238 @@
+//! Each task of the lifecycle as a future that asks the platform or the surrogate.
+
+use std::{collections::BTreeMap, future::Future, net::IpAddr, sync::Arc, time::Duration};
+
+use dormouse_machine::{lifecycle::Task, spec::MachineSpec};
+use dormouse_platform::Instance;
+use dormouse_surrogate::{HandoverKind, Limits, Port, Replay, Sleeper, Status};
+use dormouse_types::{MacAddr, MachineName};
+use tokio::sync::watch;
+
+use super::Shared;
+use crate::{
+    chain::chain,
+    fault::{Edge, Step},
+};
+
+/// What a task needs to know, as it was when the task was given.
+#[derive(Clone)]
+pub(super) struct Context {
+    pub(super) shared: Shared,
+    pub(super) instance: Arc<dyn Instance>,
+    pub(super) spec: Arc<MachineSpec>,
+    pub(super) learned: BTreeMap<MacAddr, Vec<IpAddr>>,
+    /// How long a guest may take to shut down.
+    pub(super) patience: Duration,
+    /// Counts how often the guest was heard first, or is no longer waited for.
+    pub(super) heard: watch::Receiver<u64>,
+    /// The interfaces go when the machine is dismissed.
+    pub(super) detach: bool,
+}
+
+/// What a task found out.
+#[derive(Debug, Default)]
+pub(super) struct Output {
+    /// The interfaces, if they were attached.
+    pub(super) ports: Option<Vec<dormouse_platform::Port>>,
+    /// Host memory that the machine occupies.
+    pub(super) resident: Option<u64>,
+    /// What the surrogate did in the sleep that is over.
+    pub(super) status: Option<Status>,
+    /// What was measured.
+    pub(super) figures: BTreeMap<String, f64>,
+}
+
+type Outcome = Result<Output, String>;
+
+/// Interfaces that are there.
+struct Attached(Vec<dormouse_platform::Port>);
+
+impl Attached {
+    fn output(self) -> Output {
+        Output { ports: Some(self.0), ..Output::default() }
+    }
+}
+
+impl Context {
+    /// Carries out a task other than `Journal`.
+    pub(super) async fn carry_out(self, task: Task) -> Outcome {
+        let fault = self.shared.fault;
+        fault.reach(Step::Task(task), Edge::Before);
+        let output = self.dispatch(task).await?;
+        fault.reach(Step::Task(task), Edge::After);
+        Ok(output)
+    }
+
+    async fn dispatch(self, task: Task) -> Outcome {
+        let instance = Arc::clone(&self.instance);
+        match task {
+            // The driver writes the record itself.
+            Task::Journal => Ok(Output::default()),
+            Task::Watch => self.watch().await,
+            Task::Capture => self.capture().await,
+            Task::Drain => self.drain().await,
+            Task::StandIn => self.stand_in().await,
+            Task::Prepare => self.prepare().await,
+            Task::Release => self.release().await,
+            Task::Dismiss => self.dismiss().await,
+            Task::AwaitGuest => self.await_guest().await,
+            Task::Boot => self.boot().await,
+            Task::Load => plain(instance.load()).await,
+            Task::Resume => plain(instance.resume()).await,
+            Task::Pause => plain(instance.pause()).await,
+            Task::Save => plain(instance.save()).await,
+            Task::Flush => plain(instance.flush()).await,
+            Task::Quit => self.quit().await,
+            Task::PowerDown => plain(instance.power_down(self.patience)).await,
+            Task::Kill => plain(instance.kill()).await,
+            Task::DiscardState => plain(instance.discard_state()).await,
+        }
+    }
+
+    fn name(&self) -> &MachineName {
+        &self.spec.name
+    }
+
+    /// The interfaces on the host, made if they are missing. Cheap when they are there.
+    async fn attach(&self) -> Result<Attached, String> {
+        self.instance.attach().await.map(Attached).map_err(|e| chain(&e))
+    }
+
+    fn ports(&self, attached: &Attached) -> Vec<Port> {
+        let port = |port: &dormouse_platform::Port| Port {
+            mac: port.mac,
+            bridge: port.bridge.clone(),
+            tap: port.tap.clone(),
+            queue: port.queue.clone(),
+            addresses: addresses(&self.spec, &self.learned, port.mac),
+        };
+        attached.0.iter().map(port).collect()
+    }
+
+    fn sleeper(&self, attached: &Attached) -> Sleeper {
+        let (ours, limits) = (&self.spec.limits, &self.shared.config.limits);
+        let or = |default| u64::try_from(default).unwrap_or(u64::MAX);
+        Sleeper {
+            name: self.name().clone(),
+            ports: self.ports(attached),
+            wake: self.spec.wake.on.clone(),
+            limits: Limits {
+                frames: ours.queue_frames.map_or_else(|| or(limits.held_frames), u64::from),
+                bytes: ours.queue_bytes.unwrap_or_else(|| or(limits.held_bytes)),
+            },
+        }
+    }
+
+    async fn boot(self) -> Outcome {
+        let attached = self.attach().await?;
+        self.instance.boot().await.map_err(|e| chain(&e))?;
+        Ok(attached.output())
+    }
+
+    async fn watch(self) -> Outcome {
+        let attached = self.attach().await?;
+        let ports = self.ports(&attached);
+        self.shared.presence.watch(self.name(), &ports).await.map_err(|e| chain(&e))?;
+        Ok(attached.output())
+    }
+
+    async fn capture(self) -> Outcome {
+        let attached = self.attach().await?;
+        let sleeper = self.sleeper(&attached);
+        let (captured, facts) = tokio::join!(self.shared.presence.capture(&sleeper), self.instance.facts());
+        captured.map_err(|e| chain(&e))?;
+        Ok(Output { resident: Some(facts.resident_bytes), ..attached.output() })
+    }
+
+    async fn drain(self) -> Outcome {
+        let attached = self.attach().await?;
+        let grace = self.spec.sleep.grace.unwrap_or(self.shared.config.sleep.drain_grace.get());
+        plain(self.shared.presence.drain(&self.sleeper(&attached), grace)).await
+    }
+
+    async fn stand_in(self) -> Outcome {
+        let attached = self.attach().await?;
+        let sleeper = self.sleeper(&attached);
+        self.shared.presence.stand_in(&sleeper).await.map_err(|e| chain(&e))?;
+        Ok(attached.output())
+    }
+
+    async fn prepare(self) -> Outcome {
+        let attached = self.attach().await?;
+        plain(self.shared.presence.prepare(&self.sleeper(&attached))).await
+    }
+
+    async fn release(self) -> Outcome {
+        let attached = self.attach().await?;
+        let sleeper = self.sleeper(&attached);
+        let status = self.shared.presence.status(self.name()).await;
+        let replay = self.shared.presence.release(&sleeper).await.map_err(|e| chain(&e))?;
+        let status = status.map(|status| Status { dropped: replay.dropped.clone(), ..status });
+        Ok(Output { figures: replay_figures(&replay), status, ..attached.output() })
+    }
+
+    async fn dismiss(self) -> Outcome {
+        let dropped = self.shared.presence.dismiss(self.name()).await.map_err(|e| chain(&e))?;
+        if self.detach
+            && let Err(error) = self.instance.detach().await
+        {
+            // What is left over is found and used by the next start.
+            tracing::warn!(machine = %self.name(), error = chain(&error), "interfaces were left behind");
+        }
+        let figures = BTreeMap::from([("dropped_frames".to_owned(), float(dropped))]);
+        let ports = self.detach.then(Vec::new);
+        Ok(Output { figures, ports, ..Output::default() })
+    }
+
+    async fn await_guest(mut self) -> Outcome {
+        let ports = self.ports(&self.attach().await?);
+        self.heard.mark_unchanged();
+        self.shared.presence.watch(self.name(), &ports).await.map_err(|e| chain(&e))?;
+        let patience = self.spec.wake.boot_timeout.unwrap_or(self.shared.config.sleep.boot_timeout.get());
+        let heard = tokio::time::timeout(patience, self.heard.changed()).await.is_ok();
+        if !heard {
+            tracing::warn!(machine = %self.name(), ?patience, "was not heard on the network since its boot");
+        }
+        Ok(Output::default())
+    }
+
+    async fn quit(self) -> Outcome {
+        self.instance.quit().await.map_err(|e| chain(&e))?;
+        let resident = Some(self.instance.facts().await.resident_bytes);
+        Ok(Output { resident, ..Output::default() })
+    }
+}
+
+async fn plain<E: std::error::Error + 'static>(call: impl Future<Output = Result<(), E>>) -> Outcome {
+    call.await.map(|()| Output::default()).map_err(|e| chain(&e))
+}
+
+/// The addresses of an interface: those of the machine file, else the learned ones.
+pub(crate) fn addresses(
+    spec: &MachineSpec,
+    learned: &BTreeMap<MacAddr, Vec<IpAddr>>,
+    mac: MacAddr,
+) -> Vec<IpAddr> {
+    let written = spec.interfaces.iter().find(|i| i.mac == mac).map(|i| i.addresses.clone());
+    written.filter(|a| !a.is_empty()).or_else(|| learned.get(&mac).cloned()).unwrap_or_default()
+}
+
+fn replay_figures(replay: &Replay) -> BTreeMap<String, f64> {
+    [
+        ("replayed_frames", float(replay.frames)),
+        ("replayed_bytes", float(replay.bytes)),
+        ("dropped_frames", float(replay.dropped.lost())),
+        ("duplicates_suppressed", float(replay.duplicates_suppressed)),
+        ("handover_ebpf", f64::from(u8::from(replay.handover == HandoverKind::Ebpf))),
+        ("replay_ms", replay.took.as_secs_f64() * 1e3),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), value))
+    .collect()
+}
+
+/// A count as events carry it.
+#[allow(clippy::cast_precision_loss, reason = "exact up to 2^53, beyond any count here")]
+pub(super) const fn float(count: u64) -> f64 {
+    count as f64
+}

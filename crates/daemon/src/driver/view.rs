@@ -1,0 +1,94 @@
+//! What others may know of a machine, without asking its driver.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use dormouse_api_types::{Failure, MachineState};
+use dormouse_machine::{hold::Holds, idle::Verdict, lifecycle::State};
+use dormouse_registry::{LastWake, Record};
+use dormouse_surrogate::Status;
+use dormouse_types::{Depth, MacAddr, MachineName, Timestamp};
+
+/// A machine at an instant.
+#[derive(Clone, Debug, PartialEq)]
+pub struct View {
+    /// Its name.
+    pub name: MachineName,
+    /// Where it is in its life.
+    pub state: State,
+    /// When it came there.
+    pub since: Timestamp,
+    /// Why, in one line.
+    pub reason: Option<String>,
+    /// The machine file and its folder.
+    pub file: (String, std::path::PathBuf),
+    /// Addresses learned from its traffic.
+    pub learned: BTreeMap<MacAddr, Vec<IpAddr>>,
+    /// What keeps it awake.
+    pub holds: Holds,
+    /// What woke it last.
+    pub last_wake: Option<LastWake>,
+    /// Its taps on the host.
+    pub taps: BTreeMap<MacAddr, String>,
+    /// What idleness is judged by, while it runs.
+    pub idle: Option<Verdict>,
+    /// What the surrogate did in the last sleep.
+    pub last_status: Option<Status>,
+    /// Nothing is going on.
+    pub settled: bool,
+}
+
+impl View {
+    /// What the record alone tells.
+    pub(crate) fn of(record: &Record) -> Self {
+        Self {
+            name: record.name.clone(),
+            state: record.state.clone(),
+            since: record.since,
+            reason: record.reason.clone(),
+            file: (record.file.clone(), record.base.clone()),
+            learned: record.learned.clone(),
+            holds: record.holds.clone(),
+            last_wake: record.last_wake.clone(),
+            taps: BTreeMap::new(),
+            idle: None,
+            last_status: None,
+            settled: false,
+        }
+    }
+
+    /// The depth that the state is about.
+    #[must_use]
+    pub fn depth(&self) -> Option<Depth> {
+        depth_of(&self.state)
+    }
+
+    /// What failed, if it did.
+    #[must_use]
+    pub fn failure(&self) -> Option<Failure> {
+        let State::Failed { during, why, state_kept } = &self.state else { return None };
+        Some(Failure { during: during.clone(), why: why.clone(), state_kept: *state_kept })
+    }
+}
+
+/// The state in a word.
+pub(crate) const fn state_of(state: &State) -> MachineState {
+    match state {
+        State::Stopped => MachineState::Stopped,
+        State::Active => MachineState::Active,
+        State::Settling { .. } => MachineState::Settling,
+        State::Undoing { .. } => MachineState::Undoing,
+        State::Asleep { .. } => MachineState::Asleep,
+        State::Waking { .. } => MachineState::Waking,
+        State::Stopping => MachineState::Stopping,
+        State::Failed { .. } => MachineState::Failed,
+    }
+}
+
+/// The depth that a state is about.
+pub(crate) const fn depth_of(state: &State) -> Option<Depth> {
+    match state {
+        State::Settling { depth, .. } | State::Asleep { depth } => Some(*depth),
+        State::Waking { from, .. } => *from,
+        _ => None,
+    }
+}

@@ -1,0 +1,84 @@
+//! What is asked of a machine before it is made known.
+
+use std::path::Path;
+
+use dormouse_api_types::{Problem, ProblemKind};
+use dormouse_machine::spec::{InterfaceSpec, MachineSpec, PlatformSpec};
+use dormouse_platform::Capabilities;
+use nix::net::if_::if_nametoindex;
+
+use crate::{chain::chain, driver::Handle};
+
+/// Reads a machine file.
+pub(super) fn read(toml: &str, base: &Path) -> Result<MachineSpec, Problem> {
+    if !base.is_absolute() {
+        let detail = format!("{} is not an absolute path", base.display());
+        return Err(Problem::new(ProblemKind::Invalid, detail).key("base"));
+    }
+    MachineSpec::from_toml(toml, base).map_err(|errors| {
+        let problem = Problem::new(ProblemKind::Invalid, errors.to_string());
+        match errors.0.first() {
+            Some(first) if !first.key.is_empty() => problem.key(first.key.clone()),
+            _ => problem,
+        }
+    })
+}
+
+/// Every file that the machine needs is there.
+pub(super) fn check_files(spec: &MachineSpec) -> Result<(), Problem> {
+    let PlatformSpec::Qemu(qemu) = &spec.platform;
+    let disks =
+        qemu.disks.iter().enumerate().map(|(n, disk)| (format!("qemu.disk[{}].image", n + 1), &disk.image));
+    let kernel = qemu.kernel.iter().map(|path| ("qemu.kernel".to_owned(), path));
+    let initrd = qemu.initrd.iter().map(|path| ("qemu.initrd".to_owned(), path));
+    for (key, path) in disks.chain(kernel).chain(initrd) {
+        if let Err(error) = std::fs::metadata(path) {
+            let detail = format!("{key} = {:?}: {error}", path.display().to_string());
+            let fix = "relative paths start from the folder of the machine file";
+            return Err(Problem::new(ProblemKind::Invalid, detail).key(key).fix(fix));
+        }
+    }
+    Ok(())
+}
+
+/// Nobody else has its name or one of its addresses.
+pub(super) fn check_claims(spec: &MachineSpec, others: &[Handle]) -> Result<(), Problem> {
+    for other in others {
+        if other.name == spec.name {
+            let detail = format!("there is a machine {} already", spec.name);
+            return Err(Problem::new(ProblemKind::Exists, detail).key("name").fix("choose another name"));
+        }
+        for (n, interface) in spec.interfaces.iter().enumerate() {
+            if other.spec.interfaces.iter().any(|theirs| theirs.mac == interface.mac) {
+                let detail = format!("{} is an address of {} already", interface.mac, other.name);
+                let key = format!("interface[{}].mac", n + 1);
+                return Err(Problem::new(ProblemKind::Exists, detail).key(key).fix("choose another address"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Its platform can put it to sleep as deep as its file says.
+pub(super) fn check_depth(spec: &MachineSpec, abilities: &Capabilities) -> Result<(), Problem> {
+    if abilities.depths.contains(&spec.sleep.depth) {
+        return Ok(());
+    }
+    let detail = format!("sleep.depth = {}: {}", spec.sleep.depth, abilities.obstacles.join("; "));
+    Err(Problem::new(ProblemKind::Invalid, detail).key("sleep.depth"))
+}
+
+/// The platform refused the machine.
+pub(super) fn unsupported(error: &dormouse_platform::Error) -> Problem {
+    Problem::new(ProblemKind::Invalid, chain(error))
+}
+
+/// Interfaces whose bridge is not there (yet).
+pub(super) fn without_bridge(spec: &MachineSpec) -> impl Iterator<Item = &InterfaceSpec> {
+    spec.interfaces.iter().filter(|interface| if_nametoindex(interface.bridge.as_str()).is_err())
+}
+
+/// The bridges that a machine is in.
+pub(super) fn bridges(spec: &MachineSpec) -> impl Iterator<Item = String> {
+    spec.interfaces.iter().map(|interface| interface.bridge.clone())
+}

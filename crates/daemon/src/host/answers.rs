@@ -1,0 +1,138 @@
+//! What is known of a machine, as the API tells it.
+
+use std::collections::BTreeMap;
+
+use dormouse_api_types::{
+    Abilities, Held, Hold, Interface, LastWake, MachineDetail, MachineSummary, Signal, Time, Why, millis,
+};
+use dormouse_machine::{hold, idle, lifecycle::State};
+use dormouse_surrogate::Status;
+use dormouse_types::Timestamp;
+
+use crate::driver::{Handle, Shared, View, addresses, cause_parts, state_of};
+
+/// A machine in a list.
+pub(super) async fn summary(shared: &Shared, handle: &Handle) -> MachineSummary {
+    let facts = handle.instance.facts().await;
+    summarize(handle, &handle.view(), facts.resident_bytes, shared.clock.now())
+}
+
+fn summarize(handle: &Handle, view: &View, resident_bytes: u64, now: Timestamp) -> MachineSummary {
+    let interfaces = handle.spec.interfaces.iter();
+    let idle_since = view.idle.as_ref().and_then(|verdict| verdict.idle_since);
+    MachineSummary {
+        name: handle.name.clone(),
+        state: state_of(&view.state),
+        depth: view.depth(),
+        since: view.since.into(),
+        memory_bytes: handle.spec.platform.memory(),
+        resident_bytes,
+        idle_for_ms: idle_since.map(|since| millis(now.since(since))),
+        holds: u64::try_from(view.holds.blocking(now).count()).unwrap_or(u64::MAX),
+        addresses: interfaces.flat_map(|i| addresses(&handle.spec, &view.learned, i.mac)).collect(),
+    }
+}
+
+/// All that is known of a machine.
+pub(super) async fn detail(shared: &Shared, handle: &Handle) -> MachineDetail {
+    let facts = handle.instance.facts().await;
+    let (view, now) = (handle.view(), shared.clock.now());
+    let interface = |i: &dormouse_machine::spec::InterfaceSpec| Interface {
+        mac: i.mac,
+        bridge: i.bridge.clone(),
+        tap: view.taps.get(&i.mac).cloned(),
+        addresses: addresses(&handle.spec, &view.learned, i.mac),
+    };
+    let abilities = handle.instance.capabilities();
+    let (toml, base) = view.file.clone();
+    MachineDetail {
+        summary: summarize(handle, &view, facts.resident_bytes, now),
+        failure: view.failure(),
+        toml,
+        base,
+        pid: facts.pid,
+        disk_bytes: facts.disk_bytes,
+        console: facts.console,
+        interfaces: handle.spec.interfaces.iter().map(interface).collect(),
+        hold_list: holds(&view, now),
+        abilities: Abilities {
+            depths: abilities.depths,
+            obstacles: abilities.obstacles,
+            lazy_memory: abilities.lazy_memory,
+        },
+    }
+}
+
+/// Why a machine is where it is.
+pub(super) async fn why(shared: &Shared, handle: &Handle) -> Why {
+    let status = shared.presence.status(&handle.name).await;
+    let (view, now) = (handle.view(), shared.clock.now());
+    let status = status.or_else(|| view.last_status.clone());
+    let verdict = view.idle.as_ref();
+    let is_held = view.holds.blocking(now).next().is_some();
+    let due = verdict.and_then(|verdict| verdict.due).filter(|_| !is_held);
+    Why {
+        machine: handle.name.clone(),
+        state: state_of(&view.state),
+        depth: view.depth(),
+        since: view.since.into(),
+        cause: view.reason.clone().or_else(|| verdict.map(idle::Verdict::explain)),
+        failure: view.failure(),
+        signals: verdict.map_or_else(Vec::new, |verdict| verdict.signals.iter().map(signal).collect()),
+        holds: holds(&view, now),
+        would_sleep_at: due.map(Time::from),
+        would_sleep_depth: due.map(|_| handle.spec.sleep.depth),
+        last_wake: last_wake(&view),
+        would_wake: handle.spec.wake.on.iter().map(ToString::to_string).collect(),
+        answered: status.as_ref().map_or_else(BTreeMap::new, answered),
+        held: held(status.as_ref(), &view),
+        dropped: status.as_ref().map_or_else(BTreeMap::new, dropped),
+    }
+}
+
+fn holds(view: &View, now: Timestamp) -> Vec<Hold> {
+    let told = |hold: &hold::Hold| Hold {
+        id: hold.id,
+        reason: hold.reason.clone(),
+        since: hold.since.into(),
+        until: hold.until.map(Time::from),
+    };
+    view.holds.blocking(now).map(told).collect()
+}
+
+fn signal(signal: &idle::Signal) -> Signal {
+    Signal {
+        name: signal.name.into(),
+        value: signal.value,
+        threshold: signal.threshold,
+        unit: signal.unit.into(),
+        busy: signal.busy,
+        since: Some(signal.since.into()),
+    }
+}
+
+fn last_wake(view: &View) -> Option<LastWake> {
+    let wake = view.last_wake.as_ref()?;
+    let (cause, detail) = cause_parts(&wake.cause);
+    Some(LastWake {
+        cause: cause.into(),
+        frame: detail.map(str::to_owned),
+        at: wake.at.into(),
+        took_ms: wake.took.map(millis),
+    })
+}
+
+fn answered(status: &Status) -> BTreeMap<String, u64> {
+    status.answered.iter().map(|(kind, count)| ((*kind).to_owned(), *count)).collect()
+}
+
+fn dropped(status: &Status) -> BTreeMap<String, u64> {
+    status.dropped.iter().map(|(reason, count)| (reason.as_str().to_owned(), count)).collect()
+}
+
+/// What is held now: a status that was kept from the last sleep says nothing of that.
+fn held(status: Option<&Status>, view: &View) -> Held {
+    let is_captured = !matches!(view.state, State::Active | State::Stopped | State::Failed { .. });
+    let status = status.filter(|_| is_captured);
+    status.map_or_else(Held::default, |s| Held { frames: s.held_frames, bytes: s.held_bytes })
+}

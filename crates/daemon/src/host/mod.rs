@@ -1,0 +1,159 @@
+//! All machines of this host: who they are, and the way to the driver of each.
+
+mod admission;
+mod answers;
+mod start;
+mod supervise;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use dormouse_api_types::{
+    CreateMachine, EventKind, MachineDetail, MachineSummary, Problem, ProblemKind, Report, Why,
+};
+use dormouse_machine::spec::MachineSpec;
+use dormouse_registry::{Expect, Record, Transaction};
+use dormouse_types::MachineName;
+use futures::future::join_all;
+
+use crate::{
+    chain::chain,
+    config::Config,
+    doctor,
+    driver::{Given, Handle, Order, Shared, Subject},
+    events::{Draft, Events},
+    platforms::Platforms,
+};
+
+pub use start::{Notices, StartError};
+
+/// The machines of this host.
+pub struct Host {
+    shared: Shared,
+    platforms: Arc<dyn Platforms>,
+    machines: RwLock<BTreeMap<MachineName, Handle>>,
+    /// Only one machine is admitted at a time, so that two cannot claim the same address.
+    admitting: tokio::sync::Mutex<()>,
+}
+
+impl Host {
+    /// The configuration.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.shared.config
+    }
+
+    /// What happens.
+    #[must_use]
+    pub fn events(&self) -> &Events {
+        &self.shared.events
+    }
+
+    /// All machines, by name.
+    pub async fn list(&self) -> Vec<MachineSummary> {
+        let handles = self.handles();
+        join_all(handles.iter().map(|handle| answers::summary(&self.shared, handle))).await
+    }
+
+    /// All that is known of a machine.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such machine.
+    pub async fn show(&self, name: &MachineName) -> Result<MachineDetail, Problem> {
+        Ok(answers::detail(&self.shared, &self.find(name)?).await)
+    }
+
+    /// Why a machine is where it is.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such machine.
+    pub async fn why(&self, name: &MachineName) -> Result<Why, Problem> {
+        Ok(answers::why(&self.shared, &self.find(name)?).await)
+    }
+
+    /// Gives an order; waits until the machine has settled if `wait`.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such machine, the order is refused, or it failed.
+    pub async fn order(&self, name: &MachineName, order: Order, wait: bool) -> Result<Given, Problem> {
+        let handle = self.find(name)?;
+        handle.order(order, wait, self.config().limits.command_wait.get()).await
+    }
+
+    /// Makes a machine known.
+    ///
+    /// # Errors
+    ///
+    /// When its file is not as it should be, or its name or an address is taken.
+    pub async fn create(self: &Arc<Self>, request: CreateMachine) -> Result<MachineDetail, Problem> {
+        let CreateMachine { toml, base } = request;
+        let spec = admission::read(&toml, &base)?;
+        admission::check_files(&spec)?;
+        let admitting = self.admitting.lock().await;
+        admission::check_claims(&spec, &self.handles())?;
+        let instance = self.platforms.instance(&spec).map_err(|error| admission::unsupported(&error))?;
+        admission::check_depth(&spec, &instance.capabilities())?;
+        let record = Record::new(spec.name.clone(), toml, base, self.shared.clock.now());
+        let transaction = Transaction::put(Expect::Absent, record.clone());
+        let revision = self.shared.registry.commit(transaction).await.map_err(|error| {
+            Problem::new(ProblemKind::Failed, format!("cannot remember {}: {}", spec.name, chain(&error)))
+        })?;
+        let spec = Arc::new(spec);
+        let handle = self.drive(Subject { spec: Arc::clone(&spec), instance, record, revision }, false).0;
+        drop(admitting);
+        self.tell_created(&spec);
+        Ok(answers::detail(&self.shared, &handle).await)
+    }
+
+    fn tell_created(&self, spec: &MachineSpec) {
+        self.events().publish(Draft::of(&spec.name, EventKind::Created));
+        for interface in admission::without_bridge(spec) {
+            let why =
+                format!("there is no bridge {} yet: make it before the machine starts", interface.bridge);
+            tracing::warn!(machine = %spec.name, "{why}");
+            self.events().publish(Draft::of(&spec.name, EventKind::Warning).cause(Some(why)));
+        }
+    }
+
+    /// Forgets a machine; its disks stay.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such machine, or it runs or sleeps and `force` is not given.
+    pub async fn remove(&self, name: &MachineName, force: bool) -> Result<(), Problem> {
+        self.find(name)?.remove(force).await?;
+        self.write().remove(name);
+        self.events().publish(Draft::of(name, EventKind::Removed));
+        Ok(())
+    }
+
+    /// What stands in the way of Dormouse on this host.
+    pub async fn doctor(&self) -> Report {
+        let config = self.config().clone();
+        let surrogate = self.shared.presence.capabilities().await;
+        let bridges = self.handles().iter().flat_map(|h| admission::bridges(&h.spec)).collect();
+        let report = tokio::task::spawn_blocking(move || doctor::examine(&config, &surrogate, bridges)).await;
+        report.unwrap_or_default()
+    }
+
+    fn find(&self, name: &MachineName) -> Result<Handle, Problem> {
+        let found = self.machines.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
+        found.ok_or_else(|| {
+            Problem::new(ProblemKind::NotFound, format!("there is no machine {name}"))
+                .fix("`dormouse ls` lists them")
+        })
+    }
+
+    fn handles(&self) -> Vec<Handle> {
+        self.machines.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<MachineName, Handle>> {
+        self.machines.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,158 @@
+//! The host at its start: machines of an earlier daemon are found again; and at its end.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use dormouse_api_types::EventKind;
+use dormouse_machine::{lifecycle::State, spec::MachineSpec};
+use dormouse_registry::{Entry, Record};
+use dormouse_types::MachineName;
+use futures::future::join_all;
+use tokio::sync::{mpsc, oneshot};
+
+use super::Host;
+use crate::{
+    chain::chain,
+    config::OnStop,
+    driver::{Message, Order, Shared, Subject},
+    events::Draft,
+    platforms::Platforms,
+};
+
+/// How long machines may take until their addresses are claimed; more are claimed later.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What is told unasked.
+#[derive(Debug)]
+pub struct Notices {
+    /// By the surrogate.
+    pub presence: mpsc::UnboundedReceiver<dormouse_surrogate::Notice>,
+    /// By the platforms.
+    pub platform: mpsc::Receiver<dormouse_platform::Notice>,
+}
+
+/// Why the machines cannot be found again.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The registry cannot be read.
+    #[error("cannot recall the machines")]
+    Recall(#[source] dormouse_registry::Error),
+}
+
+impl Host {
+    /// Finds the machines of an earlier daemon, all of them at the same time; returns when every
+    /// sleeper is stood in for and every half-done sleep or wake is on its way.
+    ///
+    /// # Errors
+    ///
+    /// When the registry cannot be read. A machine that cannot be driven is told of and left alone.
+    pub async fn start(
+        shared: Shared,
+        platforms: Arc<dyn Platforms>,
+        notices: Notices,
+    ) -> Result<Arc<Self>, StartError> {
+        let entries = shared.registry.load().await.map_err(StartError::Recall)?;
+        let host = Arc::new(Self {
+            shared,
+            platforms,
+            machines: std::sync::RwLock::new(BTreeMap::new()),
+            admitting: tokio::sync::Mutex::new(()),
+        });
+        let recovered: Vec<_> = entries.into_iter().filter_map(|entry| host.recall(entry)).collect();
+        host.route(notices);
+        let count = recovered.len();
+        // One whose driver has ended will not claim anything either.
+        let all = join_all(recovered);
+        if tokio::time::timeout(PATIENCE, all).await.is_err() {
+            tracing::warn!("some machines are not recovered after {PATIENCE:?}; going on without them");
+        }
+        if let Err(error) = host.shared.presence.settle().await {
+            tracing::warn!(error = chain(&error), "addresses of an earlier daemon may be left on a bridge");
+        }
+        tracing::info!(machines = count, "all machines are recovered");
+        Ok(host)
+    }
+
+    fn recall(self: &Arc<Self>, entry: Entry) -> Option<oneshot::Receiver<()>> {
+        let recalled = entry.record.map_err(|error| chain(&error)).and_then(|(revision, record)| {
+            let (spec, instance) = self.instance(&record)?;
+            Ok(self.drive(Subject { spec, instance, record, revision }, true).1)
+        });
+        recalled.inspect_err(|why| self.tell_lost(&entry.name, why)).ok()
+    }
+
+    fn instance(
+        &self,
+        record: &Record,
+    ) -> Result<(Arc<MachineSpec>, Arc<dyn dormouse_platform::Instance>), String> {
+        let spec = MachineSpec::from_toml(&record.file, &record.base)
+            .map_err(|errors| format!("its file is no longer understood: {errors}"))?;
+        let instance = self.platforms.instance(&spec).map_err(|error| chain(&error))?;
+        Ok((Arc::new(spec), instance))
+    }
+
+    fn tell_lost(&self, name: &MachineName, why: &str) {
+        tracing::error!(machine = %name, "cannot be driven, and is left as it is: {why}");
+        let cause = Some(format!("cannot be driven, and is left as it is: {why}"));
+        self.events().publish(Draft::of(name, EventKind::Warning).cause(cause));
+    }
+
+    /// Gives notices to the drivers that they are about.
+    fn route(self: &Arc<Self>, notices: Notices) {
+        let Notices { mut presence, mut platform } = notices;
+        let host = Arc::clone(self);
+        tokio::spawn(async move {
+            while let Some(notice) = presence.recv().await {
+                host.route_presence(notice).await;
+            }
+        });
+        let host = Arc::clone(self);
+        tokio::spawn(async move {
+            while let Some(notice) = platform.recv().await {
+                use dormouse_platform::Notice::{Exited, GuestShutdown};
+                let (GuestShutdown(name) | Exited(name, _)) = &notice;
+                if let Ok(handle) = host.find(name) {
+                    handle.tell(Message::Platform(notice)).await;
+                }
+            }
+        });
+    }
+
+    async fn route_presence(&self, notice: dormouse_surrogate::Notice) {
+        use dormouse_surrogate::Notice::{BridgeLost, Heard, Learned, Wake};
+        match &notice {
+            Wake { name, .. } | Heard { name } | Learned { name, .. } => {
+                if let Ok(handle) = self.find(name) {
+                    handle.tell(Message::Presence(notice)).await;
+                }
+            }
+            BridgeLost { bridge, why } => {
+                tracing::error!(bridge, why, "a bridge is lost: nobody is answered for there");
+                for handle in self.handles() {
+                    if handle.spec.interfaces.iter().any(|i| i.bridge == *bridge) {
+                        handle.tell(Message::Presence(notice.clone())).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The daemon is told to end: what the configuration wants of running machines.
+    pub async fn stop(&self) {
+        let handles = self.handles();
+        let asleep = |handle: &&crate::driver::Handle| matches!(handle.view().state, State::Asleep { .. });
+        if self.config().on_stop == OnStop::Sleep {
+            let awake = handles.iter().filter(|handle| handle.view().state == State::Active);
+            let patience = self.config().limits.command_wait.get();
+            let orders = awake.map(|handle| async move {
+                if let Err(problem) = handle.order(Order::Sleep { depth: None }, true, patience).await {
+                    tracing::warn!(machine = %handle.name, "is left running: {problem}");
+                }
+            });
+            join_all(orders).await;
+        }
+        let sleepers = handles.iter().filter(asleep).count();
+        if sleepers > 0 {
+            tracing::warn!(sleepers, "ending: nobody answers for the sleepers until dormoused is back");
+        }
+    }
+}

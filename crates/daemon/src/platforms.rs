@@ -1,0 +1,51 @@
+//! From a machine's file to its instance on a platform.
+
+use std::sync::Arc;
+
+use dormouse_machine::spec::MachineSpec;
+use dormouse_platform::{
+    Error, Instance, Notice,
+    qemu::{self, Qemu, QemuConfig},
+};
+use tokio::sync::mpsc;
+
+use crate::config::Config;
+
+/// Makes instances. A trait, so that tests can have machines without processes.
+pub trait Platforms: Send + Sync {
+    /// The instance of a machine; touches nothing that runs.
+    ///
+    /// # Errors
+    ///
+    /// When the platform cannot do what the file asks for.
+    fn instance(&self, spec: &MachineSpec) -> Result<Arc<dyn Instance>, Error>;
+}
+
+/// The platforms of this host.
+#[derive(Debug)]
+pub struct Local {
+    qemu: qemu::Settings,
+    net: dormouse_net::Net,
+    notices: mpsc::Sender<Notice>,
+}
+
+impl Local {
+    /// Platforms as the configuration has them; what happens unasked goes to `notices`.
+    #[must_use]
+    pub fn new(config: &Config, net: dormouse_net::Net, notices: mpsc::Sender<Notice>) -> Self {
+        let qemu = qemu::Settings {
+            machines_dir: config.state_dir.join("machines"),
+            program: config.qemu.binary.clone(),
+            user: config.qemu.user.clone(),
+            ..qemu::Settings::default()
+        };
+        Self { qemu, net, notices }
+    }
+}
+
+impl Platforms for Local {
+    fn instance(&self, spec: &MachineSpec) -> Result<Arc<dyn Instance>, Error> {
+        let config = QemuConfig::from_spec(spec, &self.qemu);
+        Ok(Arc::new(Qemu::new(config, self.qemu.clone(), self.net.clone(), self.notices.clone())?))
+    }
+}
