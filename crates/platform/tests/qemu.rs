@@ -587,3 +587,41 @@ async fn a_hurried_flush_leaves_no_saved_state() {
     bench.ticks_beyond(tick + 5).await;
     assert_eq!(bench.seen().await, observed(Process::Running, false));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_that_a_daemon_left_half_done_is_completed() {
+    let mut bench = Bench::new(|_| ());
+    let mut tick = bench.booted().await;
+    for left_after in (0..60).step_by(6) {
+        bench.asleep().await;
+        let left = tokio::time::timeout(Duration::from_millis(left_after), bench.qemu.load()).await;
+        let seen = bench.restarted().observe().await.unwrap();
+        println!(
+            "left after {left_after} ms ({}): {seen:?}",
+            if left.is_ok() { "loaded" } else { "loading" }
+        );
+        assert!(seen.saved_state, "the guest never ran");
+        if seen.process == Process::Absent {
+            bench.qemu.load().await.unwrap();
+        }
+        bench.qemu.resume().await.unwrap();
+        tick = bench.ticks_beyond(tick).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_too_small_for_all_memory_refuses_the_boot_if_asked() {
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let mount = Mount::new(dir.path());
+    let mut bench = Bench::within(dir, |config| {
+        config.preallocate = true;
+        config.qemu.memory = 512 << 20;
+    });
+    let error = bench.qemu.boot().await.unwrap_err();
+    assert!(matches!(error, Error::NoSpace { .. }), "{error}");
+    bench.config.qemu.memory = 256 << 20;
+    bench.restarted().boot().await.unwrap();
+    assert!(bench.qemu.facts().await.disk_bytes >= 256 << 20);
+    drop(bench);
+    drop(mount);
+}

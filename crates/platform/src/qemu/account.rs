@@ -1,5 +1,7 @@
 //! The user that QEMU runs as.
 
+use std::sync::Once;
+
 use nix::unistd::{Gid, Uid, User, geteuid};
 
 use super::args::Engine;
@@ -16,14 +18,17 @@ pub(super) struct Account {
 /// QEMU becomes this user before it is executed: `-runas` would need `setuid` after the sandbox
 /// has forbidden it, and QEMU is killed for it.
 pub(super) fn find(wanted: &str, engine: Engine) -> Option<Account> {
+    static SAID: Once = Once::new();
     if !geteuid().is_root() {
-        tracing::warn!("not root: QEMU runs as the daemon's own user");
+        SAID.call_once(|| tracing::warn!("not root: QEMU runs as the daemon's own user"));
         return None;
     }
     let user = lookup(wanted).or_else(|| {
-        tracing::warn!(
-            "there is no user {wanted}: QEMU runs as nobody; create it with `useradd --system {wanted}`"
-        );
+        SAID.call_once(|| {
+            tracing::warn!(
+                "there is no user {wanted}: QEMU runs as nobody; create it with `useradd --system {wanted}`"
+            );
+        });
         lookup("nobody")
     })?;
     let gid = if engine == Engine::Kvm { kvm_group() } else { None };

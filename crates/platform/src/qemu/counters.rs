@@ -1,7 +1,8 @@
 //! What idleness is judged by.
 
 use std::{
-    fs,
+    fs::{self, OpenOptions},
+    path::Path,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -13,10 +14,13 @@ use crate::{Counters, Error};
 
 /// `USER_HZ`: fixed by the kernel's interface on every architecture that QEMU's host can be.
 const TICKS_PER_SECOND: u64 = 100;
+/// Bytes of a console's log: a guest that writes without end shall not fill the disk.
+const CONSOLE_LIMIT: u64 = 16 << 20;
 
 impl Qemu {
     pub(super) async fn count(&self) -> Result<Counters, Error> {
         let running = self.running().await?;
+        bound(&self.dir.console());
         let threads = running.threads.get_or_try_init(|| threads(&running)).await?;
         let blocks = running.execute("query-blockstats", Value::Null).await?;
         Ok(Counters {
@@ -78,6 +82,14 @@ fn disk_bytes(answer: &Value) -> u64 {
     let bytes = |device: &Value, key: &str| device["stats"][key].as_u64().unwrap_or(0);
     devices
         .fold(0, |sum: u64, d| sum.saturating_add(bytes(d, "rd_bytes")).saturating_add(bytes(d, "wr_bytes")))
+}
+
+/// Empties a console's log that the guest has made too long; QEMU appends, so it goes on at the start.
+fn bound(console: &Path) {
+    let too_long = fs::metadata(console).is_ok_and(|m| m.len() > CONSOLE_LIMIT);
+    if too_long && let Err(error) = OpenOptions::new().write(true).open(console).and_then(|f| f.set_len(0)) {
+        tracing::warn!(%error, path = %console.display(), "cannot empty the console's log");
+    }
 }
 
 fn now() -> Timestamp {

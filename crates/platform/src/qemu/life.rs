@@ -136,7 +136,18 @@ impl Qemu {
         events: &mut broadcast::Receiver<Event>,
     ) -> Result<(), Error> {
         answered(running, answers, self.settings.answer_timeout).await?;
-        migration::loaded(running, events, self.settings.stall_timeout).await
+        migration::loaded(running, events, self.settings.stall_timeout).await?;
+        running.ready.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// The RAM file is about to move on: what was saved with it must not be found again.
+    async fn take_state(&self) -> Result<(), Error> {
+        if !record::exists(&self.dir) {
+            return Ok(());
+        }
+        let dir = self.dir.clone();
+        blocking(move || record::discard(&dir)).await
     }
 
     async fn give_back(&self) -> Result<(), Error> {
@@ -146,14 +157,15 @@ impl Qemu {
 
     pub(super) async fn run_on(&self) -> Result<(), Error> {
         let running = self.running().await?;
-        if !running.loaded.load(Ordering::Acquire) && running.run_state().await?.is("running") {
+        if running.loaded.load(Ordering::Acquire) {
+            if !running.ready.load(Ordering::Acquire) {
+                let (backing, stall) = (self.config.memory_backing, self.settings.stall_timeout);
+                migration::ensure_loaded(&running, backing, stall).await?;
+            }
+        } else if running.run_state().await?.is("running") {
             return Ok(());
         }
-        // The RAM file is about to move on: what was saved with it must not be found again.
-        if record::exists(&self.dir) {
-            let dir = self.dir.clone();
-            blocking(move || record::discard(&dir)).await?;
-        }
+        self.take_state().await?;
         let mut events = running.qmp.events();
         // Before `cont`: whatever happens to it, the guest may have run.
         let loaded = running.loaded.swap(false, Ordering::AcqRel);

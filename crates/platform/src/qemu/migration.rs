@@ -107,6 +107,27 @@ impl Saving<'_> {
     }
 }
 
+/// Sees to it that a process reads its state whose first daemon may have been killed before QEMU
+/// had its commands, or while it was reading.
+pub(super) async fn ensure_loaded(
+    running: &Running,
+    backing: MemoryBacking,
+    stall: Duration,
+) -> Result<(), Error> {
+    let mut events = running.qmp.events();
+    let info = running.execute("query-migrate", Value::Null).await?;
+    match info["status"].as_str() {
+        Some("completed") => return Ok(()),
+        Some("none") | None => {
+            for (command, arguments) in incoming(backing).split_off(1) {
+                running.execute(command, arguments).await?;
+            }
+        }
+        Some(_) => {}
+    }
+    loaded(running, &mut events, stall).await
+}
+
 /// Waits until a process has read its state.
 pub(super) async fn loaded(
     running: &Running,

@@ -85,7 +85,7 @@ impl Qemu {
         if slot.take().is_some_and(|r| r.loaded.load(Ordering::Acquire)) {
             record::give_back(&self.dir)?;
         }
-        let process = process::find(&self.dir.lock())?.ok_or(Error::NotRunning)?;
+        let process = process::find_settled(&self.dir.lock()).await?.ok_or(Error::NotRunning)?;
         let (_handle, monitor) = self.dir.short(&self.dir.monitor())?;
         let running = Running::adopt(process, &monitor, self.log(), self.settings.answer_timeout).await?;
         let state = running.run_state().await?;

@@ -114,6 +114,23 @@ pub(super) fn find(lock: &Path) -> Result<Option<Process>, Error> {
     Ok(None)
 }
 
+/// As [`find`], but waits for one that is just being started or just ending.
+pub(super) async fn find_settled(lock: &Path) -> Result<Option<Process>, Error> {
+    for _ in 0..100 {
+        let found = find(lock)?;
+        if found.is_some() || !is_locked(lock) {
+            return Ok(found);
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Err(Error::AlreadyRunning { pid: 0 })
+}
+
+fn is_locked(lock: &Path) -> bool {
+    File::open(lock)
+        .is_ok_and(|file| rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_err())
+}
+
 fn adopt(pid: u32, handle: OwnedFd) -> Result<Process, Error> {
     let handle = Arc::new(handle);
     let (tell, ended) = watch::channel(None);

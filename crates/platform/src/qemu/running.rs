@@ -33,6 +33,8 @@ pub(super) struct Running {
     pub(super) expected: AtomicBool,
     /// It was given a saved state, and its guest has not yet run.
     pub(super) loaded: AtomicBool,
+    /// That state was read.
+    pub(super) ready: AtomicBool,
     /// Threads of the virtual processors, asked once.
     pub(super) threads: OnceCell<Vec<u32>>,
     patience: Duration,
@@ -58,6 +60,7 @@ impl Running {
             log,
             expected: AtomicBool::new(false),
             loaded: AtomicBool::new(false),
+            ready: AtomicBool::new(false),
             threads: OnceCell::new(),
             patience,
         }
