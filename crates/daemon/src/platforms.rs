@@ -37,6 +37,8 @@ impl Local {
             machines_dir: config.state_dir.join("machines"),
             program: config.qemu.binary.clone(),
             user: config.qemu.user.clone(),
+            memory_backing: config.qemu.memory,
+            preallocate: config.qemu.preallocate,
             ..qemu::Settings::default()
         };
         Self { qemu, net, notices }
