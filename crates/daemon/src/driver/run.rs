@@ -67,6 +67,8 @@ pub(super) struct Driver {
     pub(super) since: Timestamp,
     pub(super) waiters: Vec<Waiter>,
     pub(super) patience: Duration,
+    /// Why the machine is in its state.
+    reason: Option<String>,
     /// What last turned a sleep round, for who asked for the sleep.
     pub(super) undone: Option<String>,
     /// Who asked that the machine be forgotten, once it can be.
@@ -86,12 +88,14 @@ pub(super) struct Driver {
 impl Driver {
     pub(super) fn new(shared: Shared, subject: Subject, ends: Ends) -> Self {
         let record = subject.record.clone();
+        let reason = record.reason.clone();
         Self {
             life: Lifecycle::new(record.state.clone()),
             since: record.since,
             journal: Journal::new(record, subject.revision),
             waiters: Vec::new(),
             patience: shared.config.sleep.stop_timeout.get(),
+            reason,
             undone: None,
             removal: None,
             story: Story::default(),
@@ -219,7 +223,7 @@ impl Driver {
             tracing::debug!(machine = %self.subject.spec.name, ?action);
             match action {
                 Action::Journal(state) => {
-                    let reason = reason_of(&state);
+                    let reason = reason_of(&state).or_else(|| self.reason.clone());
                     self.journal.state(state, reason, self.since, Ticket::State);
                     self.write();
                 }
@@ -244,6 +248,11 @@ impl Driver {
 
     /// What a change of state means to the record, to idleness, and to who waits.
     fn note(&mut self, from: &State, to: &State, now: Timestamp) {
+        // A state in which a flow ends keeps the flow's reason.
+        match reason_of(to) {
+            None if *to != State::Stopped => {}
+            reason => self.reason = reason,
+        }
         if let State::Undoing { .. } | State::Waking { .. } = to {
             self.undone = reason_of(to);
         }
@@ -383,11 +392,12 @@ impl Driver {
         self.life.next_deadline().into_iter().chain(self.journal.record().holds.next_deadline()).min()
     }
 
-    /// When to wake up for what is due; the wall clock may be set, so at the latest in a minute.
+    /// When to wake up for what is due: at the latest in a minute, since the wall clock may be set; and not
+    /// at once, since what is due may have to wait for a task's end.
     fn deadline(&self) -> Instant {
         let now = self.now();
         let wait = self.next_due().map_or(Duration::MAX, |due| due.since(now));
-        Instant::now() + wait.min(Duration::from_secs(60))
+        Instant::now() + wait.clamp(Duration::from_millis(20), Duration::from_secs(60))
     }
 
     fn due(&mut self) {
@@ -420,7 +430,7 @@ impl Driver {
         let mut view = View::of(self.journal.record());
         view.state = self.life.state().clone();
         view.since = self.since;
-        view.reason = reason_of(self.life.state()).or(view.reason);
+        view.reason.clone_from(&self.reason);
         view.taps = self.ports.iter().map(|port| (port.mac, port.tap.clone())).collect();
         view.idle.clone_from(&self.report);
         view.last_status.clone_from(&self.last_status);

@@ -76,7 +76,7 @@ pub(super) async fn why(shared: &Shared, handle: &Handle) -> Why {
         state: state_of(&view.state),
         depth: view.depth(),
         since: view.since.into(),
-        cause: view.reason.clone().or_else(|| verdict.map(idle::Verdict::explain)),
+        cause: view.reason.clone(),
         failure: view.failure(),
         signals: verdict.map_or_else(Vec::new, |verdict| verdict.signals.iter().map(signal).collect()),
         holds: holds(&view, now),
