@@ -25,6 +25,7 @@ mod running;
 
 use std::sync::{Arc, Mutex, PoisonError, atomic::Ordering};
 
+use dormouse_machine::spec::MachineType;
 use dormouse_net::Net;
 use tokio::sync::{mpsc, watch};
 
@@ -70,6 +71,13 @@ impl Qemu {
         let dir = MachineDir::new(settings.machines_dir.join(config.name.as_str()));
         dir.create()?;
         let engine = engine::choose(config.qemu.accel);
+        if engine == Engine::Tcg && config.qemu.machine == MachineType::Microvm {
+            tracing::warn!(
+                name = %config.name,
+                "without KVM a microvm's kernel may hang at boot, for it cannot measure its clock on a busy host: \
+                 add tsc_early_khz=2000000 to qemu.cmdline, or use machine = \"q35\""
+            );
+        }
         let account = account::find(&settings.user, engine);
         let (running, attached, hurry) =
             (tokio::sync::Mutex::default(), Mutex::default(), watch::Sender::new(0));

@@ -1,0 +1,60 @@
+//! What a later daemon finds.
+
+use std::time::Duration;
+
+use dormouse_machine::lifecycle::Process;
+use dormouse_platform::Instance;
+
+use crate::bench::{Bench, observed};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_later_daemon_finds_the_machine_in_every_state() {
+    let mut bench = Bench::new(|_| ());
+    let tick = bench.booted().await;
+    let pid = bench.qemu.facts().await.pid;
+    assert_eq!(bench.restarted().observe().await.unwrap(), observed(Process::Running, false));
+    assert_eq!(bench.qemu.facts().await.pid, pid);
+    let tick = bench.ticks_beyond(tick).await;
+
+    bench.qemu.save().await.unwrap();
+    assert_eq!(bench.restarted().observe().await.unwrap(), observed(Process::Still, false));
+    bench.qemu.flush().await.unwrap();
+    assert_eq!(bench.restarted().observe().await.unwrap(), observed(Process::Still, true));
+    bench.qemu.quit().await.unwrap();
+    assert_eq!(bench.restarted().observe().await.unwrap(), observed(Process::Absent, true));
+
+    bench.qemu.load().await.unwrap();
+    assert_eq!(bench.restarted().observe().await.unwrap(), observed(Process::Incoming, true));
+    bench.qemu.resume().await.unwrap();
+    assert_eq!(bench.restarted().observe().await.unwrap(), observed(Process::Running, false));
+    bench.ticks_beyond(tick).await;
+
+    bench.qemu.pause().await.unwrap();
+    assert_eq!(bench.restarted().observe().await.unwrap(), observed(Process::Still, false));
+    // One whose guest never ran, ended by another daemon than loaded it.
+    bench.asleep().await;
+    bench.qemu.load().await.unwrap();
+    bench.restarted().kill().await.unwrap();
+    assert_eq!(bench.seen().await, observed(Process::Absent, true));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_that_a_daemon_left_half_done_is_completed() {
+    let mut bench = Bench::new(|_| ());
+    let mut tick = bench.booted().await;
+    for left_after in (0..60).step_by(6) {
+        bench.asleep().await;
+        let left = tokio::time::timeout(Duration::from_millis(left_after), bench.qemu.load()).await;
+        let seen = bench.restarted().observe().await.unwrap();
+        println!(
+            "left after {left_after} ms ({}): {seen:?}",
+            if left.is_ok() { "loaded" } else { "loading" }
+        );
+        assert!(seen.saved_state, "the guest never ran");
+        if seen.process == Process::Absent {
+            bench.qemu.load().await.unwrap();
+        }
+        bench.qemu.resume().await.unwrap();
+        tick = bench.ticks_beyond(tick).await;
+    }
+}
