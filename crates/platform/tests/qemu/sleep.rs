@@ -1,6 +1,6 @@
 //! Saving, undoing and going on.
 
-use std::{fs, time::Duration};
+use std::fs;
 
 use dormouse_machine::{
     lifecycle::Process,
