@@ -169,7 +169,6 @@ impl Lifecycle {
             return false;
         }
         if let Some(ended) = self.ended.take() {
-            self.failure = None;
             self.guest_ended(ended);
         } else if let Some((task, why)) = self.failure.take() {
             self.task_failed(task, why);

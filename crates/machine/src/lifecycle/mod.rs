@@ -114,7 +114,7 @@ pub enum State {
         during: String,
         /// The chain of causes, outermost first.
         why: String,
-        /// A saved state is there and was never used, so that a wake may be tried again.
+        /// A saved state was committed and never used, so that a wake may be tried again.
         state_kept: bool,
     },
 }
@@ -334,6 +334,7 @@ pub enum Process {
     Running,
     /// The guest stands still (QEMU `paused`, `postmigrate`, `finish-migrate`, ...).
     Still,
-    /// Waits for or reads a saved state; its guest never ran (QEMU `inmigrate`, `prelaunch`).
+    /// Waits for or reads a saved state; its guest never ran (QEMU `inmigrate`, `prelaunch`). A
+    /// `Resume` waits until it has read all of it.
     Incoming,
 }

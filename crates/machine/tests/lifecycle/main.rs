@@ -5,6 +5,8 @@
 #[cfg(test)]
 mod crashes;
 #[cfg(test)]
+mod failures;
+#[cfg(test)]
 mod invariants;
 #[cfg(test)]
 mod tables;

@@ -62,6 +62,8 @@ pub(crate) struct World {
     /// States entered, in order.
     pub(crate) history: Vec<State>,
     pub(crate) hurried: bool,
+    /// A discard reported a failure and yet took effect: the one way for a kept state to be gone.
+    discarded_late: bool,
 }
 
 impl World {
@@ -84,6 +86,7 @@ impl World {
             boots: 0,
             history: vec![State::Stopped],
             hurried: false,
+            discarded_late: false,
         }
     }
 
@@ -178,7 +181,10 @@ impl World {
                 self.half_effect(task);
                 Err("it broke")
             }
-            Outcome::FailedLate => self.effect(task, state).and(Err("it broke late")),
+            Outcome::FailedLate => {
+                self.discarded_late |= task == Task::DiscardState;
+                self.effect(task, state).and(Err("it broke late"))
+            }
         };
         self.live();
         let too_late = task == Task::PowerDown && result.is_err() && self.process == Process::Absent;
@@ -361,9 +367,13 @@ impl World {
                 assert_eq!(self.process, Process::Absent);
             }
             State::Asleep { depth: Depth::Paused } => assert_eq!(self.process, Process::Still),
-            State::Asleep { depth: Depth::Saved } | State::Failed { state_kept: true, .. } => {
+            State::Asleep { depth: Depth::Saved } => {
                 assert_ne!(self.process, Process::Running);
                 assert_eq!(self.file, File::Whole(self.latest), "the whole guest is on disk");
+            }
+            State::Failed { state_kept: true, .. } if !self.discarded_late => {
+                assert_ne!(self.process, Process::Running);
+                assert_eq!(self.file, File::Whole(self.latest), "what is kept is whole");
             }
             State::Failed { .. } => {}
             _ => panic!("settled on its way: {state:?}"),
