@@ -58,6 +58,9 @@ impl Story {
 
         stage.waiting("opening sessions");
         let client = lab.client();
+        // Heard once, an address is known: nothing in the machine file says what they are.
+        let (ping, ping6) = (client.ping(guest.ip(), SECOND)?, client.ping(guest.ip6(), SECOND)?);
+        stage.check(true, "ping answered", &format!("{}, IPv6 {}", span(ping), span(ping6)));
         let memory = client.verify_memory(guest.ip())?;
         let before = client.sink(guest.ip())?;
         let ssh = client.ssh(&image, guest.ip())?;
