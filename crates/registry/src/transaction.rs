@@ -58,6 +58,11 @@ impl Transaction {
         Self::default().and(expect, Change::Remove(name))
     }
 
+    /// The changes, in order.
+    pub fn changes(&self) -> impl Iterator<Item = &Change> {
+        self.changes.iter().map(|(_, change)| change)
+    }
+
     /// Adds a change.
     #[must_use]
     pub fn and(mut self, expect: Expect, change: Change) -> Self {

@@ -1,0 +1,405 @@
+//! What is true of the one machine `web`, and a log of all that was asked, by whomever.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use dormouse_daemon::{platforms::Platforms, presence::Presence};
+use dormouse_machine::{
+    lifecycle::{Observed, Process, State},
+    spec::MachineSpec,
+};
+use dormouse_platform::{Capabilities, Counters, Error, Facts, Instance};
+use dormouse_registry::{Change, Entry, Registry, Revision, Transaction};
+use dormouse_surrogate as surrogate;
+use dormouse_types::{Depth, MacAddr, MachineName};
+use tokio::sync::watch;
+
+/// The state is kept across hosts, so that one can end and another find it.
+pub struct World {
+    inner: Mutex<Inner>,
+    /// Counts changes, for who waits.
+    changed: watch::Sender<u64>,
+}
+
+struct Inner {
+    process: Process,
+    saved: bool,
+    captured: bool,
+    /// How often a guest ran on from one and the same saved state.
+    resumed_from_state: u32,
+    calls: Vec<String>,
+    fails: HashSet<String>,
+    panics: HashSet<String>,
+    /// Steps that wait until they are let go.
+    gates: HashSet<String>,
+    waiting: HashSet<String>,
+    /// Addresses that sleepers were captured with.
+    addresses: HashMap<MacAddr, Vec<IpAddr>>,
+    counters: Counters,
+    /// How often a running save or flush was to end early.
+    hurries: u64,
+}
+
+impl Default for World {
+    fn default() -> Self {
+        let inner = Inner {
+            process: Process::Absent,
+            saved: false,
+            captured: false,
+            resumed_from_state: 0,
+            calls: Vec::new(),
+            fails: HashSet::new(),
+            panics: HashSet::new(),
+            gates: HashSet::new(),
+            waiting: HashSet::new(),
+            addresses: HashMap::new(),
+            counters: Counters::default(),
+            hurries: 0,
+        };
+        Self { inner: Mutex::new(inner), changed: watch::Sender::new(0) }
+    }
+}
+
+impl World {
+    fn with<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
+        let value = change(&mut self.inner.lock().unwrap());
+        self.changed.send_modify(|n| *n += 1);
+        value
+    }
+
+    pub fn set(&self, process: Process, saved: bool) {
+        self.with(|w| (w.process, w.saved) = (process, saved));
+    }
+
+    pub fn process(&self) -> Process {
+        self.with(|w| w.process)
+    }
+
+    pub fn resumes(&self) -> u32 {
+        self.with(|w| w.resumed_from_state)
+    }
+
+    pub fn is_captured(&self) -> bool {
+        self.with(|w| w.captured)
+    }
+
+    pub fn take_calls(&self) -> Vec<String> {
+        self.with(|w| std::mem::take(&mut w.calls))
+    }
+
+    pub fn addresses(&self, mac: MacAddr) -> Vec<IpAddr> {
+        self.with(|w| w.addresses.get(&mac).cloned().unwrap_or_default())
+    }
+
+    /// From now on this step fails, until told otherwise.
+    pub fn fail(&self, step: &str, fails: bool) {
+        self.with(|w| if fails { w.fails.insert(step.into()) } else { w.fails.remove(step) });
+    }
+
+    /// This step panics, once.
+    pub fn panic_at(&self, step: &str) {
+        self.with(|w| w.panics.insert(step.into()));
+    }
+
+    /// This step waits until it is let go.
+    pub fn gate(&self, step: &str) {
+        self.with(|w| w.gates.insert(step.into()));
+    }
+
+    pub fn let_go(&self, step: &str) {
+        self.with(|w| w.gates.remove(step));
+    }
+
+    pub fn let_all_go(&self) {
+        self.with(|w| {
+            w.gates.clear();
+            w.waiting.clear();
+        });
+    }
+
+    /// Returns once the step waits at its gate.
+    pub async fn reached(&self, step: &str) {
+        let mut changed = self.changed.subscribe();
+        super::within(&format!("step {step}"), async {
+            while !self.inner.lock().unwrap().waiting.contains(step) {
+                changed.changed().await.unwrap();
+            }
+        })
+        .await;
+    }
+
+    pub fn work(&self, cpu: Duration) {
+        self.with(|w| w.counters.cpu += cpu);
+    }
+
+    /// Notes a step, waits at its gate, and says whether it is to fail.
+    async fn step(&self, step: &str) -> Result<(), String> {
+        let (panics, hurries) = self.with(|w| {
+            w.calls.push(step.into());
+            (w.panics.remove(step), w.hurries)
+        });
+        assert!(!panics, "a planted fault in {step}");
+        let mut changed = self.changed.subscribe();
+        while self.is_gated(step) {
+            let hurried = self.inner.lock().unwrap().hurries > hurries;
+            if hurried && matches!(step, "save" | "flush") {
+                return Err("was interrupted".into());
+            }
+            changed.changed().await.map_err(|e| e.to_string())?;
+        }
+        if self.with(|w| w.fails.contains(step)) { Err(format!("{step} was made to fail")) } else { Ok(()) }
+    }
+
+    /// Does the step have to wait? Notes that it does, for who waits for that.
+    fn is_gated(&self, step: &str) -> bool {
+        let mut w = self.inner.lock().unwrap();
+        let is_gated = w.gates.contains(step);
+        let is_news = if is_gated { w.waiting.insert(step.into()) } else { w.waiting.remove(step) };
+        drop(w);
+        if is_news {
+            self.changed.send_modify(|n| *n += 1);
+        }
+        is_gated
+    }
+
+    async fn act(
+        &self,
+        step: &str,
+        change: impl FnOnce(&mut Inner) -> Result<(), String>,
+    ) -> Result<(), Error> {
+        self.step(step).await.map_err(Error::Unsupported)?;
+        self.with(change).map_err(Error::Unsupported)
+    }
+
+    async fn stand(&self, step: &str, captured: Option<bool>) -> Result<(), surrogate::Error> {
+        self.step(step).await.map_err(surrogate::Error::Ended)?;
+        self.with(|w| w.captured = captured.unwrap_or(w.captured));
+        Ok(())
+    }
+}
+
+/// Makes instances of the one machine.
+pub struct Maker(pub Arc<World>);
+
+impl Platforms for Maker {
+    fn instance(&self, _: &MachineSpec) -> Result<Arc<dyn Instance>, Error> {
+        Ok(Arc::new(Machine(Arc::clone(&self.0))))
+    }
+}
+
+/// The machine, with rules as a real one has them.
+struct Machine(Arc<World>);
+
+fn require(holds: bool, why: &str) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(why.into()) }
+}
+
+#[async_trait]
+impl Instance for Machine {
+    fn capabilities(&self) -> Capabilities {
+        let panics = self.0.with(|w| w.panics.remove("capabilities"));
+        assert!(!panics, "a planted fault in the driver itself");
+        Capabilities { depths: Depth::ALL.to_vec(), obstacles: Vec::new(), lazy_memory: true }
+    }
+
+    async fn observe(&self) -> Result<Observed, Error> {
+        self.0.step("observe").await.map_err(Error::Unsupported)?;
+        Ok(self.0.with(|w| Observed { process: w.process, saved_state: w.saved }))
+    }
+
+    async fn attach(&self) -> Result<Vec<dormouse_platform::Port>, Error> {
+        let mac = MacAddr([0x52, 0x54, 0, 0, 0, 2]);
+        Ok(vec![dormouse_platform::Port { mac, bridge: "br0".into(), tap: "tap0".into(), queue: None }])
+    }
+
+    async fn detach(&self) -> Result<(), Error> {
+        self.0.act("detach", |_| Ok(())).await
+    }
+
+    async fn boot(&self) -> Result<(), Error> {
+        let boots = |w: &mut Inner| {
+            require(w.process == Process::Absent, "there is a process already")?;
+            require(!w.saved, "a saved state would be lost")?;
+            w.process = Process::Running;
+            Ok(())
+        };
+        self.0.act("boot", boots).await
+    }
+
+    async fn load(&self) -> Result<(), Error> {
+        let loads = |w: &mut Inner| {
+            require(w.process == Process::Absent, "there is a process already")?;
+            require(w.saved, "there is no saved state")?;
+            w.process = Process::Incoming;
+            Ok(())
+        };
+        self.0.act("load", loads).await
+    }
+
+    async fn resume(&self) -> Result<(), Error> {
+        let resumes = |w: &mut Inner| {
+            match w.process {
+                Process::Incoming => {
+                    w.saved = false;
+                    w.resumed_from_state += 1;
+                }
+                Process::Still => require(!w.saved, "a whole saved state would be used again")?,
+                Process::Running => {}
+                Process::Absent => return Err("there is no process".into()),
+            }
+            w.process = Process::Running;
+            Ok(())
+        };
+        self.0.act("resume", resumes).await
+    }
+
+    async fn pause(&self) -> Result<(), Error> {
+        self.0.act("pause", |w| Ok(w.process = Process::Still)).await
+    }
+
+    async fn save(&self) -> Result<(), Error> {
+        let saves = |w: &mut Inner| {
+            require(w.process == Process::Running, "the guest does not run")?;
+            require(w.captured, "frames would be lost")?;
+            w.process = Process::Still;
+            Ok(())
+        };
+        self.0.act("save", saves).await
+    }
+
+    async fn flush(&self) -> Result<(), Error> {
+        self.0.act("flush", |w| Ok(w.saved = true)).await
+    }
+
+    async fn hurry(&self) {
+        self.0.with(|w| {
+            w.calls.push("hurry".into());
+            w.hurries += 1;
+        });
+    }
+
+    async fn quit(&self) -> Result<(), Error> {
+        self.0.act("quit", |w| Ok(w.process = Process::Absent)).await
+    }
+
+    async fn power_down(&self, _: Duration) -> Result<(), Error> {
+        self.0.act("power-down", |w| Ok(w.process = Process::Absent)).await
+    }
+
+    async fn kill(&self) -> Result<(), Error> {
+        self.0.act("kill", |w| Ok(w.process = Process::Absent)).await
+    }
+
+    async fn discard_state(&self) -> Result<(), Error> {
+        self.0.act("discard-state", |w| Ok(w.saved = false)).await
+    }
+
+    async fn erase(&self) -> Result<(), Error> {
+        let erases = |w: &mut Inner| {
+            require(w.process == Process::Absent, "there is a process")?;
+            w.saved = false;
+            Ok(())
+        };
+        self.0.act("erase", erases).await
+    }
+
+    async fn counters(&self) -> Result<Counters, Error> {
+        use dormouse_daemon::clock::{Clock as _, SystemClock};
+        Ok(Counters { at: SystemClock.now(), ..self.0.with(|w| w.counters) })
+    }
+
+    async fn facts(&self) -> Facts {
+        let resident_bytes = if self.0.process() == Process::Absent { 0 } else { 64 << 20 };
+        Facts { resident_bytes, ..Facts::default() }
+    }
+}
+
+#[async_trait]
+impl Presence for World {
+    async fn watch(&self, _: &MachineName, _: &[surrogate::Port]) -> Result<(), surrogate::Error> {
+        self.stand("watch", None).await
+    }
+
+    async fn capture(&self, sleeper: &surrogate::Sleeper) -> Result<(), surrogate::Error> {
+        self.with(|w| w.addresses.extend(sleeper.ports.iter().map(|p| (p.mac, p.addresses.clone()))));
+        self.stand("capture", Some(true)).await
+    }
+
+    async fn drain(&self, _: &surrogate::Sleeper, _: Duration) -> Result<(), surrogate::Error> {
+        self.stand("drain", None).await
+    }
+
+    async fn stand_in(&self, _: &surrogate::Sleeper) -> Result<(), surrogate::Error> {
+        self.stand("stand-in", Some(true)).await
+    }
+
+    async fn prepare(&self, _: &surrogate::Sleeper) -> Result<(), surrogate::Error> {
+        self.stand("prepare", None).await
+    }
+
+    async fn release(&self, _: &surrogate::Sleeper) -> Result<surrogate::Replay, surrogate::Error> {
+        self.stand("release", Some(false)).await?;
+        Ok(surrogate::Replay {
+            frames: 3,
+            bytes: 180,
+            dropped: surrogate::Drops::default(),
+            duplicates_suppressed: 0,
+            handover: surrogate::HandoverKind::Ebpf,
+            took: Duration::from_millis(1),
+        })
+    }
+
+    async fn dismiss(&self, _: &MachineName) -> Result<u64, surrogate::Error> {
+        self.stand("dismiss", Some(false)).await.map(|()| 0)
+    }
+
+    async fn settle(&self) -> Result<usize, surrogate::Error> {
+        self.stand("settle", None).await.map(|()| 0)
+    }
+
+    async fn status(&self, _: &MachineName) -> Option<surrogate::Status> {
+        None
+    }
+
+    async fn capabilities(&self) -> surrogate::Capabilities {
+        surrogate::Capabilities { handover: surrogate::HandoverKind::Ebpf, obstacle: None }
+    }
+}
+
+/// A registry whose writes of states are steps of the world too: `journal:STATE`.
+pub struct Journalled<R> {
+    inner: R,
+    world: Arc<World>,
+    last: Mutex<Option<State>>,
+}
+
+impl<R> Journalled<R> {
+    pub fn new(inner: R, world: Arc<World>) -> Self {
+        Self { inner, world, last: Mutex::new(None) }
+    }
+}
+
+#[async_trait]
+impl<R: Registry> Registry for Journalled<R> {
+    async fn load(&self) -> Result<Vec<Entry>, dormouse_registry::Error> {
+        self.inner.load().await
+    }
+
+    async fn commit(&self, transaction: Transaction) -> Result<Revision, dormouse_registry::Error> {
+        for change in transaction.changes() {
+            let Change::Put(record) = change else { continue };
+            let is_new = self.last.lock().unwrap().as_ref() != Some(&record.state);
+            if is_new {
+                let step = format!("journal:{}", dormouse_daemon::fault::state_word(&record.state));
+                self.world.step(&step).await.map_err(|_| dormouse_registry::Error::Closed)?;
+                *self.last.lock().unwrap() = Some(record.state.clone());
+            }
+        }
+        self.inner.commit(transaction).await
+    }
+}

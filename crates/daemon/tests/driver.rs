@@ -1,0 +1,236 @@
+//! A driver between a scripted platform, a scripted surrogate and a real registry.
+#![allow(missing_docs, unreachable_pub, reason = "tests")]
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Bench, SLEEP, create, file, hold, web, within};
+use dormouse_api_types::{EventKind, MachineState, ProblemKind};
+use dormouse_daemon::driver::Order;
+use dormouse_machine::lifecycle::Process;
+use dormouse_types::{Depth, MacAddr};
+
+const SAVE: [&str; 8] =
+    ["journal:settling", "capture", "drain", "save", "stand-in", "flush", "journal:asleep", "quit"];
+const WAKE: [&str; 6] = ["prepare", "load", "journal:waking", "resume", "release", "journal:active"];
+
+#[tokio::test]
+async fn sleeps_and_wakes_step_by_step() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::with_web(dir.path()).await;
+    let given = bench.order(SLEEP).await.unwrap();
+    assert_eq!((given.settled, given.outcome.state), (true, MachineState::Asleep));
+    assert_eq!(given.outcome.depth, Some(Depth::Saved));
+    assert_eq!(bench.world.take_calls(), SAVE);
+    let told = bench.events().pop().unwrap();
+    assert_eq!((told.kind, told.to), (EventKind::State, Some(MachineState::Asleep)));
+    assert_eq!(told.figures["freed_bytes"], f64::from(64 << 20));
+    assert!(told.figures.contains_key("took_ms") && told.figures.contains_key("save_ms"));
+
+    bench.packet();
+    bench.wait_state(MachineState::Active).await;
+    bench.order(Order::Wake).await.unwrap();
+    assert_eq!(bench.world.take_calls(), WAKE);
+    let told = bench.events().pop().unwrap();
+    assert_eq!((told.from, told.to), (Some(MachineState::Waking), Some(MachineState::Active)));
+    assert_eq!(told.cause.unwrap(), "packet: tcp 10.9.0.1:40000 > 10.9.0.2:80 [S]");
+    assert_eq!((told.figures["replayed_frames"], told.figures["handover_ebpf"]), (3.0, 1.0));
+    let why = bench.host.why(&web()).await.unwrap().last_wake.unwrap();
+    assert_eq!(why.cause, "packet");
+    assert_eq!(why.frame.unwrap(), "tcp 10.9.0.1:40000 > 10.9.0.2:80 [S]");
+}
+
+#[tokio::test]
+async fn a_packet_turns_a_sleep_round_whose_state_is_being_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::with_web(dir.path()).await;
+    bench.world.gate("save");
+    let order = bench.order_later(SLEEP);
+    bench.world.reached("save").await;
+    bench.packet();
+    let problem = within("the order", order).await.unwrap().unwrap_err();
+    assert_eq!(problem.kind, ProblemKind::Refused);
+    assert!(problem.detail.contains("packet: tcp 10.9.0.1:40000"), "{}", problem.detail);
+    assert_eq!(bench.state().await, MachineState::Active);
+    let calls = bench.world.take_calls();
+    assert!(calls.contains(&"hurry".into()) && calls.contains(&"release".into()), "{calls:?}");
+    assert!(!calls.contains(&"quit".into()), "{calls:?}");
+}
+
+#[tokio::test]
+async fn a_hold_turns_a_sleep_round_and_forbids_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::with_web(dir.path()).await;
+    bench.world.gate("flush");
+    let order = bench.order_later(SLEEP);
+    bench.world.reached("flush").await;
+    let id = bench.order(hold("backup")).await.unwrap().outcome.hold;
+    assert_eq!(id, Some(1));
+    assert!(within("the order", order).await.unwrap().is_err());
+    assert_eq!(bench.state().await, MachineState::Active);
+    let problem = bench.order(SLEEP).await.unwrap_err();
+    assert!(problem.detail.contains("backup"), "{}", problem.detail);
+    bench.world.let_go("flush");
+    bench.order(Order::Release { hold: id }).await.unwrap();
+    let problem = bench.order(Order::Release { hold: Some(9) }).await.unwrap_err();
+    assert_eq!(problem.kind, ProblemKind::NotFound);
+    assert_eq!(bench.order(SLEEP).await.unwrap().outcome.state, MachineState::Asleep);
+    assert_eq!(bench.order(hold("wakes")).await.unwrap().outcome.state, MachineState::Active);
+}
+
+#[tokio::test]
+async fn a_hold_ends_when_its_time_is_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::with_web(dir.path()).await;
+    let span = Some(Duration::from_millis(30));
+    bench.order(Order::Hold { reason: "short".into(), by: "test".into(), span }).await.unwrap();
+    let ended = async {
+        while !bench.events().iter().any(|e| e.kind == EventKind::Release) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    within("the end of the hold", ended).await;
+    assert_eq!(bench.order(SLEEP).await.unwrap().outcome.state, MachineState::Asleep);
+}
+
+#[tokio::test]
+async fn whatever_fails_before_the_commit_is_undone() {
+    for step in SAVE.iter().take(7) {
+        let dir = tempfile::tempdir().unwrap();
+        let bench = Bench::with_web(dir.path()).await;
+        bench.world.fail(step, true);
+        let problem = bench.order(SLEEP).await.unwrap_err();
+        assert_eq!(problem.kind, ProblemKind::Refused, "{step}: {}", problem.detail);
+        assert_eq!(bench.state().await, MachineState::Active, "{step}");
+        assert_eq!(bench.world.process(), Process::Running, "{step}");
+        assert!(!bench.world.is_captured(), "{step}");
+        assert!(!bench.warnings().is_empty(), "{step}");
+        bench.world.fail(step, false);
+        let given = bench.order(SLEEP).await.unwrap();
+        assert_eq!(given.outcome.state, MachineState::Asleep, "{step}");
+    }
+}
+
+#[tokio::test]
+async fn a_fault_in_a_step_is_a_failed_step() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::with_web(dir.path()).await;
+    bench.world.panic_at("save");
+    let problem = bench.order(SLEEP).await.unwrap_err();
+    assert!(problem.detail.contains("fault in dormoused"), "{}", problem.detail);
+    assert_eq!(bench.state().await, MachineState::Active);
+    bench.order(SLEEP).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_driver_that_faults_is_started_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::with_web(dir.path()).await;
+    bench.world.panic_at("capabilities");
+    let problem = bench.order(SLEEP).await.unwrap_err();
+    assert_eq!(problem.kind, ProblemKind::Unavailable);
+    let adopted = async {
+        while !bench.events().iter().any(|e| e.kind == EventKind::Adopted) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    within("the new driver", adopted).await;
+    assert!(bench.warnings().iter().any(|w| w.contains("fault in dormoused")));
+    assert_eq!(bench.order(SLEEP).await.unwrap().outcome.state, MachineState::Asleep);
+}
+
+#[tokio::test]
+async fn an_idle_machine_goes_to_sleep_by_itself_and_a_busy_one_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let idle = file("web", 2).replace("never", "1s");
+    let bench = Bench::with_file(dir.path(), &idle, "").await;
+    for _ in 0..15 {
+        bench.world.work(Duration::from_millis(80));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(bench.state().await, MachineState::Active);
+    let why = bench.host.why(&web()).await.unwrap();
+    assert!(why.signals.iter().any(|s| s.name == "cpu" && s.busy), "{why:?}");
+    bench.wait_state(MachineState::Asleep).await;
+    assert_eq!(bench.host.why(&web()).await.unwrap().cause.as_deref(), Some("idle"));
+}
+
+#[tokio::test]
+async fn a_machine_that_is_off_boots_and_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::with_web(dir.path()).await;
+    bench.order(Order::Sleep { depth: Some(Depth::Off) }).await.unwrap();
+    assert!(bench.world.take_calls().contains(&"power-down".into()));
+    bench.world.gate("watch");
+    bench.packet();
+    bench.world.reached("watch").await;
+    bench.world.let_go("watch");
+    let calls = bench.world.take_calls();
+    assert_eq!(calls, ["journal:waking", "prepare", "boot", "watch"]);
+    bench.presence.send(dormouse_surrogate::Notice::Heard { name: web() }).unwrap();
+    bench.wait_state(MachineState::Active).await;
+}
+
+#[tokio::test]
+async fn learned_addresses_are_answered_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::with_web(dir.path()).await;
+    let mac = MacAddr([0x52, 0x54, 0, 0, 0, 2]);
+    let notice = |last: u8| dormouse_surrogate::Notice::Learned {
+        name: web(),
+        mac,
+        addresses: vec![[10, 9, 0, last].into()],
+    };
+    for last in 0..30 {
+        bench.presence.send(notice(last)).unwrap();
+    }
+    let learned = async {
+        while !bench.host.show(&web()).await.unwrap().summary.addresses.contains(&[10, 9, 0, 29].into()) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    within("the addresses", learned).await;
+    bench.order(SLEEP).await.unwrap();
+    let addresses = bench.world.addresses(mac);
+    assert_eq!(addresses.len(), 16, "the newest are kept");
+    assert_eq!(addresses[15], std::net::IpAddr::from([10, 9, 0, 29]));
+}
+
+#[tokio::test]
+async fn a_guest_that_ends_by_itself_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::with_web(dir.path()).await;
+    bench.world.set(Process::Absent, false);
+    bench.platform.send(dormouse_platform::Notice::GuestShutdown(web())).await.unwrap();
+    bench.wait_state(MachineState::Stopped).await;
+    bench.order(Order::Start { cold: false }).await.unwrap();
+    bench.world.set(Process::Absent, false);
+    let notice = dormouse_platform::Notice::Exited(web(), "signal 9".into());
+    bench.platform.send(notice).await.unwrap();
+    bench.wait_state(MachineState::Failed).await;
+    let failure = bench.host.show(&web()).await.unwrap().failure.unwrap();
+    assert!(failure.why.contains("signal 9"), "{failure:?}");
+    bench.order(Order::Start { cold: true }).await.unwrap();
+    assert_eq!(bench.state().await, MachineState::Active);
+}
+
+#[tokio::test]
+async fn removal_says_what_is_lost_and_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::with_web(dir.path()).await;
+    let problem = bench.host.remove(&web(), false).await.unwrap_err();
+    assert_eq!(problem.kind, ProblemKind::Refused);
+    assert!(problem.fix.unwrap().contains("its disks stay"));
+    bench.order(SLEEP).await.unwrap();
+    let problem = bench.host.remove(&web(), false).await.unwrap_err();
+    assert!(problem.fix.unwrap().contains("saved state"));
+    bench.world.fail("erase", true);
+    let problem = bench.host.remove(&web(), true).await.unwrap_err();
+    assert_eq!(problem.kind, ProblemKind::Failed);
+    assert_eq!(bench.state().await, MachineState::Stopped);
+    bench.world.fail("erase", false);
+    bench.host.remove(&web(), false).await.unwrap();
+    assert_eq!(bench.host.list().await, []);
+    bench.host.create(create(&file("web", 2))).await.unwrap();
+}

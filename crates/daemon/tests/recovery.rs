@@ -1,0 +1,127 @@
+//! A host that finds what an earlier one left.
+#![allow(missing_docs, unreachable_pub, reason = "tests")]
+
+mod common;
+
+use std::{path::Path, sync::Arc};
+
+use common::{Bench, SLEEP, World, create, file, open, web};
+use dormouse_api_types::MachineState;
+use dormouse_daemon::driver::Order;
+use dormouse_machine::lifecycle::{Cause, Process, SleepReason, State};
+use dormouse_registry::{Expect, Record, Registry, Transaction};
+use dormouse_types::{Depth, Timestamp};
+
+async fn remember(dir: &Path, state: State) {
+    let registry = open(dir).await;
+    let mut record = Record::new(web(), file("web", 2), "/".into(), Timestamp(1));
+    record.state = state;
+    registry.commit(Transaction::put(Expect::Absent, record)).await.unwrap();
+}
+
+async fn found(state: State, process: Process, saved: bool) -> (Bench, Vec<String>) {
+    let dir = tempfile::tempdir().unwrap();
+    remember(dir.path(), state).await;
+    let world = Arc::new(World::default());
+    world.set(process, saved);
+    let bench = Bench::start_with(dir.path(), world, "").await;
+    // What was done by the time that the API would be served.
+    let calls = bench.world.take_calls();
+    (bench, calls)
+}
+
+#[tokio::test]
+async fn sleepers_are_stood_in_for_before_the_api_is_served() {
+    let asleep = State::Asleep { depth: Depth::Saved };
+    let (bench, calls) = found(asleep, Process::Absent, true).await;
+    assert_eq!(calls, ["observe", "stand-in", "settle"]);
+    assert_eq!(bench.state().await, MachineState::Asleep);
+    bench.packet();
+    bench.wait_state(MachineState::Active).await;
+}
+
+#[tokio::test]
+async fn running_guests_are_adopted() {
+    let (bench, calls) = found(State::Active, Process::Running, false).await;
+    assert_eq!(calls, ["observe", "watch", "settle"]);
+    assert_eq!(bench.state().await, MachineState::Active);
+}
+
+#[tokio::test]
+async fn a_half_done_sleep_is_undone() {
+    let settling = State::Settling { depth: Depth::Saved, reason: SleepReason::Idle };
+    let (bench, _) = found(settling, Process::Still, false).await;
+    bench.wait_state(MachineState::Active).await;
+    assert_eq!(bench.world.process(), Process::Running);
+    assert!(!bench.world.is_captured());
+}
+
+#[tokio::test]
+async fn a_guest_lost_on_its_way_is_failed_and_boots_cold() {
+    let waking = State::Waking { from: Some(Depth::Saved), state_used: true, cause: Cause::Command };
+    let (bench, _) = found(waking, Process::Absent, false).await;
+    bench.wait_state(MachineState::Failed).await;
+    assert!(bench.order(Order::Wake).await.is_err());
+    bench.order(Order::Start { cold: true }).await.unwrap();
+    assert_eq!(bench.state().await, MachineState::Active);
+}
+
+#[tokio::test]
+async fn a_record_that_cannot_be_read_harms_no_other_machine() {
+    let dir = tempfile::tempdir().unwrap();
+    remember(dir.path(), State::Asleep { depth: Depth::Off }).await;
+    let registry = open(dir.path()).await;
+    let lost = Record::new("lost".parse().unwrap(), "no file".into(), "/".into(), Timestamp(1));
+    registry.commit(Transaction::put(Expect::Absent, lost)).await.unwrap();
+    drop(registry);
+    let bench = Bench::start(dir.path()).await;
+    assert_eq!(bench.state().await, MachineState::Asleep);
+    assert_eq!(bench.host.list().await.len(), 1);
+    assert!(bench.warnings().iter().any(|w| w.contains("left as it is")), "{:?}", bench.warnings());
+    // Its name is not free: what is remembered of it is not overwritten.
+    let toml = file("lost", 3);
+    assert!(bench.host.create(create(&toml)).await.is_err());
+}
+
+/// Every step of a sleep and a wake: the daemon ends there, and another one goes on.
+#[test]
+fn a_daemon_that_ends_at_any_step_loses_nothing() {
+    let sleep =
+        ["journal:settling", "capture", "drain", "save", "stand-in", "flush", "journal:asleep", "quit"];
+    let wake = ["prepare", "load", "journal:waking", "resume", "release", "journal:active"];
+    for (step, wakes) in sleep.iter().map(|s| (s, false)).chain(wake.iter().map(|s| (s, true))) {
+        let dir = tempfile::tempdir().unwrap();
+        let world = Arc::new(World::default());
+        end_at(dir.path(), &world, step, wakes);
+        world.let_all_go();
+        runtime().block_on(async {
+            let bench = Bench::start_with(dir.path(), Arc::clone(&world), "").await;
+            let given = bench.order(Order::Wake).await.unwrap_or_else(|e| panic!("{step}: {}", e.detail));
+            assert_eq!(given.outcome.state, MachineState::Active, "{step}");
+            assert_eq!((world.process(), world.is_captured()), (Process::Running, false), "{step}");
+            assert!(world.resumes() <= 1, "{step}: a state was used twice");
+            bench.order(SLEEP).await.unwrap_or_else(|e| panic!("{step}: {}", e.detail));
+        });
+    }
+}
+
+fn end_at(dir: &Path, world: &Arc<World>, step: &str, wakes: bool) {
+    let runtime = runtime();
+    runtime.block_on(async {
+        let bench = Bench::start_with(dir, Arc::clone(world), "").await;
+        bench.host.create(create(&file("web", 2))).await.unwrap();
+        bench.order(Order::Start { cold: false }).await.unwrap();
+        if wakes {
+            bench.order(SLEEP).await.unwrap();
+        }
+        world.gate(step);
+        let _order = bench.order_later(if wakes { Order::Wake } else { SLEEP });
+        world.reached(step).await;
+    });
+    // All of the daemon's tasks end where they are.
+    runtime.shutdown_background();
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
