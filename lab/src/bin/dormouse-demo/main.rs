@@ -34,7 +34,8 @@ fn main() -> ExitCode {
     if let Err(error) = tell(&args, &mut stage) {
         stage.error(&error);
     }
-    stage.summary();
+    stage.table();
+    stage.verdict();
     if stage.all_true() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -48,5 +49,10 @@ fn tell(args: &Args, stage: &mut Stage) -> anyhow::Result<()> {
     story.wakes(stage)?;
     story.goes_on(stage)?;
     story.stream(stage)?;
-    if args.keep { story.keep(stage) } else { story.clean_up(stage) }
+    if !args.keep {
+        return story.clean_up(stage);
+    }
+    // What can be done now is to be the last to read.
+    stage.table();
+    story.keep(stage)
 }

@@ -73,15 +73,25 @@ impl Stage {
         self.check(false, "cannot go on", &format!("{error:#}"));
     }
 
-    /// The table, and the verdict.
-    pub(crate) fn summary(&mut self) {
+    /// The table of what was measured, once.
+    pub(crate) fn table(&mut self) {
         self.rest();
-        let width = self.table.iter().map(|(what, _)| what.chars().count()).max().unwrap_or(0);
-        for (what, figure) in &self.table {
+        let table = std::mem::take(&mut self.table);
+        let width = table.iter().map(|(what, _)| what.chars().count()).max().unwrap_or(0);
+        if !table.is_empty() {
+            self.print("");
+        }
+        for (what, figure) in table {
             self.print(&format!("  {what:width$}   {BOLD}{figure}{BOLD:#}"));
         }
-        if self.untrue > 0 {
-            self.print(&format!("{} of the findings above are not as they must be", self.untrue));
+    }
+
+    /// Says so if something was not as it must be.
+    pub(crate) fn verdict(&self) {
+        match self.untrue {
+            0 => {}
+            1 => self.print("one of the findings above is not as it must be"),
+            n => self.print(&format!("{n} of the findings above are not as they must be")),
         }
     }
 
