@@ -38,6 +38,7 @@ pub(super) type Answers = Vec<(&'static str, Pending)>;
 impl Qemu {
     /// Starts a process for `start`; returns as soon as it exists.
     pub(super) async fn launch(&self, start: Start, commands: Commands) -> Result<(Running, Answers), Error> {
+        let queues = self.queues().await?;
         // From here on this is the machine's only process.
         let mut fds = vec![(self.lock().await?.into(), LOCK_FD), (self.console(&start)?.into(), CONSOLE_FD)];
         match &start {
@@ -48,7 +49,7 @@ impl Qemu {
             fds.push((open_ram(&self.dir)?.into(), RAM_FD));
         }
         fds.extend(open_disks(&self.config.qemu.disks)?);
-        fds.extend(number(TAP_FD, self.queues().await?));
+        fds.extend(number(TAP_FD, queues));
         let (listener, stream) = monitor(&self.dir)?;
         fds.push((listener.into(), MONITOR_FD));
         let qmp = Client::new(stream);
