@@ -1,5 +1,5 @@
 //! The API over a real unix socket, and the document that describes it.
-#![allow(missing_docs, unreachable_pub, reason = "tests")]
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod common;
 

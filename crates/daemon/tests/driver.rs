@@ -1,5 +1,5 @@
 //! A driver between a scripted platform, a scripted surrogate and a real registry.
-#![allow(missing_docs, unreachable_pub, reason = "tests")]
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod common;
 

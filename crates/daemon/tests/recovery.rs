@@ -1,5 +1,5 @@
 //! A host that finds what an earlier one left.
-#![allow(missing_docs, unreachable_pub, reason = "tests")]
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod common;
 

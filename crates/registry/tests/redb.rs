@@ -1,5 +1,5 @@
 //! The redb registry on a real disk.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::{fs, os::unix::fs::FileExt, path::Path, time::Instant};
 

@@ -176,6 +176,13 @@ impl World {
         self.with(change).map_err(Error::Unsupported)
     }
 
+    /// An act that has no rules.
+    async fn set_by(&self, step: &str, change: impl FnOnce(&mut Inner)) -> Result<(), Error> {
+        self.step(step).await.map_err(Error::Unsupported)?;
+        self.with(change);
+        Ok(())
+    }
+
     async fn stand(&self, step: &str, captured: Option<bool>) -> Result<(), surrogate::Error> {
         self.step(step).await.map_err(surrogate::Error::Ended)?;
         self.with(|w| w.captured = captured.unwrap_or(w.captured));
@@ -259,7 +266,7 @@ impl Instance for Machine {
     }
 
     async fn pause(&self) -> Result<(), Error> {
-        self.0.act("pause", |w| Ok(w.process = Process::Still)).await
+        self.0.set_by("pause", |w| w.process = Process::Still).await
     }
 
     async fn save(&self) -> Result<(), Error> {
@@ -273,7 +280,7 @@ impl Instance for Machine {
     }
 
     async fn flush(&self) -> Result<(), Error> {
-        self.0.act("flush", |w| Ok(w.saved = true)).await
+        self.0.set_by("flush", |w| w.saved = true).await
     }
 
     async fn hurry(&self) {
@@ -284,19 +291,19 @@ impl Instance for Machine {
     }
 
     async fn quit(&self) -> Result<(), Error> {
-        self.0.act("quit", |w| Ok(w.process = Process::Absent)).await
+        self.0.set_by("quit", |w| w.process = Process::Absent).await
     }
 
     async fn power_down(&self, _: Duration) -> Result<(), Error> {
-        self.0.act("power-down", |w| Ok(w.process = Process::Absent)).await
+        self.0.set_by("power-down", |w| w.process = Process::Absent).await
     }
 
     async fn kill(&self) -> Result<(), Error> {
-        self.0.act("kill", |w| Ok(w.process = Process::Absent)).await
+        self.0.set_by("kill", |w| w.process = Process::Absent).await
     }
 
     async fn discard_state(&self) -> Result<(), Error> {
-        self.0.act("discard-state", |w| Ok(w.saved = false)).await
+        self.0.set_by("discard-state", |w| w.saved = false).await
     }
 
     async fn erase(&self) -> Result<(), Error> {
