@@ -38,7 +38,7 @@ pub(super) type Answers = Vec<(&'static str, Pending)>;
 impl Qemu {
     /// Starts a process for `start`; returns as soon as it exists.
     pub(super) async fn launch(&self, start: Start, commands: Commands) -> Result<(Running, Answers), Error> {
-        let queues = self.queues().await?;
+        let queues = self.queues()?;
         // From here on this is the machine's only process.
         let mut fds = vec![(self.lock().await?.into(), LOCK_FD), (self.console(&start)?.into(), CONSOLE_FD)];
         match &start {

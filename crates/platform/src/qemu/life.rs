@@ -65,29 +65,37 @@ impl Qemu {
     }
 
     pub(super) async fn power_on(&self) -> Result<(), Error> {
-        self.forbid_second().await?;
+        self.attach_all().await?;
+        // Held until there is a process: who looks for one meanwhile waits for it.
+        let mut slot = self.running.lock().await;
+        self.forbid_second_in(&mut slot).await?;
         let dir = self.dir.clone();
         blocking(move || record::discard(&dir)).await?;
         make_ram(self)?;
         let commands = vec![("qmp_capabilities", Value::Null)];
         let (running, answers) = self.launch(Start::Boot, commands).await?;
-        let running = self.keep(running).await;
+        let running = self.keep(&mut slot, running);
+        drop(slot);
         self.or_kill(&running, answered(&running, answers, self.settings.answer_timeout)).await
     }
 
     /// Refuses when there is a process.
     pub(super) async fn forbid_second(&self) -> Result<(), Error> {
-        match self.running().await {
+        self.forbid_second_in(&mut *self.running.lock().await).await
+    }
+
+    async fn forbid_second_in(&self, slot: &mut Option<Arc<Running>>) -> Result<(), Error> {
+        match self.running_in(slot).await {
             Ok(running) => Err(Error::AlreadyRunning { pid: running.process.pid }),
             Err(Error::NotRunning) => Ok(()),
             Err(error) => Err(error),
         }
     }
 
-    async fn keep(&self, running: Running) -> Arc<Running> {
+    fn keep(&self, slot: &mut Option<Arc<Running>>, running: Running) -> Arc<Running> {
         let running = Arc::new(running);
         running::watch(self.config.name.clone(), &running, self.notices.clone());
-        *self.running.lock().await = Some(Arc::clone(&running));
+        *slot = Some(Arc::clone(&running));
         running
     }
 
@@ -109,13 +117,17 @@ impl Qemu {
 
     pub(super) async fn load_state(&self) -> Result<(), Error> {
         self.forbid_second().await?;
+        self.attach_all().await?;
         let (dir, devices) = (self.dir.clone(), self.devices());
         let record = blocking(move || record::verify(&dir, &devices)).await?;
+        let mut slot = self.running.lock().await;
+        self.forbid_second_in(&mut slot).await?;
         let commands = migration::incoming(self.config.memory_backing);
         let (running, answers) = self.launch(Start::Load { board: record.board }, commands).await?;
         running.loaded.store(true, Ordering::Release);
         let mut events = running.qmp.events();
-        let running = self.keep(running).await;
+        let running = self.keep(&mut slot, running);
+        drop(slot);
         // Used up while the process starts, which takes longer.
         let dir = self.dir.clone();
         let taking = tokio::spawn(blocking(move || record::take(&dir)));

@@ -87,6 +87,10 @@ impl Qemu {
     /// The machine's process, found if an earlier daemon started it.
     async fn running(&self) -> Result<Arc<Running>, Error> {
         let mut slot = self.running.lock().await;
+        self.running_in(&mut slot).await
+    }
+
+    async fn running_in(&self, slot: &mut Option<Arc<Running>>) -> Result<Arc<Running>, Error> {
         if let Some(running) = slot.as_ref().filter(|r| !r.process.is_gone()) {
             return Ok(Arc::clone(running));
         }

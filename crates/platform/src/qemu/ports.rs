@@ -66,9 +66,8 @@ impl Qemu {
         })
     }
 
-    /// Copies of the queues, for a process.
-    pub(super) async fn queues(&self) -> Result<Vec<OwnedFd>, Error> {
-        self.attach_all().await?;
+    /// Copies of the queues of what is attached, for a process.
+    pub(super) fn queues(&self) -> Result<Vec<OwnedFd>, Error> {
         let attached = self.attached().clone();
         let copy = |a: &Attached| a.queue.try_clone().map_err(Error::io("copy a descriptor of", &a.port.tap));
         attached.iter().map(copy).collect()

@@ -123,3 +123,30 @@ async fn a_microvm_sleeps_as_well() {
     timed("resume", bench.qemu.resume()).await;
     bench.ticks_beyond(tick).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn looking_at_a_machine_disturbs_nothing() {
+    let bench = Bench::new(|_| ());
+    let mut tick = bench.booted().await;
+    for _ in 0..5 {
+        let sleep_and_wake = async {
+            bench.asleep().await;
+            let start = std::time::Instant::now();
+            bench.qemu.load().await.unwrap();
+            bench.qemu.resume().await.unwrap();
+            println!("awake after {:?}", start.elapsed());
+            tick = bench.ticks_beyond(tick).await;
+        };
+        let look = async {
+            loop {
+                bench.qemu.facts().await;
+                let _ = bench.qemu.counters().await;
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            () = sleep_and_wake => {}
+            () = look => {}
+        }
+    }
+}
