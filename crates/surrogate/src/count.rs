@@ -17,6 +17,10 @@ pub enum Reason {
     Refused,
     /// The frame was longer than the surrogate can read (64 KiB).
     TooLong,
+    /// It was lost between the bridge and the surrogate, which did not read fast enough.
+    ///
+    /// Exact with the eBPF handover. Without it, what the whole bridge lost in that time.
+    Overrun,
     /// The machine was dismissed while frames were held for it.
     Dismissed,
 }
@@ -32,6 +36,7 @@ impl Reason {
             Self::GuestDoesNotRead => "guest-does-not-read",
             Self::Refused => "refused",
             Self::TooLong => "too-long",
+            Self::Overrun => "overrun",
             Self::Dismissed => "dismissed",
         }
     }

@@ -118,7 +118,7 @@ impl Surrogate {
     /// When a bridge or tap is missing. What was captured by then stays so: undo it by
     /// [`Surrogate::release`].
     pub async fn capture(&self, sleeper: &Sleeper) -> Result<(), Error> {
-        let machine = self.enter(sleeper);
+        let machine = self.machine(&sleeper.name).unwrap_or_else(|| self.enter(sleeper));
         for port in &sleeper.ports {
             let bridge = self.bridge(&port.bridge).await?;
             let capture = capture_of(sleeper, port, &machine);
@@ -173,11 +173,15 @@ impl Surrogate {
     }
 
     /// Makes the taps ready for a guest that will read them soon. It is still answered for, so
-    /// that whoever woke it goes on, but no wake is told any more.
+    /// that whoever woke it goes on, but no wake is told any more. Captures a machine that was
+    /// not captured, after a restart.
     ///
     /// # Errors
     /// When a bridge or tap is missing.
     pub async fn prepare(&self, sleeper: &Sleeper) -> Result<(), Error> {
+        if self.machine(&sleeper.name).is_none() {
+            self.stand_in(sleeper).await?;
+        }
         for port in &sleeper.ports {
             let bridge = self.bridge(&port.bridge).await?;
             let tap = self.index(port).await?;

@@ -29,6 +29,8 @@ pub(crate) struct Entry {
     pub(crate) presence: Presence<WireJudge>,
     /// How far it has got with the frames that the handover numbered.
     pub(crate) progress: Progress,
+    /// Frames that the bridge's socket had lost when it was captured.
+    pub(crate) lost_before: u64,
     /// While the boundary is open: the group frames that its tap gets.
     pub(crate) sniff: Option<PacketSocket>,
     /// While it is given back.

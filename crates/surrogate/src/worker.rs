@@ -67,6 +67,8 @@ pub(crate) struct Worker {
     batch: Batch,
     sniffed: Batch,
     replies: Vec<Vec<u8>>,
+    /// Frames that found no room in the socket's buffer.
+    lost_frames: u64,
     table: Table,
     watches: HashMap<u64, Watch>,
     next_watch: u64,
@@ -91,6 +93,7 @@ impl Worker {
             batch: Batch::new(BATCH, Batch::LONGEST),
             sniffed: Batch::new(BATCH, Batch::LONGEST),
             replies: Vec::new(),
+            lost_frames: 0,
             table,
             watches: HashMap::new(),
             next_watch: FIRST_WATCH,
@@ -248,6 +251,11 @@ impl Worker {
         }
     }
 
+    fn count_lost(&mut self) {
+        // An open socket has its counters.
+        self.lost_frames += self.socket.statistics().map_or(0, |counters| counters.dropped);
+    }
+
     fn forget(&mut self, mac: MacAddr) -> Option<Entry> {
         self.table.handover.end(mac);
         self.table.entries.remove(&mac)
@@ -342,8 +350,13 @@ impl Worker {
     pub(crate) fn finish(&mut self, mac: MacAddr) -> oneshot::Receiver<PortReplay> {
         self.receive(BACKLOG);
         self.read_sniffs();
+        self.count_lost();
         let (finished, told) = oneshot::channel();
         if let Some(entry) = self.table.entries.get_mut(&mac) {
+            let counted = self.table.handover.counted(mac).is_some();
+            let in_socket = self.lost_frames.saturating_sub(entry.lost_before);
+            let overrun = if counted { entry.progress.missing() } else { in_socket };
+            entry.presence.queue().count_drops(Reason::Overrun, overrun);
             Self::close_boundary(entry);
             if let Some(release) = &mut entry.release {
                 release.finish(finished);
@@ -411,13 +424,15 @@ impl Worker {
 
     fn entry(&mut self, capture: Capture, mode: Mode) -> &mut Entry {
         let Capture { name, mac, judge, queue, waker } = capture;
+        self.count_lost();
+        let lost_before = self.lost_frames;
         let handover = &mut self.table.handover;
         self.table.entries.entry(mac).or_insert_with(|| {
             if let Err(error) = handover.begin(mac) {
                 tracing::warn!(machine = %name, %error, "this machine is handed over the plain way");
             }
             let presence = Presence::new(mode, judge, queue, waker);
-            Entry { name, presence, progress: Progress::default(), sniff: None, release: None }
+            Entry { name, presence, progress: Progress::default(), lost_before, sniff: None, release: None }
         })
     }
 }

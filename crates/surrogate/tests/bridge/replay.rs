@@ -50,13 +50,13 @@ async fn stream_through_sleeps(plain: bool, rate: u32, cycles: u32, want: Handov
     stop.store(true, std::sync::atomic::Ordering::SeqCst);
     let last = sender.join().unwrap();
     let got = guest.numbers_up_to(last).await;
-    let mut sorted = got.clone();
-    sorted.sort_unstable();
-    sorted.dedup();
-    println!("sent {}, got {}, of them different {}", last + 1, got.len(), sorted.len());
-    let wrong = got.iter().zip(0..).find(|(number, want)| *number != want);
-    assert_eq!(wrong, None, "of {last}");
-    assert_eq!(got.len(), last as usize + 1);
+    let overtaken = got.windows(2).filter(|pair| pair[1] < pair[0]).count();
+    let mut different = got.clone();
+    different.sort_unstable();
+    assert!(different.iter().copied().eq(0..=last), "lost or doubled");
+    // By the plain handover a few can be, if the thread is not let run at that moment.
+    let allowed = if want == HandoverKind::Ebpf { 0 } else { got.len() / 100 };
+    assert!(overtaken <= allowed, "{overtaken} of {} overtaken", got.len());
 }
 
 #[test]
@@ -67,6 +67,66 @@ fn a_stream_is_whole_by_the_ebpf_handover() {
 #[test]
 fn a_stream_is_whole_by_the_plain_handover() {
     in_namespace(|| stream_through_sleeps(true, 5000, 8, HandoverKind::Plain));
+}
+
+/// Not part of the suite, for it needs an idle machine:
+/// `cargo test -p dormouse-surrogate --release --test bridge -- --ignored --nocapture fast`.
+#[test]
+#[ignore = "measures"]
+fn fast_streams() {
+    for plain in [false, true] {
+        for rate in [1_000, 20_000, 100_000] {
+            in_namespace(|| measure_stream(plain, rate, 10));
+        }
+    }
+}
+
+async fn measure_stream(plain: bool, rate: u32, cycles: u32) {
+    let net = network().await;
+    let (surrogate, mut notices) = surrogate(plain).await;
+    let mut guest = Guest::new(&net, 2, LIMITS).await;
+    let (sender, stop) = stream(guest.mac(), rate);
+    let (mut sleeps, mut prepares, mut releases, mut dropped, mut kinds) =
+        (vec![], vec![], vec![], 0, vec![]);
+    for _ in 0..cycles {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let start = Instant::now();
+        guest.sleep(&surrogate).await;
+        sleeps.push(start.elapsed());
+        woken(&mut notices).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let start = Instant::now();
+        surrogate.prepare(&guest.sleeper).await.unwrap();
+        prepares.push(start.elapsed());
+        guest.run();
+        let replay = surrogate.release(&guest.sleeper).await.unwrap();
+        releases.push(replay.took);
+        dropped += replay.dropped.lost();
+        kinds.push(replay.handover);
+    }
+    stop.store(true, std::sync::atomic::Ordering::SeqCst);
+    let last = sender.join().unwrap();
+    let got = guest.numbers_up_to(last).await;
+    let overtaken = got.windows(2).filter(|pair| pair[1] < pair[0]).count();
+    let mut different = got.clone();
+    different.sort_unstable();
+    different.dedup();
+    let median = |spans: &mut Vec<Duration>| {
+        spans.sort();
+        spans[spans.len() / 2]
+    };
+    println!(
+        "{} at {rate}/s: sent {}, lost {} (counted {dropped}), doubled {}, overtaken {overtaken}; \
+         medians: to sleep {:?}, prepare {:?}, release {:?}; {} of {cycles} by eBPF",
+        if plain { "plain" } else { "ebpf" },
+        last + 1,
+        last as usize + 1 - different.len(),
+        got.len() - different.len(),
+        median(&mut sleeps),
+        median(&mut prepares),
+        median(&mut releases),
+        kinds.iter().filter(|kind| **kind == HandoverKind::Ebpf).count(),
+    );
 }
 
 #[test]
