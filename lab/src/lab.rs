@@ -1,12 +1,16 @@
 //! The lab itself: two namespaces, a bridge, a directory, and their removal.
 
-use crate::{Client, Error, Namespace, Result, command::ip_batch, namespace};
+use crate::{
+    Client, Error, Namespace, Result,
+    command::{ip_batch, stdout},
+    namespace,
+};
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process,
+    process::{self, Command},
     sync::atomic::{AtomicU32, Ordering},
 };
 
@@ -201,10 +205,22 @@ fn remove(id: &str) -> Result<()> {
         }
     }
     let dir = base_directory().join(id);
+    for place in mounts_under(&dir) {
+        first_error = first_error.and(stdout(Command::new("umount").arg("--lazy").arg(place)).map(drop));
+    }
     if dir.exists() {
         first_error = first_error.and(fs::remove_dir_all(&dir).map_err(Error::file("remove", &dir)));
     }
     first_error
+}
+
+/// File systems that a test mounted in a lab's directory, the innermost first.
+fn mounts_under(dir: &Path) -> Vec<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let places = mounts.lines().filter_map(|line| line.split(' ').nth(1)).map(PathBuf::from);
+    let mut inside: Vec<PathBuf> = places.filter(|place| place.starts_with(dir)).collect();
+    inside.reverse();
+    inside
 }
 
 /// Names of labs whose process is dead.
