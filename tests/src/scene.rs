@@ -78,19 +78,19 @@ impl Scene {
     #[must_use]
     pub fn boot(prefix: &str, config: &str, guest: Guest) -> Self {
         let scene = Self::new(prefix, config, guest);
-        scene.start(&[], 1);
+        scene.start(&[]);
         scene
     }
 
-    /// Starts the guest, for the `boots`th time, and waits until its services run.
+    /// Starts the guest and waits until its services run. (A boot begins a new console log.)
     ///
     /// # Panics
     ///
     /// When it does not boot.
     #[track_caller]
-    pub fn start(&self, options: &[&str], boots: usize) {
+    pub fn start(&self, options: &[&str]) {
         self.daemon.run(&[&["start"], options, &[self.name()]].concat()).unwrap();
-        self.daemon.wait_ready(&self.guest, boots).unwrap();
+        self.daemon.wait_ready(&self.guest, 1).unwrap();
     }
 
     /// The guest's name.
@@ -189,6 +189,22 @@ impl Scene {
     pub fn page(&self) -> HttpAnswer {
         let page = self.client.http_get(self.web(), "/cgi-bin/uptime", LONG).unwrap();
         assert_eq!(page.status, 200, "{page:?}");
+        page
+    }
+
+    /// Connects while it sleeps: the first SYN wakes it and is delivered. Returns the page that it asked for.
+    ///
+    /// # Panics
+    ///
+    /// When a SYN had to be sent again although the guest was awake long before TCP's first timeout,
+    /// which is a second (RFC 6298): a busy machine may be slower.
+    #[track_caller]
+    pub fn wakes_at_the_first_syn(&self) -> HttpAnswer {
+        let mark = self.mark();
+        let page = self.page();
+        let awake = self.entered(mark, MachineState::Active);
+        let slow = awake.figures.get("took_ms").is_none_or(|took| *took > 500.0);
+        assert!(page.syn_retransmits == 0 || slow, "{page:?}: {awake:?}");
         page
     }
 

@@ -24,8 +24,8 @@ fn boot(prefix: &str) -> Scene {
 
 /// Refused with a reason that says what to do; then it is booted afresh, and serves.
 #[track_caller]
-fn starts_cold(scene: &Scene, boots: usize) {
-    scene.start(&["--cold"], boots);
+fn starts_cold(scene: &Scene) {
+    scene.start(&["--cold"]);
     scene.wait(MachineState::Active);
     scene.page();
 }
@@ -69,7 +69,7 @@ fn a_state_that_is_missing_or_damaged() {
     scene.failed(mark, &["damaged", "checksum"]);
     wake_fails(&scene, &["damaged", "checksum"]);
     assert!(state.exists() && ram.exists());
-    starts_cold(&scene, 2);
+    starts_cold(&scene);
     let second = scene.before();
     assert_ne!(second.boot_id, before.boot_id);
 
@@ -77,7 +77,7 @@ fn a_state_that_is_missing_or_damaged() {
     scene.sleep();
     flip(&ram, 1 << 20);
     wake_fails(&scene, &["damaged", "ram", "written after"]);
-    starts_cold(&scene, 3);
+    starts_cold(&scene);
     assert_ne!(scene.before().boot_id, second.boot_id);
 }
 
@@ -95,7 +95,7 @@ fn a_state_that_vanished_while_the_daemon_was_down() {
     let said = scene.refused(&["wake", "web"], 4);
     assert!(said.contains("start --cold"), "{said}");
     assert!(scene.machine_dir().join("ram").exists());
-    starts_cold(&scene, 2);
+    starts_cold(&scene);
 }
 
 fn flip(path: &Path, at: u64) {
@@ -118,14 +118,14 @@ fn qemu_dies_at_any_step() {
     let mark = scene.mark();
     kill9(scene.qemu());
     scene.failed(mark, &[]);
-    starts_cold(&scene, 2);
+    starts_cold(&scene);
 
     // While it goes to sleep: it answers nobody, and then it is gone.
     let mark = stuck("sleep");
     scene.entered(mark, MachineState::Settling);
     kill9(scene.qemu());
     scene.failed(mark, &["cannot"]);
-    starts_cold(&scene, 3);
+    starts_cold(&scene);
 
     // While it is paused.
     let mark = scene.mark();
@@ -133,7 +133,7 @@ fn qemu_dies_at_any_step() {
     kill9(scene.qemu());
     scene.failed(mark, &[]);
     assert!(!scene.pings(scene.guest.ip()));
-    starts_cold(&scene, 4);
+    starts_cold(&scene);
 
     // While it wakes.
     scene.daemon.run(&["sleep", "--depth", "paused", "web"]).unwrap();
@@ -141,7 +141,7 @@ fn qemu_dies_at_any_step() {
     scene.entered(mark, MachineState::Waking);
     kill9(scene.qemu());
     scene.failed(mark, &["cannot"]);
-    starts_cold(&scene, 5);
+    starts_cold(&scene);
 }
 
 /// A QEMU that dies while it loads leaves the state unused: it wakes as soon as QEMU is mended.
@@ -159,7 +159,7 @@ fn qemu_dies_while_it_loads() {
     let config = format!("{FAST_SAMPLES}[qemu]\nbinary = {binary:?}\n");
     let daemon = Daemon::start_with(&lab, &config, &[]).unwrap();
     let scene = Scene::with(lab, daemon, Guest::new("web", 2).dirty(10));
-    scene.start(&[], 1);
+    scene.start(&[]);
     let before = scene.before();
 
     scene.sleep();
@@ -179,7 +179,7 @@ fn no_space_for_the_state() {
     // All of the memory is reserved at boot: without it a full disk could end a running guest.
     let guest = Guest::new("web", 2).dirty(10).set("qemu.preallocate", true);
     let scene = Scene::with(lab, daemon, guest);
-    scene.start(&[], 1);
+    scene.start(&[]);
     let before = scene.before();
     let mut echo = scene.client.echo(scene.guest.ip()).unwrap();
 
@@ -310,7 +310,7 @@ fn a_tap_that_another_process_uses() {
 #[track_caller]
 fn starts_or_starts_cold(scene: &Scene) {
     let cold: &[&str] = if scene.state() == MachineState::Failed { &["--cold"] } else { &[] };
-    scene.start(cold, 2);
+    scene.start(cold);
 }
 
 #[test]
