@@ -190,3 +190,46 @@ fn kernel(config: &QemuConfig) -> Vec<String> {
     }
     args
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::qemu::Settings;
+    use dormouse_machine::spec::MachineSpec;
+
+    fn config(more: &str) -> QemuConfig {
+        let text = format!(
+            "name = \"web\"\n[qemu]\nmemory = \"256MiB\"\nkernel = \"k\"\ncmdline = \"a,b\"\n\
+             disk = [{{ image = \"a,b.qcow2\" }}, {{ image = \"b.raw\", readonly = true }}]\n{more}\n\
+             [[interface]]\nmac = \"52:54:00:00:00:02\"\nbridge = \"br0\"\n"
+        );
+        let spec = MachineSpec::from_toml(&text, Path::new("/m")).unwrap();
+        QemuConfig::from_spec(&spec, &Settings::default())
+    }
+
+    #[test]
+    fn a_load_has_the_devices_of_the_boot_and_no_kernel() {
+        let config = config("");
+        let boot = command_line(&config, Engine::Tcg, &Start::Boot);
+        let load = command_line(&config, Engine::Tcg, &Start::Load { board: "q35".into() });
+        let common = boot.iter().zip(&load).take_while(|(a, b)| a == b).count();
+        assert_eq!(boot[common..], ["-kernel", "/proc/self/fd/7", "-append", "a,b"]);
+        assert_eq!(load[common..], ["-incoming", "defer", "-S"]);
+    }
+
+    #[test]
+    fn no_path_reaches_the_command_line() {
+        let args = command_line(&config(""), Engine::Tcg, &Start::Boot);
+        assert!(args.iter().all(|a| !a.contains("/m/")), "{args:?}");
+    }
+
+    #[test]
+    fn what_the_guest_sees_tells_states_apart_and_what_it_does_not_see_does_not() {
+        let devices = |more: &str, engine| devices(&config(more), engine);
+        let plain = devices("", Engine::Tcg);
+        assert_ne!(plain, devices("", Engine::Kvm));
+        assert_ne!(plain, devices("cpus = 2", Engine::Tcg));
+        assert_ne!(plain, devices("memory_backing = \"anonymous\"", Engine::Tcg));
+        assert_eq!(plain, devices("initrd = \"other\"", Engine::Tcg));
+    }
+}
