@@ -59,6 +59,13 @@ pub(crate) async fn surrogate(plain: bool) -> (Surrogate, UnboundedReceiver<Noti
     .unwrap()
 }
 
+/// Runs a command in the test's namespace.
+pub(crate) fn run(command: &str) {
+    let mut words = command.split(' ');
+    let status = std::process::Command::new(words.next().unwrap()).args(words).status().unwrap();
+    assert!(status.success(), "{command}");
+}
+
 /// The client: raw frames on `c1`.
 pub(crate) struct Client {
     socket: PacketSocket,
@@ -156,6 +163,11 @@ impl Guest {
         if let Some(reader) = self.reader.take() {
             reader.join().unwrap();
         }
+    }
+
+    /// All frames that it got, in order.
+    pub(crate) fn frames(&self) -> Vec<Vec<u8>> {
+        self.got.lock().unwrap().clone()
     }
 
     /// The numbers of the numbered frames that it got, in order.

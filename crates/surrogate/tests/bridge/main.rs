@@ -7,5 +7,7 @@
 
 mod frames;
 mod lab;
+mod loss;
+mod offload;
 mod replay;
 mod stand_in;

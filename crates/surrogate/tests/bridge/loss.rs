@@ -1,0 +1,101 @@
+//! What goes away while a guest sleeps.
+
+use std::time::Duration;
+
+use dormouse_surrogate::{Notice, Reason};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use crate::{
+    frames::{GUEST_IP, announcement, arp_request, numbered, ping},
+    lab::{BRIDGE, Client, Guest, LIMITS, in_namespace, network, run, surrogate, woken},
+};
+
+async fn lost(notices: &mut UnboundedReceiver<Notice>) -> String {
+    let wait = async {
+        loop {
+            if let Notice::BridgeLost { bridge, .. } = notices.recv().await.unwrap() {
+                return bridge;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(1), wait).await.expect("nobody was told")
+}
+
+#[test]
+fn a_lost_bridge_is_told_and_served_again_when_it_is_back() {
+    in_namespace(|| async {
+        let net = network().await;
+        let (surrogate, mut notices) = surrogate(false).await;
+        let mut guest = Guest::new(&net, 2, LIMITS).await;
+        guest.sleep(&surrogate).await;
+        net.delete_link(BRIDGE).await.unwrap();
+        assert_eq!(lost(&mut notices).await, BRIDGE);
+        let error = surrogate.prepare(&guest.sleeper).await.unwrap_err();
+        assert!(error.to_string().contains(BRIDGE), "{error}");
+
+        net.create_bridge(BRIDGE).await.unwrap();
+        run("ip link set c0 master br0");
+        run("ip link set br0 up");
+        surrogate.stand_in(&guest.sleeper).await.unwrap();
+        let client = Client::new();
+        client.send(&ping(guest.mac()));
+        client.expect(guest.mac(), |f| f[12..14] == [8, 0] && f[34] == 0).await;
+        client.send(&numbered(guest.mac(), 1));
+        guest.wake(&surrogate).await;
+        assert_eq!(guest.numbers_up_to(1).await, [1]);
+    });
+}
+
+#[test]
+fn a_dismissed_machine_is_answered_for_no_longer() {
+    in_namespace(|| async {
+        let net = network().await;
+        let (surrogate, mut notices) = surrogate(false).await;
+        let client = Client::new();
+        let mut guest = Guest::new(&net, 2, LIMITS).await;
+        guest.sleep(&surrogate).await;
+        client.send(&numbered(guest.mac(), 1));
+        woken(&mut notices).await;
+        assert_eq!(surrogate.dismiss(&guest.sleeper.name).await.unwrap(), 1);
+        assert_eq!(surrogate.status(&guest.sleeper.name).await, None);
+        let s0 = net.index("dm0-br0").await.unwrap();
+        let entries = net.fdb_list(s0).await.unwrap();
+        assert!(entries.iter().all(|entry| entry.target.mac != guest.mac()), "{entries:?}");
+    });
+}
+
+#[test]
+fn a_missing_tap_is_named_and_the_machine_still_answered_for() {
+    in_namespace(|| async {
+        let net = network().await;
+        let (surrogate, _notices) = surrogate(false).await;
+        let client = Client::new();
+        let mut guest = Guest::new(&net, 2, LIMITS).await;
+        guest.sleep(&surrogate).await;
+        net.delete_link("tap2").await.unwrap();
+        client.send(&arp_request(GUEST_IP));
+        client.expect(guest.mac(), |f| f[12..14] == [8, 6] && f[21] == 2).await;
+        let error = surrogate.prepare(&guest.sleeper).await.unwrap_err();
+        assert!(error.to_string().contains("tap2"), "{error}");
+        client.send(&ping(guest.mac()));
+        client.expect(guest.mac(), |f| f[12..14] == [8, 0] && f[34] == 0).await;
+    });
+}
+
+#[test]
+fn requests_for_others_are_filtered_and_announcements_kept() {
+    in_namespace(|| async {
+        let net = network().await;
+        let (surrogate, _notices) = surrogate(false).await;
+        let client = Client::new();
+        let mut guest = Guest::new(&net, 2, LIMITS).await;
+        guest.sleep(&surrogate).await;
+        client.send(&arp_request([10, 9, 0, 77]));
+        client.send(&announcement(crate::frames::CLIENT, [10, 9, 0, 1]));
+        client.send(&ping(guest.mac()));
+        client.expect(guest.mac(), |f| f[12..14] == [8, 0] && f[34] == 0).await;
+        let status = surrogate.status(&guest.sleeper.name).await.unwrap();
+        assert_eq!((status.held_frames, status.dropped.of(Reason::Filtered)), (1, 1), "{status:?}");
+        assert_eq!(guest.wake(&surrogate).await.frames, 1);
+    });
+}
