@@ -21,8 +21,6 @@ pub enum Reason {
     ///
     /// Exact with the eBPF handover. Without it, what the whole bridge lost in that time.
     Overrun,
-    /// The machine was dismissed while frames were held for it.
-    Dismissed,
 }
 
 impl Reason {
@@ -37,7 +35,6 @@ impl Reason {
             Self::Refused => "refused",
             Self::TooLong => "too-long",
             Self::Overrun => "overrun",
-            Self::Dismissed => "dismissed",
         }
     }
 }

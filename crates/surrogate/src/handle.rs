@@ -193,10 +193,7 @@ impl Surrogate {
             self.flags(port, PortFlags::CAPTURED).await?;
             net.set_up(tap).await.map_err(Error::net(what()))?;
             let (mac, tap) = (port.mac, port.tap.clone());
-            let prepared = bridge.thread.ask(move |worker| {
-                worker.inject(&tap, &junk_frame(mac))?;
-                worker.prepare(mac, &tap)
-            });
+            let prepared = bridge.thread.ask(move |worker| worker.prepare(mac, &tap, &junk_frame(mac)));
             prepared.await?.map_err(Error::socket(&port.tap))?;
             self.watch_port(&sleeper.name, port, true).await?;
         }

@@ -44,6 +44,7 @@ mod model;
 mod packet;
 mod presence;
 mod queue;
+mod reaper;
 mod release;
 mod table;
 mod taps;

@@ -79,6 +79,11 @@ pub(crate) struct Release {
     finished: Option<oneshot::Sender<PortReplay>>,
 }
 
+/// Opens a socket that tells when the tap is full.
+pub(crate) fn open_injector(tap: &str) -> Result<PacketSocket, packet::Error> {
+    PacketSocket::open_inject(tap, true, SEND_BUFFER)
+}
+
 /// What became of an attempt to inject a frame.
 enum Outcome {
     Sent,
@@ -87,14 +92,15 @@ enum Outcome {
 }
 
 impl Release {
-    /// Makes ready to inject into `target`; `caught_up` is told once, and how.
-    pub(crate) fn open(
+    /// Makes ready to inject into `target` by `injector`; `caught_up` is told once, and how.
+    pub(crate) fn new(
         target: Target,
+        injector: PacketSocket,
         deadline: Instant,
         caught_up: oneshot::Sender<HandoverKind>,
-    ) -> Result<Self, packet::Error> {
-        Ok(Self {
-            fast: PacketSocket::open_inject(&target.tap, true, SEND_BUFFER)?,
+    ) -> Self {
+        Self {
+            fast: injector,
             slow: None,
             target,
             deadline,
@@ -104,7 +110,12 @@ impl Release {
             bytes: 0,
             caught_up: Some(caught_up),
             finished: None,
-        })
+        }
+    }
+
+    /// The sockets that it leaves.
+    pub(crate) fn into_sockets(self) -> impl Iterator<Item = PacketSocket> {
+        std::iter::once(self.fast).chain(self.slow)
     }
 
     /// From now on it ends as soon as nothing is held; `finished` is told the sum.

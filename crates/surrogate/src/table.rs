@@ -33,8 +33,18 @@ pub(crate) struct Entry {
     pub(crate) lost_before: u64,
     /// While the boundary is open: the group frames that its tap gets.
     pub(crate) sniff: Option<PacketSocket>,
+    /// From `prepare` on: to inject into its tap.
+    pub(crate) injector: Option<PacketSocket>,
     /// While it is given back.
     pub(crate) release: Option<Release>,
+}
+
+impl Entry {
+    /// The sockets that it leaves when it is forgotten.
+    pub(crate) fn into_sockets(self) -> impl Iterator<Item = PacketSocket> {
+        let released = self.release.into_iter().flat_map(Release::into_sockets);
+        self.sniff.into_iter().chain(self.injector).chain(released)
+    }
 }
 
 impl Table {

@@ -45,10 +45,14 @@ impl Watch {
         &self.socket
     }
 
-    /// Reads what waits. True: [`Watch::socket`] is another one now.
-    pub(crate) fn read(&mut self, batch: &mut Batch, mut tell: impl FnMut(Notice)) -> Result<bool, Error> {
+    /// Reads what waits. If [`Watch::socket`] is another one now: the one that it was.
+    pub(crate) fn read(
+        &mut self,
+        batch: &mut Batch,
+        mut tell: impl FnMut(Notice),
+    ) -> Result<Option<PacketSocket>, Error> {
         if self.socket.receive(batch)? == 0 {
-            return Ok(false);
+            return Ok(None);
         }
         let addresses = self.new_addresses(batch);
         let first = !std::mem::replace(&mut self.heard, true);
@@ -58,11 +62,17 @@ impl Watch {
         if !addresses.is_empty() {
             tell(Notice::Learned { name: self.name.clone(), mac: self.mac, addresses });
         }
-        if first {
-            let filter = Filter::addresses(self.mac, Direction::Incoming, SNAP);
-            self.socket = PacketSocket::open_sniff(&self.tap, &filter, BUFFER)?;
+        if !first {
+            return Ok(None);
         }
-        Ok(first)
+        let filter = Filter::addresses(self.mac, Direction::Incoming, SNAP);
+        let narrow = PacketSocket::open_sniff(&self.tap, &filter, BUFFER)?;
+        Ok(Some(std::mem::replace(&mut self.socket, narrow)))
+    }
+
+    /// The socket that it leaves.
+    pub(crate) fn into_socket(self) -> PacketSocket {
+        self.socket
     }
 
     fn new_addresses(&mut self, batch: &Batch) -> Vec<IpAddr> {

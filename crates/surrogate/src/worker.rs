@@ -6,6 +6,7 @@
 use std::{
     collections::HashMap,
     os::fd::{AsFd, OwnedFd},
+    sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -28,7 +29,8 @@ use crate::{
     packet::Packet,
     presence::{Presence, Waker},
     queue::ReplayQueue,
-    release::{PortReplay, Release, Target},
+    reaper::Reaper,
+    release::{PortReplay, Release, Target, open_injector},
     table::{Entry, Table},
     thread::{Closed, Jobs},
     watch::Watch,
@@ -72,7 +74,8 @@ pub(crate) struct Worker {
     table: Table,
     watches: HashMap<u64, Watch>,
     next_watch: u64,
-    epoll: OwnedFd,
+    epoll: Arc<OwnedFd>,
+    reaper: Reaper,
     jobs: Jobs,
     /// It was told that the socket is of no use any more.
     lost: bool,
@@ -84,7 +87,9 @@ impl Worker {
     pub(crate) fn new(bridge: &str, socket: PacketSocket, table: Table, jobs: Jobs) -> Result<Self, Error> {
         let failed =
             |errno: rustix::io::Errno| Error::Start { bridge: bridge.to_owned(), source: errno.into() };
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(failed)?;
+        let epoll = Arc::new(epoll::create(epoll::CreateFlags::CLOEXEC).map_err(failed)?);
+        let reaper = Reaper::start(epoll.clone())
+            .map_err(|source| Error::Start { bridge: bridge.to_owned(), source })?;
         listen(&epoll, jobs.bell(), BELL).map_err(failed)?;
         listen(&epoll, &socket, FRAMES).map_err(failed)?;
         Ok(Self {
@@ -98,6 +103,7 @@ impl Worker {
             watches: HashMap::new(),
             next_watch: FIRST_WATCH,
             epoll,
+            reaper,
             jobs,
             lost: false,
             ended: false,
@@ -220,13 +226,14 @@ impl Worker {
         let Some(watch) = self.watches.get_mut(&token) else { return };
         let table = &self.table;
         match watch.read(&mut self.sniffed, |notice| table.tell(notice)) {
-            Ok(true) => {
+            Ok(Some(old)) => {
                 let _ = listen(&self.epoll, watch.socket(), token);
+                self.reaper.close([old]);
             }
-            Ok(false) | Err(SocketError::LinkDown) => {}
+            Ok(None) | Err(SocketError::LinkDown) => {}
             Err(error) => {
                 tracing::debug!(machine = %watch.name, %error, "no longer listening to a guest");
-                self.watches.remove(&token);
+                self.drop_watches(|number, _| number == token);
             }
         }
     }
@@ -256,9 +263,17 @@ impl Worker {
         self.lost_frames += self.socket.statistics().map_or(0, |counters| counters.dropped);
     }
 
-    fn forget(&mut self, mac: MacAddr) -> Option<Entry> {
+    fn forget(&mut self, mac: MacAddr) {
         self.table.handover.end(mac);
-        self.table.entries.remove(&mac)
+        if let Some(entry) = self.table.entries.remove(&mac) {
+            self.reaper.close(entry.into_sockets());
+        }
+    }
+
+    fn drop_watches(&mut self, mut which: impl FnMut(u64, &Watch) -> bool) {
+        let dropped = self.watches.extract_if(|token, watch| which(*token, watch));
+        let sockets: Vec<_> = dropped.map(|(_, watch)| watch.into_socket()).collect();
+        self.reaper.close(sockets);
     }
 
     fn open_sniff(&self, tap: &str) -> Result<PacketSocket, SocketError> {
@@ -269,8 +284,8 @@ impl Worker {
         Ok(sniff)
     }
 
-    fn close_boundary(entry: &mut Entry) {
-        entry.sniff = None;
+    fn close_boundary(entry: &mut Entry, reaper: &Reaper) {
+        reaper.close(entry.sniff.take());
         entry.presence.queue().close_boundary(|packet| digest(packet.ethernet()));
     }
 }
@@ -285,7 +300,8 @@ impl Worker {
         let entry = self.entry(capture, Mode::Holding);
         entry.presence.capture();
         entry.presence.queue().open_boundary();
-        entry.sniff = Some(sniff);
+        let old = entry.sniff.replace(sniff);
+        self.reaper.close(old);
         Ok(())
     }
 
@@ -295,9 +311,11 @@ impl Worker {
         self.read_sniffs();
         self.unwatch(capture.mac);
         let name = capture.name.clone();
+        let reaper = self.reaper.clone();
         let entry = self.entry(capture, Mode::Standing);
-        Self::close_boundary(entry);
-        entry.release = None;
+        Self::close_boundary(entry, &reaper);
+        reaper.close(entry.release.take().into_iter().flat_map(Release::into_sockets));
+        reaper.close(entry.injector.take());
         let effect = entry.presence.stand_in(older, clock());
         let mut replies = Vec::new();
         self.table.apply(&name, effect, &mut replies);
@@ -305,23 +323,18 @@ impl Worker {
         self.send_replies();
     }
 
-    /// Makes ready for a guest that will read `tap` soon; still answers.
-    pub(crate) fn prepare(&mut self, mac: MacAddr, tap: &str) -> Result<(), SocketError> {
+    /// Makes ready for a guest that will read `tap` soon, and puts `first` into it; still answers.
+    pub(crate) fn prepare(&mut self, mac: MacAddr, tap: &str, first: &[u8]) -> Result<(), SocketError> {
         let sniff = self.open_sniff(tap)?;
-        if let Some(entry) = self.table.entries.get_mut(&mac) {
-            entry.presence.prepare();
-            entry.presence.queue().open_boundary();
-            entry.sniff = Some(sniff);
+        let injector = open_injector(tap)?;
+        if let Err(error) = injector.send(&VnetHdr::PLAIN, first) {
+            tracing::debug!(tap, %error, "the first frame was not injected");
         }
-        Ok(())
-    }
-
-    /// Injects one frame into a tap.
-    pub(crate) fn inject(&self, tap: &str, frame: &[u8]) -> Result<(), SocketError> {
-        let socket = PacketSocket::open_inject(tap, true, SNIFF_BUFFER)?;
-        if let Err(error) = socket.send(&VnetHdr::PLAIN, frame) {
-            tracing::debug!(tap, %error, "a frame was not injected");
-        }
+        let Some(entry) = self.table.entries.get_mut(&mac) else { return Ok(()) };
+        entry.presence.prepare();
+        entry.presence.queue().open_boundary();
+        let old = [entry.sniff.replace(sniff), entry.injector.replace(injector)];
+        self.reaper.close(old.into_iter().flatten());
         Ok(())
     }
 
@@ -332,16 +345,19 @@ impl Worker {
         target: Target,
         patience: Duration,
     ) -> Result<Option<oneshot::Receiver<HandoverKind>>, SocketError> {
-        if !self.table.entries.contains_key(&mac) {
-            return Ok(None);
-        }
-        let sniff = self.open_sniff(&target.tap)?;
+        let (sniff, injector) = match self.table.entries.get_mut(&mac) {
+            None => return Ok(None),
+            Some(entry) => (entry.sniff.take(), entry.injector.take()),
+        };
+        let sniff = sniff.map_or_else(|| self.open_sniff(&target.tap), Ok)?;
+        let injector = injector.map_or_else(|| open_injector(&target.tap), Ok)?;
         let (caught_up, told) = oneshot::channel();
-        let release = Release::open(target, Instant::now() + patience, caught_up)?;
+        let release = Release::new(target, injector, Instant::now() + patience, caught_up);
         if let Some(entry) = self.table.entries.get_mut(&mac) {
             entry.presence.release();
-            entry.sniff.get_or_insert(sniff);
-            entry.release = Some(release);
+            entry.sniff = Some(sniff);
+            let old = entry.release.replace(release);
+            self.reaper.close(old.into_iter().flat_map(Release::into_sockets));
         }
         Ok(Some(told))
     }
@@ -357,7 +373,7 @@ impl Worker {
             let in_socket = self.lost_frames.saturating_sub(entry.lost_before);
             let overrun = if counted { entry.progress.missing() } else { in_socket };
             entry.presence.queue().count_drops(Reason::Overrun, overrun);
-            Self::close_boundary(entry);
+            Self::close_boundary(entry, &self.reaper);
             if let Some(release) = &mut entry.release {
                 release.finish(finished);
             }
@@ -368,11 +384,10 @@ impl Worker {
     /// Forgets a port; what it held is dropped. Says how many frames.
     pub(crate) fn dismiss(&mut self, mac: MacAddr) -> u64 {
         self.receive(BACKLOG);
-        self.forget(mac).map_or(0, |mut entry| {
-            let left = entry.presence.queue().clear();
-            entry.presence.queue().count_drops(Reason::Dismissed, left);
-            left
-        })
+        let entry = self.table.entries.get_mut(&mac);
+        let dropped = entry.map_or(0, |entry| entry.presence.queue().clear());
+        self.forget(mac);
+        dropped
     }
 
     /// A captured port's numbers; those of the whole machine are left at zero.
@@ -399,7 +414,7 @@ impl Worker {
             return Ok(());
         }
         let watch = Watch::open(name, mac, tap)?;
-        self.watches.retain(|_, other| other.mac != mac);
+        self.unwatch(mac);
         let token = self.next_watch;
         self.next_watch += 1;
         let _ = listen(&self.epoll, watch.socket(), token);
@@ -409,12 +424,12 @@ impl Worker {
 
     /// Listens no longer.
     pub(crate) fn unwatch(&mut self, mac: MacAddr) {
-        self.watches.retain(|_, watch| watch.mac != mac);
+        self.drop_watches(|_, watch| watch.mac == mac);
     }
 
     /// Listens to none of a machine's ports.
     pub(crate) fn unwatch_all(&mut self, name: &MachineName) {
-        self.watches.retain(|_, watch| watch.name != *name);
+        self.drop_watches(|_, watch| watch.name == *name);
     }
 
     /// The captured addresses.
@@ -432,7 +447,15 @@ impl Worker {
                 tracing::warn!(machine = %name, %error, "this machine is handed over the plain way");
             }
             let presence = Presence::new(mode, judge, queue, waker);
-            Entry { name, presence, progress: Progress::default(), lost_before, sniff: None, release: None }
+            Entry {
+                name,
+                presence,
+                progress: Progress::default(),
+                lost_before,
+                sniff: None,
+                injector: None,
+                release: None,
+            }
         })
     }
 }
