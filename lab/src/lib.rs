@@ -19,6 +19,7 @@
 mod client;
 mod command;
 mod daemon;
+mod drops;
 mod echo;
 mod error;
 mod events;
@@ -38,6 +39,7 @@ pub use client::{ArpReply, Client, Connected, HttpAnswer};
 pub use command::Output;
 pub use daemon::Daemon;
 pub use dormouse_api_types as api;
+pub use drops::{Drops, dropped_between};
 pub use echo::EchoSession;
 pub use error::{Error, Result};
 pub use events::EventLog;

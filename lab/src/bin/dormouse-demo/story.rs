@@ -6,8 +6,9 @@ use crate::{
 };
 use anyhow::{Context, Result};
 use dormouse_lab::{
-    Client, Daemon, EchoSession, EventLog, Guest, HostMemory, Lab, MemoryCheck, SinkStats, SshSession,
+    Client, Daemon, Drops, EchoSession, EventLog, Guest, HostMemory, Lab, MemoryCheck, SinkStats, SshSession,
     api::{Event, EventKind, MachineState, Why},
+    dropped_between,
     guest::Image,
     wait_for, wait_until,
 };
@@ -162,6 +163,7 @@ impl Story {
         stage.waiting("sending");
         let ip = self.guest.ip();
         self.client.reset_sink(ip)?;
+        let before = (self.client.sink(ip)?, self.lab.switch().drops()?);
         let stream = self.client.udp_stream(ip, self.rate, 100)?;
         thread::sleep(SECOND / 2);
         let slept = self.daemon.sleep(NAME)?;
@@ -183,8 +185,19 @@ impl Story {
         let verdict = format!("{lost} lost, {duplicates} twice, {reordered} out of order");
         let figures = format!("{} sent, {} received: {verdict}", count(sent.datagrams), count(received));
         stage.check(stats.is_whole(sent.datagrams), "the stream", &figures);
+        if lost > 0 {
+            stage.note(&self.where_lost(&before.0, &stats, &before.1)?);
+        }
         stage.row(&format!("{} datagrams at {rate}/s", count(sent.datagrams)), verdict);
         Ok(())
+    }
+
+    /// Who says to have dropped what did not arrive.
+    fn where_lost(&self, before: &SinkStats, after: &SinkStats, drops: &Drops) -> Result<String> {
+        let by_guest = after.rcvbuf_errors - before.rcvbuf_errors;
+        let by_links = dropped_between(drops, &self.lab.switch().drops()?);
+        let by_dormouse = self.daemon.why(NAME)?.dropped;
+        Ok(format!("dropped by Dormouse: {by_dormouse:?}; links: {by_links}; the guest's socket: {by_guest}"))
     }
 
     /// Everything goes away.
