@@ -93,7 +93,12 @@ impl Surrogate {
     /// # Errors
     /// When a bridge or tap is missing.
     pub async fn watch(&self, name: &MachineName, ports: &[Port]) -> Result<(), Error> {
+        let captured = self.machine(name).is_some();
         for port in ports {
+            if !captured {
+                // An earlier process may have captured it, and its end forgotten only the address.
+                self.flags(port, PortFlags::OPEN).await?;
+            }
             self.watch_port(name, port, true).await?;
         }
         Ok(())
