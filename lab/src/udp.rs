@@ -1,6 +1,10 @@
 //! A stream of numbered datagrams: the measure of loss, order and duplication.
 
 use crate::{Error, Namespace, Result};
+use nix::{
+    sched::{CpuSet, sched_getcpu, sched_setaffinity},
+    unistd::Pid,
+};
 use std::{
     io,
     net::{SocketAddr, UdpSocket},
@@ -87,7 +91,23 @@ fn open(to: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket)
 }
 
+/// Keeps the calling thread on the processor that it is on.
+///
+/// A veth hands each frame to the backlog of its sender's processor, so that a sender who is moved
+/// to another overtakes itself on a busy host. That is nothing that a test wants to measure.
+fn stay_on_this_processor() {
+    let mut this = CpuSet::new();
+    let pinned = sched_getcpu().and_then(|cpu| this.set(cpu)).and_then(|()| {
+        // 0: the calling thread.
+        sched_setaffinity(Pid::from_raw(0), &this)
+    });
+    if let Err(e) = pinned {
+        eprintln!("lab: datagrams may overtake each other before they reach the bridge: {e}");
+    }
+}
+
 fn send(socket: &UdpSocket, shared: &Shared, start: Instant, rate: u32, size: usize) {
+    stay_on_this_processor();
     let mut datagram = vec![0; size];
     let mut number: u32 = 0;
     while !shared.stop.load(Ordering::Relaxed) {

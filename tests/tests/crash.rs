@@ -75,6 +75,7 @@ impl Crashes {
         self.scene.sleep();
         self.scene.page();
         assert_eq!(self.scene.before(), self.before);
+        self.scene.wait(MachineState::Active);
     }
 }
 

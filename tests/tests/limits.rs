@@ -108,6 +108,8 @@ fn broadcasts_are_held_once_and_delivered_once() {
         stop.store(true, Ordering::Relaxed);
         let sent = sender.join().unwrap();
         let stats = scene.settled_sink(sent);
-        assert!(stats.is_whole(sent), "{sent} sent: {stats:?}");
+        // In order they are not: once the guest's tap has joined the bridge, new ones reach the guest
+        // directly, while older ones are still held.
+        assert_eq!((stats.received, stats.lost, stats.duplicates), (sent, 0, 0), "{stats:?}");
     });
 }
