@@ -6,11 +6,14 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use aya::{
-    EbpfError,
+    EbpfError, EbpfLoader,
     maps::{Map, MapData, MapError},
     programs::{ProgramError, SchedClassifier, TcAttachType, tc},
 };
@@ -102,6 +105,21 @@ struct Slot {
     switched: Option<u64>,
 }
 
+/// Makes what a new loader reads, all types of the kernel, be read once in the life of the process
+/// (some 100 ms of CPU time, before which nobody is stood in for) and not at each load.
+static LOADER: Mutex<Option<EbpfLoader<'static>>> = Mutex::new(None);
+
+fn load_object() -> Result<aya::Ebpf, Unavailable> {
+    let mut loader = LOADER.lock().unwrap_or_else(PoisonError::into_inner);
+    let loader = loader.get_or_insert_with(|| {
+        let mut loader = EbpfLoader::new();
+        // The program has no relocations against the kernel's types.
+        loader.btf(None);
+        loader
+    });
+    loader.load(OBJECT).map_err(|error| Unavailable::Load(Box::new(error)))
+}
+
 impl Ebpf {
     /// Loads the program and attaches it to the bridge port `port`, in the calling thread's
     /// network namespace.
@@ -115,7 +133,7 @@ impl Ebpf {
         if !has_marks {
             return Err(Unavailable::NoMarks);
         }
-        let mut object = aya::Ebpf::load(OBJECT).map_err(|error| Unavailable::Load(Box::new(error)))?;
+        let mut object = load_object()?;
         let addresses = take_map(&mut object, "slot_of")?;
         let addresses = aya::maps::HashMap::try_from(addresses)
             .map_err(|source| Unavailable::Map { map: "slot_of", source: Box::new(source) })?;
