@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dormouse_net::{FdbState, FdbTarget, FdbTurn, LinkEvent, Net, PortFlags};
+use dormouse_net::{FdbState, FdbTarget, FdbTurn, LinkEvent, MulticastRouter, Net, PortFlags};
 use dormouse_sys::PacketSocket;
 use dormouse_types::{MacAddr, MachineName};
 use dormouse_wire::{Identity, junk_frame};
@@ -28,6 +28,13 @@ use crate::{
 
 /// After a barrier: frames that left the bridge have been put into the socket.
 const SETTLE: Duration = Duration::from_millis(2);
+
+/// A woken guest's tap gets all multicast at first: its bridge forgot the guest's memberships, and
+/// hears of them again only when a querier asks.
+const WOKEN: PortFlags = PortFlags { multicast_router: Some(MulticastRouter::Always), ..PortFlags::OPEN };
+
+/// By then every querier has asked: two of the default intervals of 125 s (RFC 3376, RFC 3810).
+const ASKED: Duration = Duration::from_secs(260);
 
 /// The stand-in for the sleepers of this host. Cheap to clone; see the crate's description.
 #[derive(Clone, Debug)]
@@ -239,6 +246,7 @@ impl Surrogate {
             self.watch_port(&sleeper.name, port, false).await?;
         }
         self.machines().remove(&sleeper.name);
+        self.ordinary_later(sleeper);
         replay.took = start.elapsed();
         Ok(replay)
     }
@@ -327,8 +335,25 @@ impl Surrogate {
             None => None,
         };
         self.turn(port, tap, FdbState::Reachable).await?;
-        self.flags(port, PortFlags::OPEN).await?;
+        self.flags(port, WOKEN).await?;
         Ok(kind)
+    }
+
+    /// Once the bridge knows a woken guest's memberships: multicast as for any guest.
+    fn ordinary_later(&self, sleeper: &Sleeper) {
+        let (inner, sleeper) = (Arc::downgrade(&self.0), without_queues(sleeper));
+        tokio::spawn(async move {
+            tokio::time::sleep(ASKED).await;
+            let Some(surrogate) = inner.upgrade().map(Self) else { return };
+            if surrogate.machine(&sleeper.name).is_some() {
+                return;
+            }
+            for port in &sleeper.ports {
+                if surrogate.flags(port, PortFlags::OPEN).await.is_err() {
+                    tracing::debug!(tap = port.tap, "a tap went away before it became ordinary");
+                }
+            }
+        });
     }
 
     /// Has the bridge send frames for the port's address to the bridge port `to`.
@@ -441,7 +466,7 @@ impl Surrogate {
     /// Starts a machine's capture.
     fn enter(&self, sleeper: &Sleeper) -> Machine {
         let machine = Machine {
-            ports: sleeper.ports.clone(),
+            ports: without_queues(sleeper).ports,
             budget: Budget::new(sleeper.limits),
             waker: Waker::default(),
         };
@@ -495,6 +520,13 @@ fn concerns(pair: &Pair, event: &LinkEvent) -> bool {
         LinkEvent::Changed(link) => link.index == pair.s0,
         LinkEvent::Missed => true,
     }
+}
+
+/// A descriptor of a queue keeps the tap in use: it is only held while it is looked at.
+fn without_queues(sleeper: &Sleeper) -> Sleeper {
+    let mut sleeper = sleeper.clone();
+    sleeper.ports.iter_mut().for_each(|port| port.queue = None);
+    sleeper
 }
 
 fn capture_of(sleeper: &Sleeper, port: &Port, machine: &Machine) -> Capture {

@@ -25,13 +25,16 @@
 //! capture an address is to make a sticky forwarding entry for it at `s0`, and to keep the guest's
 //! tap from being flooded; to release it is to replay what was held into the tap by a packet
 //! socket, and to make the entry an ordinary one at the tap. Asynchronous code does what goes
-//! by netlink, in order; the thread alone touches frames ([`worker`]), by rules without I/O
-//! ([`presence`], [`queue`]). The bridge's state outlives the process: a restarted one finds its
+//! by netlink, in order; the thread alone touches frames (`worker`), by rules without I/O
+//! (`presence`, `queue`). The bridge's state outlives the process: a restarted one finds its
 //! interfaces by name and takes them over.
 //!
 //! Limits: VLAN-filtering bridges are served in the bridge's own VLAN only; the tap is taken
 //! down while a guest sleeps, so that under the kernel's spanning tree (`stp_state 1`) a woken
-//! guest is not heard before the port forwards again.
+//! guest is not heard before the port forwards again. A group frame that comes twice with the
+//! same octets within the milliseconds in which a capture begins may be given once. A tap's queue
+//! stays longer after the first wake ([`Settings::replay_queue`]). Frames that the kernel drops
+//! before the packet socket are counted exactly with the eBPF handover only ([`Reason::Overrun`]).
 #![forbid(unsafe_code)]
 
 mod count;
