@@ -1,0 +1,150 @@
+//! Bridges: served from when they are first needed until they go away.
+
+use std::sync::Arc;
+
+use dormouse_net::{LinkEvent, Net};
+use dormouse_sys::PacketSocket;
+
+use super::{Bridge, Inner, Surrogate};
+use crate::{
+    Capabilities, Error, HandoverKind, Notice, Settings,
+    handover::{Ebpf, Handover, Plain},
+    links::{self, Pair},
+    table::Table,
+    thread::Thread,
+    worker::Worker,
+};
+
+impl Surrogate {
+    /// All that are served.
+    pub(super) async fn bridges(&self) -> Vec<Arc<Bridge>> {
+        self.0.bridges.lock().await.values().cloned().collect()
+    }
+
+    /// The bridge's pair and thread, made when they are first needed.
+    pub(super) async fn bridge(&self, name: &str) -> Result<Arc<Bridge>, Error> {
+        let mut bridges = self.0.bridges.lock().await;
+        if let Some(bridge) = bridges.get(name) {
+            return Ok(bridge.clone());
+        }
+        let bridge = Arc::new(self.serve(name).await?);
+        bridges.insert(name.to_owned(), bridge.clone());
+        Ok(bridge)
+    }
+
+    async fn serve(&self, name: &str) -> Result<Bridge, Error> {
+        let settings = &self.0.settings;
+        let pair = links::ensure(&self.0.net, &settings.prefix, name).await?;
+        let buffer = settings.receive_buffer;
+        let socket = PacketSocket::open_receive(&pair.reader, buffer).map_err(Error::socket(&pair.reader))?;
+        let table = Table::new(self.handover(&pair, &socket), self.0.notices.clone());
+        let thread = Thread::start(name, |jobs| Worker::new(name, socket, table, jobs))?;
+        Ok(Bridge { pair, thread })
+    }
+
+    fn handover(&self, pair: &Pair, socket: &PacketSocket) -> Box<dyn Handover> {
+        if self.0.capabilities.handover == HandoverKind::Plain {
+            return Box::new(Plain);
+        }
+        match Ebpf::load(&pair.port, socket.has_marks()) {
+            Ok(ebpf) => Box::new(ebpf),
+            Err(error) => {
+                tracing::warn!(
+                    port = pair.port,
+                    error = chain(&error),
+                    "guests on this bridge are handed over the plain way"
+                );
+                Box::new(Plain)
+            }
+        }
+    }
+
+    /// Tells when a bridge, or our port in it, goes away; it is set up anew when next needed.
+    pub(super) fn watch_links(&self) -> Result<(), Error> {
+        let mut monitor = Net::monitor().map_err(Error::net("watch network interfaces"))?;
+        let inner = Arc::downgrade(&self.0);
+        tokio::spawn(async move {
+            while let Some(event) = monitor.next().await {
+                let Some(inner) = inner.upgrade() else { return };
+                inner.link_changed(&event).await;
+            }
+        });
+        Ok(())
+    }
+}
+
+impl Inner {
+    async fn link_changed(&self, event: &LinkEvent) {
+        let mut bridges = self.bridges.lock().await;
+        let mut lost = Vec::new();
+        for (name, bridge) in bridges.iter() {
+            if concerns(&bridge.pair, event)
+                && let Some(why) = self.why_lost(&bridge.pair).await
+            {
+                lost.push((name.clone(), why));
+            }
+        }
+        for (bridge, why) in lost {
+            bridges.remove(&bridge);
+            let _ = self.notices.send(Notice::BridgeLost { bridge, why });
+        }
+    }
+
+    /// Looks for itself: an event tells how things were.
+    async fn why_lost(&self, pair: &Pair) -> Option<String> {
+        match self.net.link_by_index(pair.s0).await {
+            Ok(Some(link)) if link.master == Some(pair.bridge) => None,
+            Ok(Some(link)) => Some(format!("{} was taken out of the bridge", link.name)),
+            Ok(None) => Some(format!("{} was deleted", pair.port)),
+            Err(error) => {
+                tracing::warn!(port = pair.port, error = chain(&error), "cannot look at our bridge port");
+                None
+            }
+        }
+    }
+}
+
+fn concerns(pair: &Pair, event: &LinkEvent) -> bool {
+    match event {
+        LinkEvent::Deleted { index, .. } => *index == pair.bridge || *index == pair.s0,
+        LinkEvent::Changed(link) => link.index == pair.s0,
+        LinkEvent::Missed => true,
+    }
+}
+
+/// Refuses settings that cannot work.
+pub(super) fn check(settings: &Settings) -> Result<(), Error> {
+    let prefix = &settings.prefix;
+    let ok = (1..=4).contains(&prefix.len()) && prefix.bytes().all(|b| b.is_ascii_alphanumeric());
+    let allowed = "1 to 4 letters or digits";
+    if ok { Ok(()) } else { Err(Error::Setting { key: "prefix", value: prefix.clone(), allowed }) }
+}
+
+/// Tries the eBPF handover on a pair of interfaces made for this.
+pub(super) async fn probe(net: &Net, settings: &Settings) -> Result<Capabilities, Error> {
+    let plain = |why: String| Capabilities { handover: HandoverKind::Plain, obstacle: Some(why) };
+    if settings.plain_handover {
+        return Ok(plain("it is switched off in the settings".into()));
+    }
+    let names = [format!("{}p0", settings.prefix), format!("{}p1", settings.prefix)];
+    let [port, reader] = &names;
+    let what = "try what the kernel can do";
+    net.delete_link(port).await.map_err(Error::net(what))?;
+    net.create_veth(port, reader).await.map_err(Error::net(what))?;
+    let tried = PacketSocket::open_receive(reader, 1 << 16)
+        .map_err(Error::socket(reader))
+        .map(|socket| Ebpf::load(port, socket.has_marks()).map(drop));
+    net.delete_link(port).await.map_err(Error::net(what))?;
+    Ok(match tried? {
+        Ok(()) => Capabilities { handover: HandoverKind::Ebpf, obstacle: None },
+        Err(error) => plain(chain(&error)),
+    })
+}
+
+/// An error with its causes, in one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |error| error.source())
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
+}
