@@ -31,8 +31,10 @@ use crate::{
 const BURST: usize = 256;
 /// How long to leave a guest alone whose ring is full.
 const BACKOFF: Duration = Duration::from_micros(200);
-/// After this time the compare-and-swap is given up: a counted frame was lost on the way here.
-const SWITCH_PATIENCE: Duration = Duration::from_millis(100);
+/// After this time the compare-and-swap is given up. Frames are injected all the while.
+const SWITCH_PATIENCE: Duration = Duration::from_secs(1);
+/// After this time a counted frame that has not come is taken for lost on the way here.
+const MISSING_PATIENCE: Duration = Duration::from_millis(10);
 /// After this time the forwarding entry is moved even though frames keep coming.
 const QUIET_PATIENCE: Duration = Duration::from_millis(5);
 /// A segmented frame that does not go by the fast way for so long goes by the slow one.
@@ -165,7 +167,7 @@ impl Release {
         }
         let tried = now.duration_since(*self.tried_since.get_or_insert(now));
         let counted = handover.counted(mac).is_some();
-        let come = progress.missing() == 0 || tried > SWITCH_PATIENCE / 10;
+        let come = progress.missing() == 0 || tried > MISSING_PATIENCE;
         if counted && come && handover.switch(mac, progress.highest(), self.target.index) {
             self.caught_up(HandoverKind::Ebpf);
         } else if tried > SWITCH_PATIENCE || (!counted && (quiet || tried > QUIET_PATIENCE)) {
