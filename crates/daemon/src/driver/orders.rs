@@ -363,6 +363,21 @@ impl Driver {
         }
     }
 
+    /// The machine rests, though its record cannot be written: whoever waited in vain is answered now,
+    /// for a full disk may stay full.
+    pub(super) fn answer_disappointed(&mut self) {
+        if self.waiters.is_empty() {
+            return;
+        }
+        let view = self.view(false);
+        for waiter in std::mem::take(&mut self.waiters) {
+            match judge(waiter.goal, &view, self.undone.as_deref()) {
+                Ok(()) => self.waiters.push(waiter),
+                Err(problem) => waiter.reply.send(Err(problem)),
+            }
+        }
+    }
+
     /// Forgets the machine, which is stopped. The driver's last act, so it may take its time.
     fn forget(&mut self, waiter: Waiter) {
         self.removal = Some(waiter.reply);

@@ -423,6 +423,8 @@ impl Driver {
         if settled {
             self.is_recovered();
             self.answer_waiters();
+        } else if self.life.rests() {
+            self.answer_disappointed();
         }
     }
 

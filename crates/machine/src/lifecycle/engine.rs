@@ -132,6 +132,13 @@ impl Lifecycle {
         self.pending.is_empty() && self.plan.is_empty() && self.owed.is_none()
     }
 
+    /// As [`Lifecycle::settled`], except that a write may still be owed, which is tried again until
+    /// it succeeds.
+    #[must_use]
+    pub fn rests(&self) -> bool {
+        self.pending.is_empty() && self.plan.is_empty()
+    }
+
     /// When an [`Event::Tick`] is due.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Timestamp> {
