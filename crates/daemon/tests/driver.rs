@@ -42,6 +42,23 @@ async fn sleeps_and_wakes_step_by_step() {
 }
 
 #[tokio::test]
+async fn the_journal_is_written_while_a_process_loads() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::with_web(dir.path()).await;
+    bench.order(SLEEP).await.unwrap();
+    bench.world.gate("load");
+    bench.world.gate("journal:waking");
+    let order = bench.order_later(Order::Wake);
+    bench.world.reached("load").await;
+    bench.platform.send(dormouse_platform::Notice::Spawned(web())).await.unwrap();
+    bench.world.reached("journal:waking").await;
+    bench.world.let_go("load");
+    bench.world.let_go("journal:waking");
+    within("the order", order).await.unwrap().unwrap();
+    assert_eq!(bench.world.process(), Process::Running);
+}
+
+#[tokio::test]
 async fn a_packet_turns_a_sleep_round_whose_state_is_being_written() {
     let dir = tempfile::tempdir().unwrap();
     let bench = Bench::with_web(dir.path()).await;

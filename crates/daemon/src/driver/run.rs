@@ -169,10 +169,11 @@ impl Driver {
             Message::Order { order, wait, reply } => self.order(order, wait, reply),
             Message::Remove { force, reply } => self.remove(force, reply),
             Message::Presence(notice) => self.presence_notice(notice),
-            Message::Platform(dormouse_platform::Notice::GuestShutdown(_)) => {
-                self.event(Event::GuestShutdown)
-            }
-            Message::Platform(dormouse_platform::Notice::Exited(_, why)) => self.event(Event::Exited(why)),
+            Message::Platform(notice) => self.event(match notice {
+                dormouse_platform::Notice::Spawned(_) => Event::Spawned,
+                dormouse_platform::Notice::GuestShutdown(_) => Event::GuestShutdown,
+                dormouse_platform::Notice::Exited(_, why) => Event::Exited(why),
+            }),
         }
     }
 

@@ -21,7 +21,7 @@ use super::{
     record::{self, Origin},
     running::{self, RunState, Running},
 };
-use crate::{Error, qmp, qmp::Event};
+use crate::{Error, Notice, qmp, qmp::Event};
 
 impl Qemu {
     pub(super) async fn see(&self) -> Result<Observed, Error> {
@@ -128,6 +128,8 @@ impl Qemu {
         let mut events = running.qmp.events();
         let running = self.keep(&mut slot, running);
         drop(slot);
+        // Nobody needs to know; it only lets the journal be written meanwhile.
+        let _ = self.notices.try_send(Notice::Spawned(self.config.name.clone()));
         // Used up while the process starts, which takes longer.
         let dir = self.dir.clone();
         let taking = tokio::spawn(blocking(move || record::take(&dir)));
