@@ -258,6 +258,21 @@ impl Scene {
         last
     }
 
+    /// Frames that the kernel itself dropped on the switch: at a tap whose guest gets no processor, or
+    /// before the bridge. (Some of them were offered again.)
+    ///
+    /// # Panics
+    ///
+    /// When `ip` says something else than it should.
+    #[track_caller]
+    #[must_use]
+    pub fn dropped_by_the_kernel(&self) -> u64 {
+        let out = self.lab.switch().command("ip").args(["-s", "-j", "link"]).output().unwrap();
+        let links: Vec<serde_json::Value> = serde_json::from_slice(&out.stdout).unwrap();
+        let of = |link: &serde_json::Value, way: &str| link["stats64"][way]["dropped"].as_u64().unwrap();
+        links.iter().map(|link| of(link, "rx") + of(link, "tx")).sum()
+    }
+
     /// The number of the last event; a mark for what comes after.
     #[must_use]
     pub fn mark(&self) -> u64 {
@@ -323,6 +338,7 @@ impl Scene {
         self.wait(MachineState::Failed);
         let failure = self.daemon.show(self.name()).unwrap().failure.unwrap();
         let event = self.entered(mark, MachineState::Failed);
+        assert!(!failure.during.is_empty() && !failure.why.is_empty(), "{failure:?}");
         for part in parts {
             assert!(failure.why.contains(part), "{failure:?} lacks {part:?}");
             assert!(event.cause.as_ref().is_some_and(|c| c.contains(part)), "{event:?} lacks {part:?}");

@@ -1,7 +1,7 @@
 //! Every depth of sleep, and every kind of guest that can sleep.
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
-use dormouse_e2e::{FAST_SAMPLES, LONG, SECOND, Scene, TCP_ONLY};
+use dormouse_e2e::{FAST_SAMPLES, LONG, ROOMY, SECOND, Scene, TCP_ONLY};
 use dormouse_lab::{
     Guest, HttpAnswer,
     api::{MachineDetail, MachineState},
@@ -45,7 +45,7 @@ fn speaks(scene: &Scene) {
 #[test]
 fn saved_and_paused() {
     let guest = Guest::new("web", 2).dirty(20).set("wake.on", vec![TCP_ONLY.to_owned()]);
-    let scene = Scene::boot("depths", FAST_SAMPLES, guest);
+    let scene = Scene::boot("depths", ROOMY, guest);
     let abilities = scene.daemon.show(scene.name()).unwrap().abilities;
     assert!(abilities.lazy_memory && abilities.depths.len() == 3, "{abilities:?}");
     for depth in ["paused", "saved", "paused"] {
@@ -85,7 +85,7 @@ fn boots_and_answers(scene: &Scene) -> HttpAnswer {
 #[test]
 fn memory_that_is_no_file_is_saved_as_a_whole() {
     let guest = Guest::new("web", 2).dirty(20).set("qemu.memory_backing", "anonymous");
-    let scene = Scene::boot("whole", FAST_SAMPLES, guest.set("wake.on", vec![TCP_ONLY.to_owned()]));
+    let scene = Scene::boot("whole", ROOMY, guest.set("wake.on", vec![TCP_ONLY.to_owned()]));
     assert!(!scene.daemon.show(scene.name()).unwrap().abilities.lazy_memory);
     sleeps_and_wakes(&scene, "saved");
     sleeps_and_wakes(&scene, "paused");
@@ -96,7 +96,7 @@ fn a_microvm() {
     // It has no timer but the PIT to measure its clock by, and under TCG on a busy host it cannot.
     let guest = Guest::new("web", 2).dirty(20).kernel_option("tsc_early_khz=2000000");
     let guest = guest.set("qemu.machine", "microvm");
-    let scene = Scene::boot("microvm", FAST_SAMPLES, guest.set("wake.on", vec![TCP_ONLY.to_owned()]));
+    let scene = Scene::boot("microvm", ROOMY, guest.set("wake.on", vec![TCP_ONLY.to_owned()]));
     sleeps_and_wakes(&scene, "saved");
     sleeps_and_wakes(&scene, "paused");
 }
@@ -104,7 +104,7 @@ fn a_microvm() {
 #[test]
 fn a_guest_with_a_disk() {
     let guest = Guest::new("web", 2).with_disk().set("wake.on", vec![TCP_ONLY.to_owned()]);
-    let scene = Scene::boot("disk", FAST_SAMPLES, guest);
+    let scene = Scene::boot("disk", ROOMY, guest);
     let mut shell = scene.client.ssh(&scene.image, scene.guest.ip()).unwrap();
     // Half of it is only in the guest's page cache when it sleeps.
     shell.run("dd if=/dev/urandom of=/dev/vda bs=1M count=4 2>/dev/null && sync").unwrap();
