@@ -6,7 +6,7 @@ mod common;
 use std::{path::Path, sync::Arc};
 
 use common::{Bench, SLEEP, World, create, file, open, web};
-use dormouse_api_types::MachineState;
+use dormouse_api_types::{MachineState, ProblemKind};
 use dormouse_daemon::driver::Order;
 use dormouse_machine::lifecycle::{Cause, Process, SleepReason, State};
 use dormouse_registry::{Expect, Record, Registry, Transaction};
@@ -79,8 +79,14 @@ async fn a_record_that_cannot_be_read_harms_no_other_machine() {
     assert_eq!(bench.host.list().await.len(), 1);
     assert!(bench.warnings().iter().any(|w| w.contains("left as it is")), "{:?}", bench.warnings());
     // Its name is not free: what is remembered of it is not overwritten.
-    let toml = file("lost", 3);
-    assert!(bench.host.create(create(&toml)).await.is_err());
+    let (name, toml) = ("lost".parse().unwrap(), file("lost", 3));
+    assert_eq!(bench.host.create(create(&toml)).await.unwrap_err().kind, ProblemKind::Exists);
+    let report = bench.host.doctor().await;
+    let check = report.checks.iter().find(|check| check.name == "machine lost").unwrap();
+    assert!(check.fix.as_ref().unwrap().contains("rm --force"), "{check:?}");
+    assert!(bench.host.remove(&name, false).await.is_err());
+    bench.host.remove(&name, true).await.unwrap();
+    bench.host.create(create(&toml)).await.unwrap();
 }
 
 /// Every step of a sleep and a wake: the daemon ends there, and another one goes on.

@@ -32,6 +32,15 @@ pub fn examine(config: &Config, surrogate: &Capabilities, bridges: BTreeSet<Stri
     Report { checks }
 }
 
+/// A machine that is remembered and cannot be driven.
+pub(crate) fn lost_machine(name: &dormouse_types::MachineName, why: &str) -> Check {
+    let fix = format!(
+        "put the cause right and restart dormoused; or forget the machine with `dormouse rm --force {name}` \
+         (its disks stay) and create it again"
+    );
+    fail(&format!("machine {name}"), format!("cannot be driven: {why}"), fix)
+}
+
 fn ok(name: &str, found: impl Into<String>) -> Check {
     Check { name: name.into(), status: CheckStatus::Ok, found: found.into(), fix: None }
 }

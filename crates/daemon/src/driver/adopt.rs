@@ -8,8 +8,9 @@ use dormouse_machine::lifecycle::{Lifecycle, Observed, Process, State};
 use super::{End, Ends, Shared, Subject, run::Driver, view::state_of};
 use crate::{chain::chain, events::Draft};
 
-/// How long to wait before a platform that could not say what is true is asked again.
-const AGAIN: Duration = Duration::from_secs(2);
+/// How long to wait before a platform that could not say what is true is asked again: at first, and
+/// at most, doubling between.
+const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// Drives a machine that was just created: there is nothing to find.
 pub(crate) async fn drive_new(shared: Shared, subject: Subject, ends: Ends) -> End {
@@ -19,6 +20,7 @@ pub(crate) async fn drive_new(shared: Shared, subject: Subject, ends: Ends) -> E
 /// Drives a machine that an earlier daemon, or an earlier driver, has driven.
 pub(crate) async fn drive_known(shared: Shared, subject: Subject, ends: Ends) -> End {
     let mut driver = Driver::new(shared, subject, ends);
+    let mut again = AGAIN.0;
     let seen = loop {
         match driver.subject.instance.observe().await {
             Ok(seen) => break seen,
@@ -27,7 +29,8 @@ pub(crate) async fn drive_known(shared: Shared, subject: Subject, ends: Ends) ->
                 if driver.has_no_mailbox() {
                     return End::Closed;
                 }
-                tokio::time::sleep(AGAIN).await;
+                tokio::time::sleep(again).await;
+                again = (again * 2).min(AGAIN.1);
             }
         }
     };

@@ -7,7 +7,7 @@ use dormouse_machine::lifecycle::{Cause, SleepReason, State, Task};
 use dormouse_types::{MachineName, Timestamp};
 
 use super::{
-    tasks::{Output, float},
+    tasks::Output,
     view::{depth_of, state_of},
 };
 use crate::{
@@ -21,7 +21,6 @@ pub(super) struct Story {
     started: Timestamp,
     /// When something wanted the machine, which is before it left its state.
     wanted: Option<Timestamp>,
-    resident_before: Option<u64>,
     figures: BTreeMap<String, f64>,
     /// An entered sleep whose last steps are still to be measured.
     pending: Option<(State, State)>,
@@ -42,14 +41,6 @@ impl Story {
     pub(super) fn task(&mut self, task: Task, took: Duration, output: &Output, now: Timestamp) {
         self.figures.insert(format!("{}_ms", task_word(task).replace('-', "_")), millis(took));
         self.figures.extend(output.figures.clone());
-        match (task, output.resident) {
-            (Task::Capture, resident) => self.resident_before = resident,
-            (Task::Quit, Some(after)) => {
-                let freed = self.resident_before.unwrap_or(after).saturating_sub(after);
-                self.figures.insert("freed_bytes".into(), float(freed));
-            }
-            _ => {}
-        }
         if matches!(task, Task::Resume | Task::Boot) {
             self.figures.insert("to_running_ms".into(), millis(now.since(self.caused())));
         }

@@ -34,8 +34,6 @@ pub(super) struct Context {
 pub(super) struct Output {
     /// The interfaces, if they were attached.
     pub(super) ports: Option<Vec<dormouse_platform::Port>>,
-    /// Host memory that the machine occupies.
-    pub(super) resident: Option<u64>,
     /// What the surrogate did in the sleep that is over.
     pub(super) status: Option<Status>,
     /// What was measured.
@@ -139,9 +137,8 @@ impl Context {
     async fn capture(self) -> Outcome {
         let attached = self.attach().await?;
         let sleeper = self.sleeper(&attached);
-        let (captured, facts) = tokio::join!(self.shared.presence.capture(&sleeper), self.instance.facts());
-        captured.map_err(|e| chain(&e))?;
-        Ok(Output { resident: Some(facts.resident_bytes), ..attached.output() })
+        self.shared.presence.capture(&sleeper).await.map_err(|e| chain(&e))?;
+        Ok(attached.output())
     }
 
     async fn drain(self) -> Outcome {
@@ -196,10 +193,13 @@ impl Context {
         Ok(Output::default())
     }
 
+    /// The machine is asleep already, so there is time to see what its end gives back.
     async fn quit(self) -> Outcome {
+        let before = self.instance.facts().await.resident_bytes;
         self.instance.quit().await.map_err(|e| chain(&e))?;
-        let resident = Some(self.instance.facts().await.resident_bytes);
-        Ok(Output { resident, ..Output::default() })
+        let after = self.instance.facts().await.resident_bytes;
+        let figures = BTreeMap::from([("freed_bytes".to_owned(), float(before.saturating_sub(after)))]);
+        Ok(Output { figures, ..Output::default() })
     }
 }
 

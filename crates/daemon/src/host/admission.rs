@@ -5,6 +5,7 @@ use std::path::Path;
 use dormouse_api_types::{Problem, ProblemKind};
 use dormouse_machine::spec::{InterfaceSpec, MachineSpec, PlatformSpec};
 use dormouse_platform::Capabilities;
+use dormouse_types::MachineName;
 use nix::net::if_::if_nametoindex;
 
 use crate::{chain::chain, driver::Handle};
@@ -71,6 +72,19 @@ pub(super) fn check_depth(spec: &MachineSpec, abilities: &Capabilities) -> Resul
 /// The platform refused the machine.
 pub(super) fn unsupported(error: &dormouse_platform::Error) -> Problem {
     Problem::new(ProblemKind::Invalid, chain(error))
+}
+
+/// The registry refused the machine.
+pub(super) fn not_remembered(name: &MachineName, error: &dormouse_registry::Error) -> Problem {
+    match error {
+        dormouse_registry::Error::Conflict { .. } => {
+            let detail = format!("there is a machine {name} already, which cannot be driven");
+            Problem::new(ProblemKind::Exists, detail)
+                .key("name")
+                .fix("`dormouse doctor` says what to do about it")
+        }
+        error => Problem::new(ProblemKind::Failed, format!("cannot remember {name}: {}", chain(error))),
+    }
 }
 
 /// Interfaces whose bridge is not there (yet).

@@ -34,6 +34,8 @@ pub struct Host {
     shared: Shared,
     platforms: Arc<dyn Platforms>,
     machines: RwLock<BTreeMap<MachineName, Handle>>,
+    /// Machines that are remembered and cannot be driven, and why.
+    lost: RwLock<BTreeMap<MachineName, String>>,
     /// Only one machine is admitted at a time, so that two cannot claim the same address.
     admitting: tokio::sync::Mutex<()>,
 }
@@ -100,9 +102,8 @@ impl Host {
         admission::check_depth(&spec, &instance.capabilities())?;
         let record = Record::new(spec.name.clone(), toml, base, self.shared.clock.now());
         let transaction = Transaction::put(Expect::Absent, record.clone());
-        let revision = self.shared.registry.commit(transaction).await.map_err(|error| {
-            Problem::new(ProblemKind::Failed, format!("cannot remember {}: {}", spec.name, chain(&error)))
-        })?;
+        let committed = self.shared.registry.commit(transaction).await;
+        let revision = committed.map_err(|error| admission::not_remembered(&spec.name, &error))?;
         let spec = Arc::new(spec);
         let handle = self.drive(Subject { spec: Arc::clone(&spec), instance, record, revision }, false).0;
         drop(admitting);
@@ -126,10 +127,28 @@ impl Host {
     ///
     /// When there is no such machine, or it runs or sleeps and `force` is not given.
     pub async fn remove(&self, name: &MachineName, force: bool) -> Result<(), Problem> {
-        self.find(name)?.remove(force).await?;
-        self.write().remove(name);
+        if force && self.lost().contains_key(name) {
+            self.forget_lost(name).await?;
+        } else {
+            self.find(name)?.remove(force).await?;
+            self.write().remove(name);
+        }
         self.events().publish(Draft::of(name, EventKind::Removed));
         Ok(())
+    }
+
+    /// Forgets a machine that cannot be driven. What its platform has of it stays where it is.
+    async fn forget_lost(&self, name: &MachineName) -> Result<(), Problem> {
+        let transaction = Transaction::remove(Expect::Anything, name.clone());
+        self.shared.registry.commit(transaction).await.map_err(|error| {
+            Problem::new(ProblemKind::Failed, format!("cannot forget {name}: {}", chain(&error)))
+        })?;
+        self.lost.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+        Ok(())
+    }
+
+    fn lost(&self) -> BTreeMap<MachineName, String> {
+        self.lost.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What stands in the way of Dormouse on this host.
@@ -138,14 +157,18 @@ impl Host {
         let surrogate = self.shared.presence.capabilities().await;
         let bridges = self.handles().iter().flat_map(|h| admission::bridges(&h.spec)).collect();
         let report = tokio::task::spawn_blocking(move || doctor::examine(&config, &surrogate, bridges)).await;
-        report.unwrap_or_default()
+        let mut report = report.unwrap_or_default();
+        report.checks.extend(self.lost().iter().map(|(name, why)| doctor::lost_machine(name, why)));
+        report
     }
 
     fn find(&self, name: &MachineName) -> Result<Handle, Problem> {
         let found = self.machines.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
-        found.ok_or_else(|| {
-            Problem::new(ProblemKind::NotFound, format!("there is no machine {name}"))
-                .fix("`dormouse ls` lists them")
+        found.ok_or_else(|| match self.lost().get(name) {
+            Some(why) => Problem::new(ProblemKind::Failed, format!("{name} cannot be driven: {why}"))
+                .fix("`dormouse doctor` says what to do"),
+            None => Problem::new(ProblemKind::NotFound, format!("there is no machine {name}"))
+                .fix("`dormouse ls` lists them"),
         })
     }
 

@@ -55,6 +55,7 @@ impl Host {
             shared,
             platforms,
             machines: std::sync::RwLock::new(BTreeMap::new()),
+            lost: std::sync::RwLock::default(),
             admitting: tokio::sync::Mutex::new(()),
         });
         let recovered: Vec<_> = entries.into_iter().filter_map(|entry| host.recall(entry)).collect();
@@ -91,6 +92,8 @@ impl Host {
     }
 
     fn tell_lost(&self, name: &MachineName, why: &str) {
+        let mut lost = self.lost.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        lost.insert(name.clone(), why.to_owned());
         tracing::error!(machine = %name, "cannot be driven, and is left as it is: {why}");
         let cause = Some(format!("cannot be driven, and is left as it is: {why}"));
         self.events().publish(Draft::of(name, EventKind::Warning).cause(cause));
