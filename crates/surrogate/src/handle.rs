@@ -102,8 +102,7 @@ impl Surrogate {
         let captured = self.machine(name).is_some();
         for port in ports {
             if !captured {
-                // An earlier process may have captured it, and its end forgotten only the address.
-                self.flags(port, PortFlags::OPEN).await?;
+                self.open(port).await?;
             }
             self.watch_port(name, port, true).await?;
         }
@@ -372,6 +371,14 @@ impl Surrogate {
         let tap = self.index(port).await?;
         let set = self.0.net.set_port_flags(tap, flags).await;
         set.map_err(Error::net(format!("set what bridge {} floods to {}", port.bridge, port.tap)))
+    }
+
+    /// Undoes what a capture does to a tap: its machine may have failed asleep, and an earlier
+    /// process may have captured it, so that only the address was forgotten.
+    async fn open(&self, port: &Port) -> Result<(), Error> {
+        let tap = self.index(port).await?;
+        self.flags(port, PortFlags::OPEN).await?;
+        self.0.net.set_up(tap).await.map_err(Error::net(format!("set up {}", port.tap)))
     }
 
     async fn index(&self, port: &Port) -> Result<u32, Error> {
