@@ -28,6 +28,10 @@ use crate::{
 /// After a barrier: frames that left the bridge have been put into the socket.
 const SETTLE: Duration = Duration::from_millis(2);
 
+/// A frame that left the bridge so long ago and has not come is lost. On a busy host it can lie in
+/// a processor's backlog for as long as that processor's softirq thread does not run.
+const ARRIVAL_PATIENCE: Duration = Duration::from_millis(100);
+
 /// A woken guest's tap gets all multicast at first: its bridge forgot the guest's memberships, and
 /// hears of them again only when a querier asks.
 const WOKEN: PortFlags = PortFlags { multicast_router: Some(MulticastRouter::Always), ..PortFlags::OPEN };
@@ -236,6 +240,7 @@ impl Surrogate {
         barrier().await;
         for (port, bridge) in turned {
             let mac = port.mac;
+            arrival(mac, &bridge).await?;
             let finished = bridge.thread.ask(move |worker| worker.finish(mac)).await?;
             // No answer: it was not captured.
             if let Ok(part) = finished.await {
@@ -457,6 +462,18 @@ fn add(replay: &mut Replay, part: &PortReplay) {
     replay.bytes += part.bytes;
     replay.dropped.merge(&part.dropped);
     replay.duplicates_suppressed += part.suppressed;
+}
+
+/// Until the frames counted on the bridge port have come, or are taken for lost.
+async fn arrival(mac: MacAddr, bridge: &Bridge) -> Result<(), Error> {
+    let deadline = Instant::now() + ARRIVAL_PATIENCE;
+    while bridge.thread.ask(move |worker| worker.under_way(mac)).await?.is_some_and(|frames| frames > 0) {
+        if Instant::now() >= deadline {
+            break;
+        }
+        tokio::time::sleep(SETTLE).await;
+    }
+    Ok(())
 }
 
 /// Until frames that were being forwarded by an earlier state of the bridge have arrived.

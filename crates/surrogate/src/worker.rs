@@ -362,6 +362,13 @@ impl Worker {
         Ok(Some(told))
     }
 
+    /// Frames that left the bridge for the port and have not come yet, where they are counted.
+    pub(crate) fn under_way(&mut self, mac: MacAddr) -> Option<u64> {
+        self.receive(BACKLOG);
+        let counted = self.table.handover.counted(mac)?;
+        self.table.entries.get(&mac).map(|entry| entry.progress.behind(counted))
+    }
+
     /// The bridge sends nothing for the port here any more: gives the rest and forgets it.
     pub(crate) fn finish(&mut self, mac: MacAddr) -> oneshot::Receiver<PortReplay> {
         self.receive(BACKLOG);
@@ -369,9 +376,9 @@ impl Worker {
         self.count_lost();
         let (finished, told) = oneshot::channel();
         if let Some(entry) = self.table.entries.get_mut(&mac) {
-            let counted = self.table.handover.counted(mac).is_some();
+            let counted = self.table.handover.counted(mac);
             let in_socket = self.lost_frames.saturating_sub(entry.lost_before);
-            let overrun = if counted { entry.progress.missing() } else { in_socket };
+            let overrun = counted.map_or(in_socket, |counted| entry.progress.behind(counted));
             entry.presence.queue().count_drops(Reason::Overrun, overrun);
             Self::close_boundary(entry, &self.reaper);
             if let Some(release) = &mut entry.release {

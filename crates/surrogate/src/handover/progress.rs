@@ -43,6 +43,12 @@ impl Progress {
         self.highest - self.seen
     }
 
+    /// Of `counted` frames, those that have not come.
+    #[must_use]
+    pub(crate) fn behind(&self, counted: u64) -> u64 {
+        counted.saturating_sub(self.seen)
+    }
+
     /// The number whose low half is `mark` and that is nearest to the highest.
     fn widen(&self, mark: u32) -> u64 {
         let distance = mark.wrapping_sub(low_half(self.highest)).cast_signed();
@@ -107,6 +113,7 @@ mod tests {
             let highest = numbers.iter().max().copied().unwrap_or(0);
             prop_assert_eq!(progress.highest(), highest);
             prop_assert_eq!(progress.missing(), highest - numbers.len() as u64);
+            prop_assert_eq!(progress.behind(came.len() as u64), came.iter().filter(|came| !**came).count() as u64);
         }
 
         #[test]

@@ -99,3 +99,21 @@ fn requests_for_others_are_filtered_and_announcements_kept() {
         assert_eq!(guest.wake(&surrogate).await.frames, 1);
     });
 }
+
+#[test]
+fn the_last_frame_is_counted_if_it_is_lost_before_the_socket() {
+    in_namespace(|| async {
+        let net = network().await;
+        let (surrogate, mut notices) = surrogate(false).await;
+        let client = Client::new();
+        let mut guest = Guest::new(&net, 2, LIMITS).await;
+        guest.sleep(&surrogate).await;
+        client.send(&numbered(guest.mac(), 1));
+        woken(&mut notices).await;
+        // The kernel drops what is longer than the far end takes, after the port has counted it.
+        run("ip link set dm1-br0 mtu 68");
+        client.send(&numbered(guest.mac(), 2));
+        let replay = guest.wake(&surrogate).await;
+        assert_eq!((replay.frames, replay.dropped.of(Reason::Overrun)), (1, 1), "{replay:?}");
+    });
+}
