@@ -92,6 +92,8 @@ fn a_state_that_vanished_while_the_daemon_was_down() {
     }
     scene.restart("");
     scene.failed(0, &["missing"]);
+    let told = scene.entered(0, MachineState::Failed);
+    assert!(told.figures.get("took_ms").is_none_or(|took| *took < 60_000.0), "{told:?}");
     let said = scene.refused(&["wake", "web"], 4);
     assert!(said.contains("start --cold"), "{said}");
     assert!(scene.machine_dir().join("ram").exists());

@@ -98,7 +98,7 @@ impl Driver {
             reason,
             undone: None,
             removal: None,
-            story: Story::default(),
+            story: Story::new(shared.clock.now()),
             idle: IdlePolicy::new(&subject.spec.sleep),
             report: None,
             last_status: None,

@@ -27,6 +27,11 @@ pub(super) struct Story {
 }
 
 impl Story {
+    /// A machine that is found at `now`.
+    pub(super) fn new(now: Timestamp) -> Self {
+        Self { started: now, ..Self::default() }
+    }
+
     /// Something wants the machine.
     pub(super) fn wanted(&mut self, now: Timestamp) {
         self.wanted.get_or_insert(now);
