@@ -41,7 +41,7 @@ pub struct StartRequest {
 pub struct StopRequest {
     /// Do not ask the guest.
     pub force: bool,
-    /// How long the guest may take; the machine file's or the daemon's default when absent.
+    /// How long the guest may take; the daemon's `stop_timeout` when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
 }

@@ -20,7 +20,7 @@ pub struct Problem {
     /// What the user can do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fix: Option<String>,
-    /// The key of the machine file or request that it is about, as `interface[0].mac`.
+    /// The key of the machine file or request that it is about, as `interface[1].mac`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
 }

@@ -48,7 +48,7 @@ pub struct Why {
     pub answered: BTreeMap<String, u64>,
     /// Frames that are held for it now.
     pub held: Held,
-    /// Frames that were not delivered to it, by reason, as `limit`.
+    /// Frames that were not delivered to it, by reason, as `frame-limit`.
     pub dropped: BTreeMap<String, u64>,
 }
 

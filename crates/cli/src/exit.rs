@@ -70,7 +70,9 @@ pub(crate) fn report(about: Option<&str>, error: &anyhow::Error) -> Code {
 fn describe(about: Option<&str>, error: &anyhow::Error) -> String {
     let red = Style::new().bold().fg_color(Some(AnsiColor::Red.into()));
     let about = about.map(|name| format!("{name}: ")).unwrap_or_default();
-    let mut text = format!("{red}dormouse:{red:#} {}\n", clean(&format!("{about}{error:#}")));
+    // A machine file's errors come a line each; every line is made safe by itself.
+    let lines: Vec<_> = format!("{about}{error:#}").lines().map(|line| clean(line).into_owned()).collect();
+    let mut text = format!("{red}dormouse:{red:#} {}\n", lines.join("\n  "));
     for (label, value) in hints(error) {
         let bold = Style::new().bold();
         let _ = writeln!(text, "  {bold}{label}:{bold:#} {}", clean(&value));
