@@ -21,6 +21,9 @@ pub enum Reason {
     ///
     /// Exact with the eBPF handover. Without it, what the whole bridge lost in that time.
     Overrun,
+    /// The kernel could not describe it to the surrogate: a kind of segmentation that virtio does
+    /// not know. Counted like [`Reason::Overrun`].
+    Unreadable,
 }
 
 impl Reason {
@@ -35,6 +38,7 @@ impl Reason {
             Self::Refused => "refused",
             Self::TooLong => "too-long",
             Self::Overrun => "overrun",
+            Self::Unreadable => "unreadable",
         }
     }
 }

@@ -43,6 +43,7 @@ mod handle;
 mod handover;
 mod judge;
 mod links;
+mod losses;
 mod model;
 mod packet;
 mod presence;

@@ -234,6 +234,11 @@ impl ReplayQueue {
         self.drops.add(reason, frames);
     }
 
+    /// The same for several reasons.
+    pub(crate) fn merge_drops(&mut self, drops: &Drops) {
+        self.drops.merge(drops);
+    }
+
     /// Empties the queue and says how many frames that were.
     pub(crate) fn clear(&mut self) -> u64 {
         let frames = self.len() as u64;

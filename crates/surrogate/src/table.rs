@@ -10,6 +10,7 @@ use crate::{
     Notice, Reason,
     handover::{Handover, Progress},
     judge::WireJudge,
+    losses::Losses,
     packet::Packet,
     presence::{Effect, Presence},
     release::Release,
@@ -29,8 +30,8 @@ pub(crate) struct Entry {
     pub(crate) presence: Presence<WireJudge>,
     /// How far it has got with the frames that the handover numbered.
     pub(crate) progress: Progress,
-    /// Frames that the bridge's socket had lost when it was captured.
-    pub(crate) lost_before: u64,
+    /// What the bridge's socket had lost when it was captured.
+    pub(crate) lost_before: Losses,
     /// While the boundary is open: the group frames that its tap gets.
     pub(crate) sniff: Option<PacketSocket>,
     /// From `prepare` on: to inject into its tap.

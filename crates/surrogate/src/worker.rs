@@ -23,9 +23,10 @@ use rustix::{
 use tokio::sync::oneshot;
 
 use crate::{
-    Error, HandoverKind, Mode, Notice, Reason, Status,
+    Error, HandoverKind, Mode, Notice, Status,
     handover::Progress,
     judge::WireJudge,
+    losses::Losses,
     packet::Packet,
     presence::{Presence, Waker},
     queue::ReplayQueue,
@@ -69,8 +70,8 @@ pub(crate) struct Worker {
     batch: Batch,
     sniffed: Batch,
     replies: Vec<Vec<u8>>,
-    /// Frames that found no room in the socket's buffer.
-    lost_frames: u64,
+    /// What the socket did not give out.
+    losses: Losses,
     table: Table,
     watches: HashMap<u64, Watch>,
     next_watch: u64,
@@ -98,7 +99,7 @@ impl Worker {
             batch: Batch::new(BATCH, Batch::LONGEST),
             sniffed: Batch::new(BATCH, Batch::LONGEST),
             replies: Vec::new(),
-            lost_frames: 0,
+            losses: Losses::default(),
             table,
             watches: HashMap::new(),
             next_watch: FIRST_WATCH,
@@ -260,7 +261,8 @@ impl Worker {
 
     fn count_lost(&mut self) {
         // An open socket has its counters.
-        self.lost_frames += self.socket.statistics().map_or(0, |counters| counters.dropped);
+        self.losses.overrun += self.socket.statistics().map_or(0, |counters| counters.dropped);
+        self.losses.unreadable = self.batch.unreadable();
     }
 
     fn forget(&mut self, mac: MacAddr) {
@@ -376,10 +378,9 @@ impl Worker {
         self.count_lost();
         let (finished, told) = oneshot::channel();
         if let Some(entry) = self.table.entries.get_mut(&mac) {
-            let counted = self.table.handover.counted(mac);
-            let in_socket = self.lost_frames.saturating_sub(entry.lost_before);
-            let overrun = counted.map_or(in_socket, |counted| entry.progress.behind(counted));
-            entry.presence.queue().count_drops(Reason::Overrun, overrun);
+            let behind = self.table.handover.counted(mac).map(|counted| entry.progress.behind(counted));
+            let lost = self.losses.since(entry.lost_before).of_port(behind);
+            entry.presence.queue().merge_drops(&lost);
             Self::close_boundary(entry, &self.reaper);
             if let Some(release) = &mut entry.release {
                 release.finish(finished);
@@ -447,7 +448,7 @@ impl Worker {
     fn entry(&mut self, capture: Capture, mode: Mode) -> &mut Entry {
         let Capture { name, mac, judge, queue, waker } = capture;
         self.count_lost();
-        let lost_before = self.lost_frames;
+        let lost_before = self.losses;
         let handover = &mut self.table.handover;
         self.table.entries.entry(mac).or_insert_with(|| {
             if let Err(error) = handover.begin(mac) {
