@@ -211,6 +211,12 @@ impl ReplayQueue {
         self.suppressed - before
     }
 
+    /// Frames in doubt.
+    #[must_use]
+    pub(crate) fn doubtful(&self) -> u64 {
+        self.doubtful.len() as u64
+    }
+
     /// Frames held or in doubt.
     #[must_use]
     pub(crate) fn len(&self) -> usize {
