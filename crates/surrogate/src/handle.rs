@@ -255,25 +255,24 @@ impl Surrogate {
     }
 
     /// Forgets a machine, and drops what was held for it; says how many frames that were. Its
-    /// addresses are the bridge's to find out again.
+    /// addresses are the bridge's to find out again. Its taps, if they are there, are put back
+    /// into their bridges, for a guest that shall run without the surrogate.
     ///
     /// # Errors
     /// When the bridge cannot be changed.
     pub async fn dismiss(&self, name: &MachineName) -> Result<u64, Error> {
         self.unwatch(name).await?;
         let Some(machine) = self.machines().remove(name) else { return Ok(0) };
-        let mut dropped = 0;
+        let mut dropped = Ok(0);
         for port in &machine.ports {
-            let Some(bridge) = self.0.bridges.lock().await.get(&port.bridge).cloned() else { continue };
-            let mac = port.mac;
-            dropped += bridge.thread.ask(move |worker| worker.dismiss(mac)).await?;
-            self.forget(mac, bridge.pair.s0).await?;
+            let part = self.dismiss_port(port).await;
             // The tap may be gone with the machine.
-            if self.flags(port, PortFlags::OPEN).await.is_err() {
-                tracing::debug!(tap = port.tap, "the tap of a dismissed machine is gone");
+            if let Err(error) = self.put_back(port).await {
+                tracing::debug!(tap = port.tap, error = serve::chain(&error), "a tap is not put back");
             }
+            dropped = dropped.and_then(|frames| Ok(frames + part?));
         }
-        Ok(dropped)
+        dropped
     }
 
     /// A captured machine's numbers.
@@ -340,6 +339,24 @@ impl Surrogate {
         self.turn(port, tap, FdbState::Reachable).await?;
         self.flags(port, WOKEN).await?;
         Ok(kind)
+    }
+
+    async fn dismiss_port(&self, port: &Port) -> Result<u64, Error> {
+        let Some(bridge) = self.0.bridges.lock().await.get(&port.bridge).cloned() else { return Ok(0) };
+        let mac = port.mac;
+        let dropped = bridge.thread.ask(move |worker| worker.dismiss(mac)).await?;
+        self.forget(mac, bridge.pair.s0).await?;
+        Ok(dropped)
+    }
+
+    /// Makes a tap what it was before its guest was captured.
+    async fn put_back(&self, port: &Port) -> Result<(), Error> {
+        let what = || format!("put {} back into bridge {}", port.tap, port.bridge);
+        let (net, tap) = (&self.0.net, self.index(port).await?);
+        let bridge = net.bridge(&port.bridge).await.map_err(Error::net(what()))?;
+        net.set_master(tap, bridge.index).await.map_err(Error::net(what()))?;
+        self.flags(port, PortFlags::OPEN).await?;
+        net.set_up(tap).await.map_err(Error::net(what()))
     }
 
     /// Once the bridge knows a woken guest's memberships: multicast as for any guest.

@@ -12,7 +12,7 @@
 //!   prepare(&sleeper)           taps up with floods off and a junk frame first; still captured
 //!   release(&sleeper) -> Replay the guest runs: replay, hand over, watch. Also valid for a machine
 //!                               that was not captured: then it only puts the bridge right.
-//!   dismiss(&name) -> u64       forget it; frames dropped
+//!   dismiss(&name) -> u64       forget it, put its taps back; frames dropped
 //!   unwatch(&name)
 //!   status(&name) -> Option<Status>     answered, held, dropped by reason, last wake
 //!   settle()                    after a restart, once every sleeper is stood in for: forget the

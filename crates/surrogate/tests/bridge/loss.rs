@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use dormouse_net::PortFlags;
 use dormouse_surrogate::{Notice, Reason};
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -61,6 +62,24 @@ fn a_dismissed_machine_is_answered_for_no_longer() {
         let s0 = net.index("dm0-br0").await.unwrap();
         let entries = net.fdb_list(s0).await.unwrap();
         assert!(entries.iter().all(|entry| entry.target.mac != guest.mac()), "{entries:?}");
+    });
+}
+
+#[test]
+fn a_dismissed_guest_that_runs_on_has_its_network_back() {
+    in_namespace(|| async {
+        let net = network().await;
+        let (surrogate, _notices) = surrogate(false).await;
+        let client = Client::new();
+        let mut guest = Guest::new(&net, 2, LIMITS).await;
+        guest.sleep(&surrogate).await;
+        surrogate.dismiss(&guest.sleeper.name).await.unwrap();
+        guest.run();
+        let tap = net.index("tap2").await.unwrap();
+        assert!(net.wait_running(tap, Duration::from_secs(10)).await.unwrap());
+        assert_eq!(net.port_flags(tap).await.unwrap().first_difference(&PortFlags::OPEN), None);
+        client.send(&numbered(guest.mac(), 1));
+        assert_eq!(guest.numbers_up_to(1).await, [1]);
     });
 }
 
