@@ -6,15 +6,16 @@
 
 use crate::{
     report::Table,
-    rival::{self, Dormouse, IP, Machine, Rival},
+    rival::{Dormouse, IP, Machine, Rival},
 };
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use dormouse_lab::{Client, SinkStats};
-use std::{thread, time::Duration};
+use std::{net::SocketAddr, thread, time::Duration};
 
 const SIZE: usize = 100;
+const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How long a stream runs before the sleep, while asleep, and after the wake.
+/// How long a stream runs before the sleep, while asleep, and after the packet that wakes.
 #[derive(Clone, Copy, Debug)]
 struct Phases {
     before: Duration,
@@ -101,9 +102,17 @@ fn sleep_cycle(rival: &mut Dormouse, rate: u32, counts: &mut Counts) -> Result<(
     rival.sleep()?;
     thread::sleep(phases.asleep);
     let held = rival.daemon.why(Dormouse::NAME)?.held.frames;
-    rival::wake(rival)?;
-    thread::sleep(phases.after);
-    let sent = stream.stop().datagrams;
+    // The connection waits behind all that is held: the stream must not wait for it.
+    let sent = thread::scope(|scope| {
+        let waking = scope.spawn(|| client.http_get(SocketAddr::new(IP.into(), 80), "/", PATIENCE));
+        thread::sleep(phases.after);
+        let sent = stream.stop().datagrams;
+        match waking.join() {
+            Ok(page) => page.map(|_| sent).context("the sleeper did not wake"),
+            Err(_) => bail!("the connection panicked"),
+        }
+    })?;
+    rival.settle()?;
     counts.add(sent, held, &before, &settled(&client, sent)?);
     Ok(())
 }

@@ -45,8 +45,9 @@ pub(crate) fn measure(plan: &Plan, image: &Image) -> Result<(Table, Table)> {
         for &kind in &plan.rivals {
             eprintln!("{}: {} MiB, booting", kind.title(), machine.mib());
             let measured = kind.boot(&machine).and_then(|mut rival| cycles(&mut *rival, plan.cycles));
-            if let Err(error) = &measured {
-                eprintln!("  failed: {error:#}");
+            match &measured {
+                Ok(m) => eprintln!("  SYN-ACK warm {}, evicted {}; to sleep {}", m.warm, m.evicted, m.gone),
+                Err(error) => eprintln!("  failed: {error:#}"),
             }
             results.insert((memory, kind), measured);
         }
