@@ -36,6 +36,8 @@ pub trait Instance: Send + Sync {
     async fn boot(&self) -> Result<(), Error>;
 
     /// Makes ready to run on from the saved state, verified first. The guest does not run yet.
+    /// To be asked for only while the journal says that no guest ever ran from that state: one
+    /// that a process was given and that is gone is used again.
     async fn load(&self) -> Result<(), Error>;
 
     /// Lets the guest run (after `load`, `pause` or `save`); returns once it does.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dormouse_api_types::EventKind;
-use dormouse_machine::lifecycle::{Lifecycle, Observed, Process, State};
+use dormouse_machine::lifecycle::{Lifecycle, Observed, Process, State, StateOnDisk};
 
 use super::{End, Ends, Shared, Subject, run::Driver, view::state_of};
 use crate::{chain::chain, events::Draft};
@@ -55,7 +55,11 @@ impl Driver {
             Process::Still => "a guest that stands still",
             Process::Incoming => "a process whose guest never ran",
         };
-        let state = if seen.saved_state { " and a whole saved state" } else { "" };
+        let state = match seen.saved_state {
+            StateOnDisk::None => "",
+            StateOnDisk::Taken => " and a saved state that a process was given",
+            StateOnDisk::Whole => " and a whole saved state",
+        };
         let was = state_of(last);
         tracing::info!(machine = %name, "adopted: it was {was}, found {found}{state}");
         let cause = format!("was {was}; found {found}{state}");

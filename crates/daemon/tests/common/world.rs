@@ -10,7 +10,7 @@ use std::{
 use async_trait::async_trait;
 use dormouse_daemon::{platforms::Platforms, presence::Presence};
 use dormouse_machine::{
-    lifecycle::{Observed, Process, State},
+    lifecycle::{Observed, Process, State, StateOnDisk},
     spec::MachineSpec,
 };
 use dormouse_platform::{Capabilities, Counters, Error, Facts, Instance};
@@ -216,7 +216,8 @@ impl Instance for Machine {
 
     async fn observe(&self) -> Result<Observed, Error> {
         self.0.step("observe").await.map_err(Error::Unsupported)?;
-        Ok(self.0.with(|w| Observed { process: w.process, saved_state: w.saved }))
+        let on_disk = |saved| if saved { StateOnDisk::Whole } else { StateOnDisk::None };
+        Ok(self.0.with(|w| Observed { process: w.process, saved_state: on_disk(w.saved) }))
     }
 
     async fn attach(&self) -> Result<Vec<dormouse_platform::Port>, Error> {

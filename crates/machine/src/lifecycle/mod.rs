@@ -321,8 +321,19 @@ pub struct Refusal {
 pub struct Observed {
     /// Its process.
     pub process: Process,
-    /// A whole saved state is on disk.
-    pub saved_state: bool,
+    /// Its saved state.
+    pub saved_state: StateOnDisk,
+}
+
+/// A machine's saved state, as found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StateOnDisk {
+    /// None.
+    None,
+    /// One that was given to a process that is gone. Whether its guest ran, only the journal tells.
+    Taken,
+    /// One that no guest ran from since it was written.
+    Whole,
 }
 
 /// A machine's process, as found.

@@ -7,7 +7,7 @@
 use dormouse_types::{Depth, Timestamp};
 
 use super::engine::{Lifecycle, SavedState, Step, active};
-use super::{Action, Cause, Observed, Process, State, Task};
+use super::{Action, Cause, Observed, Process, State, StateOnDisk, Task};
 
 /// Notices that the state was journalled before a step that never became visible.
 const ENDED_UNWATCHED: &str = "its process ended while the daemon was down";
@@ -18,9 +18,10 @@ impl Lifecycle {
     pub fn recover(last: State, seen: Observed, now: Timestamp) -> (Self, Vec<Action>) {
         let mut life = Self::new(last);
         life.saved = match (seen.saved_state, life.offered) {
-            (false, _) => SavedState::None,
-            (true, true) => SavedState::Whole,
-            (true, false) => SavedState::Doubtful,
+            (StateOnDisk::None, _) => SavedState::None,
+            // As long as the journal offers a state, no guest was let run from it.
+            (_, true) => SavedState::Whole,
+            (_, false) => SavedState::Doubtful,
         };
         life.find_true_world(seen.process);
         let actions = life.run(now);
@@ -74,7 +75,10 @@ impl Lifecycle {
     fn recover_active(&mut self, process: Process) {
         match process {
             Process::Running => self.plan.push_back(Step::Do(Task::Watch)),
-            Process::Absent => self.begin(State::Stopped, [Step::Journal(State::Stopped)]),
+            // Its interfaces go as after any other end of a guest.
+            Process::Absent => {
+                self.begin(State::Stopped, [Step::Do(Task::Dismiss), Step::Journal(State::Stopped)]);
+            }
             _ => self.recover_running(process),
         }
     }

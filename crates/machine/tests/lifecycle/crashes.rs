@@ -101,3 +101,31 @@ fn a_kill_beside_a_load_loses_nothing() {
         assert!(matches!(world.state(), State::Active | State::Asleep { .. }), "{:#?}", world.history);
     }
 }
+
+/// The power fails at every step of a wake: until the journal says that the state was used, the
+/// machine is as good as before; after that it has failed, and its old state is not used.
+#[test]
+fn a_power_cut_during_a_wake_loses_nothing_until_the_state_is_used() {
+    let start = World::asleep(Depth::Saved);
+    let (mut good, mut used) = (0, 0);
+    for instant in instants(start.clone(), Event::Wanted(Cause::Command)) {
+        for done in 0..1 << instant.pending.len() {
+            let mut world = instant.clone();
+            world.cut_power(done);
+            let offered = matches!(world.disk, State::Asleep { .. });
+            world.calm();
+            if offered {
+                assert_eq!(world.state(), &State::Asleep { depth: Depth::Saved }, "{:#?}", world.history);
+                world.event(Event::Wanted(Cause::Command));
+                world.calm();
+                assert_eq!((world.state(), world.boots), (&State::Active, start.boots));
+                good += 1;
+            } else {
+                let lost = matches!(world.state(), State::Failed { state_kept: false, .. } | State::Stopped);
+                assert!(lost, "{:#?}", world.history);
+                used += 1;
+            }
+        }
+    }
+    assert!(good > 4 && used > 2, "{good} {used}");
+}

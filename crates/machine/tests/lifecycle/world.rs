@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use dormouse_machine::lifecycle::{Action, Cause, Command, Event, Lifecycle, Observed, Process, State, Task};
+use dormouse_machine::lifecycle::{Action, Cause, Command, Event, Lifecycle, Observed, Process, State, StateOnDisk, Task};
 use dormouse_types::{Depth, Timestamp};
 
 /// How a task is answered.
@@ -51,6 +51,8 @@ pub(crate) struct World {
     /// The greatest age that any memory of this machine ever had.
     latest: u64,
     pub(crate) file: File,
+    /// The file was given to a process, of which nobody noted that its guest never ran.
+    taken: bool,
     pub(crate) mode: Mode,
     held: VecDeque<u64>,
     sent: u64,
@@ -77,6 +79,7 @@ impl World {
             age: 0,
             latest: 0,
             file: File::None,
+            taken: false,
             mode: Mode::Direct,
             held: VecDeque::new(),
             sent: 0,
@@ -230,7 +233,7 @@ impl World {
             }
             Task::Load => match self.file {
                 File::Whole(age) if !alive => {
-                    (self.process, self.age) = (Process::Incoming, age);
+                    (self.process, self.age, self.taken) = (Process::Incoming, age, true);
                     self.births += 1;
                 }
                 _ => return Err("nothing to load, or there is a process"),
@@ -243,14 +246,17 @@ impl World {
             }
             Task::Pause if alive => self.process = Process::Still,
             Task::Save if alive => {
-                (self.process, self.file) = (Process::Still, File::Whole(self.age));
+                (self.process, self.file, self.taken) = (Process::Still, File::Whole(self.age), false);
             }
             Task::Flush if matches!(self.file, File::Whole(_)) => {}
-            Task::Quit | Task::Kill => self.process = Process::Absent,
+            Task::Quit | Task::Kill => {
+                self.taken &= self.process != Process::Incoming;
+                self.process = Process::Absent;
+            }
             Task::PowerDown if matches!(self.process, Process::Running | Process::Absent) => {
                 self.process = Process::Absent;
             }
-            Task::DiscardState => self.file = File::None,
+            Task::DiscardState => (self.file, self.taken) = (File::None, false),
             _ => return Err("the process is not there, or is there"),
         }
         Ok(())
@@ -309,6 +315,11 @@ impl World {
 
     /// The daemon is killed and started again; of the pending tasks those in `done` take effect.
     pub(crate) fn crash(&mut self, done: u32) {
+        self.carry_out_some(done);
+        self.restart();
+    }
+
+    fn carry_out_some(&mut self, done: u32) {
         let pending = std::mem::take(&mut self.pending);
         for (i, (task, state)) in pending.into_iter().enumerate() {
             if done >> i & 1 == 1 {
@@ -316,14 +327,28 @@ impl World {
                 self.live();
             }
         }
+    }
+
+    fn restart(&mut self) {
         // The surrogate's memory is gone: what it held is lost, and this is the one loss.
         self.leave();
-        let saved_state = matches!(self.file, File::Whole(_));
+        let saved_state = match self.file {
+            File::Whole(_) if self.taken && self.process == Process::Absent => StateOnDisk::Taken,
+            File::Whole(_) => StateOnDisk::Whole,
+            _ => StateOnDisk::None,
+        };
         let seen = Observed { process: self.process, saved_state };
         self.history.push(self.disk.clone());
         let (life, actions) = Lifecycle::recover(self.disk.clone(), seen, self.now);
         self.life = life;
         self.carry_out(actions);
+    }
+
+    /// As [`Self::crash`], and the process is gone with the daemon.
+    pub(crate) fn cut_power(&mut self, done: u32) {
+        self.carry_out_some(done);
+        self.process = Process::Absent;
+        self.restart();
     }
 
     /// From now on everything goes well.

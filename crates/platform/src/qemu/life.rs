@@ -6,7 +6,7 @@ use std::{
 };
 
 use dormouse_machine::{
-    lifecycle::{Observed, Process as Seen},
+    lifecycle::{Observed, Process as Seen, StateOnDisk},
     spec::MemoryBacking,
 };
 use serde_json::Value;
@@ -25,14 +25,17 @@ use crate::{Error, Notice, qmp, qmp::Event};
 
 impl Qemu {
     pub(super) async fn see(&self) -> Result<Observed, Error> {
-        let (process, saved_state) = match self.running().await {
-            Ok(running) => {
-                let process = self.judge(&running, &running.run_state().await?)?;
-                // A state that a process was given, and that its guest never touched, is still good.
-                (process, process == Seen::Incoming && record::taken(&self.dir) || record::exists(&self.dir))
-            }
-            Err(Error::NotRunning) => (Seen::Absent, record::exists(&self.dir)),
+        let process = match self.running().await {
+            Ok(running) => self.judge(&running, &running.run_state().await?)?,
+            Err(Error::NotRunning) => Seen::Absent,
             Err(error) => return Err(error),
+        };
+        let saved_state = match process {
+            _ if record::exists(&self.dir) => StateOnDisk::Whole,
+            // One that a process was given, and that its guest never touched, is still good.
+            Seen::Incoming if record::taken(&self.dir) => StateOnDisk::Whole,
+            Seen::Absent if record::taken(&self.dir) => StateOnDisk::Taken,
+            _ => StateOnDisk::None,
         };
         Ok(Observed { process, saved_state })
     }
@@ -117,6 +120,8 @@ impl Qemu {
 
     pub(super) async fn load_state(&self) -> Result<(), Error> {
         self.forbid_second().await?;
+        // Of a process that a power cut ended: its guest cannot have run, or nobody would ask for this.
+        self.give_back().await?;
         self.attach_all().await?;
         let (dir, devices) = (self.dir.clone(), self.devices());
         let record = blocking(move || record::verify(&dir, &devices)).await?;

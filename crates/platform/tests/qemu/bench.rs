@@ -9,7 +9,7 @@ use std::{
 };
 
 use dormouse_machine::{
-    lifecycle::{Observed, Process},
+    lifecycle::{Observed, Process, StateOnDisk},
     spec::{Accel, MachineType, MemoryBacking, QemuSpec},
 };
 use dormouse_net::Net;
@@ -142,6 +142,7 @@ impl Drop for Bench {
 }
 
 pub fn observed(process: Process, saved_state: bool) -> Observed {
+    let saved_state = if saved_state { StateOnDisk::Whole } else { StateOnDisk::None };
     Observed { process, saved_state }
 }
 

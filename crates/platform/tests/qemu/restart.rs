@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dormouse_machine::lifecycle::Process;
+use dormouse_machine::lifecycle::{Observed, Process, StateOnDisk};
 use dormouse_platform::Instance;
 
 use crate::bench::{Bench, observed};
@@ -50,11 +50,32 @@ async fn a_load_that_a_daemon_left_half_done_is_completed() {
             "left after {left_after} ms ({}): {seen:?}",
             if left.is_ok() { "loaded" } else { "loading" }
         );
-        assert!(seen.saved_state, "the guest never ran");
+        assert_eq!(seen.saved_state, StateOnDisk::Whole, "the guest never ran");
         if seen.process == Process::Absent {
             bench.qemu.load().await.unwrap();
         }
         bench.qemu.resume().await.unwrap();
         tick = bench.ticks_beyond(tick).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_is_good_after_a_power_cut_beside_its_load() {
+    let mut bench = Bench::new(|_| ());
+    let tick = bench.booted().await;
+    bench.asleep().await;
+    bench.qemu.load().await.unwrap();
+    // Daemon and process are gone, with nobody to give the state back.
+    let pid = bench.qemu.facts().await.pid.unwrap();
+    bench.restarted();
+    let process = rustix::process::Pid::from_raw(pid.try_into().unwrap()).unwrap();
+    rustix::process::kill_process(process, rustix::process::Signal::KILL).unwrap();
+    while std::path::Path::new("/proc").join(pid.to_string()).exists() {
+        tokio::task::yield_now().await;
+    }
+    let taken = Observed { process: Process::Absent, saved_state: StateOnDisk::Taken };
+    assert_eq!(bench.seen().await, taken);
+    bench.qemu.load().await.unwrap();
+    bench.qemu.resume().await.unwrap();
+    bench.ticks_beyond(tick).await;
 }
