@@ -3,7 +3,7 @@
 mod serve;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -50,6 +50,8 @@ struct Inner {
     notices: UnboundedSender<Notice>,
     capabilities: Capabilities,
     bridges: tokio::sync::Mutex<HashMap<String, Arc<Bridge>>>,
+    /// Bridges that were lost, or asked for in vain, and are not there.
+    missed: Mutex<HashSet<String>>,
     machines: Mutex<HashMap<MachineName, Machine>>,
 }
 
@@ -85,6 +87,7 @@ impl Surrogate {
             notices,
             capabilities,
             bridges: tokio::sync::Mutex::default(),
+            missed: Mutex::default(),
             machines: Mutex::default(),
         };
         let surrogate = Self(Arc::new(inner));
@@ -169,7 +172,8 @@ impl Surrogate {
     /// taps down. Also for a machine that was not captured, after a restart.
     ///
     /// # Errors
-    /// When a bridge is missing. A tap may be.
+    /// When a bridge is missing. A tap may be. Can be called again, as when the bridge was lost and
+    /// is there again ([`Notice::BridgeBack`]); what was held on a lost bridge is lost with it.
     pub async fn stand_in(&self, sleeper: &Sleeper) -> Result<(), Error> {
         let machine = self.machine(&sleeper.name).unwrap_or_else(|| self.enter(sleeper));
         for port in &sleeper.ports {

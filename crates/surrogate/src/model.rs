@@ -90,6 +90,12 @@ pub enum Notice {
         /// What is known of why.
         why: String,
     },
+    /// A bridge that was lost, or asked for in vain, is there: [`Surrogate::stand_in`](crate::Surrogate::stand_in)
+    /// can be called once more for everybody on it, which sets it up anew.
+    BridgeBack {
+        /// The bridge's name.
+        bridge: String,
+    },
 }
 
 /// How a machine got back what was held for it.

@@ -186,6 +186,9 @@ impl Driver {
             Notice::BridgeLost { bridge, why } => {
                 self.warn(format!("nobody stands in for it on bridge {bridge}: {why}"));
             }
+            Notice::BridgeBack { bridge } => {
+                tracing::info!(machine = %self.subject.spec.name, bridge, "its bridge is there again");
+            }
         }
     }
 

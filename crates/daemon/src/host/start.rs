@@ -121,15 +121,17 @@ impl Host {
     }
 
     async fn route_presence(&self, notice: dormouse_surrogate::Notice) {
-        use dormouse_surrogate::Notice::{BridgeLost, Heard, Learned, Wake};
+        use dormouse_surrogate::Notice::{BridgeBack, BridgeLost, Heard, Learned, Wake};
         match &notice {
             Wake { name, .. } | Heard { name } | Learned { name, .. } => {
                 if let Ok(handle) = self.find(name) {
                     handle.tell(Message::Presence(notice)).await;
                 }
             }
-            BridgeLost { bridge, why } => {
-                tracing::error!(bridge, why, "a bridge is lost: nobody is answered for there");
+            BridgeLost { bridge, .. } | BridgeBack { bridge } => {
+                if let BridgeLost { why, .. } = &notice {
+                    tracing::error!(bridge, why, "a bridge is lost: nobody is answered for there");
+                }
                 for handle in self.handles() {
                     if handle.spec.interfaces.iter().any(|i| i.bridge == *bridge) {
                         handle.tell(Message::Presence(notice.clone())).await;

@@ -1,6 +1,9 @@
 //! Bridges: served from when they are first needed until they go away.
 
-use std::sync::Arc;
+use std::{
+    collections::HashSet,
+    sync::{Arc, MutexGuard, PoisonError},
+};
 
 use dormouse_net::{LinkEvent, Net};
 use dormouse_sys::PacketSocket;
@@ -27,7 +30,15 @@ impl Surrogate {
         if let Some(bridge) = bridges.get(name) {
             return Ok(bridge.clone());
         }
-        let bridge = Arc::new(self.serve(name).await?);
+        let served = self.serve(name).await;
+        if let Err(Error::Net { source, .. }) = &served
+            && matches!(**source, dormouse_net::Error::NoBridge(_))
+        {
+            // Before the lock is given up, for which those who tell of bridges wait.
+            self.0.missed().insert(name.to_owned());
+        }
+        let bridge = Arc::new(served?);
+        self.0.missed().remove(name);
         bridges.insert(name.to_owned(), bridge.clone());
         Ok(bridge)
     }
@@ -86,8 +97,25 @@ impl Inner {
         }
         for (bridge, why) in lost {
             bridges.remove(&bridge);
+            self.missed().insert(bridge.clone());
             let _ = self.notices.send(Notice::BridgeLost { bridge, why });
         }
+        drop(bridges);
+        self.look_for_missed().await;
+    }
+
+    /// Tells of missed bridges that are there. Cheap, for hardly ever is one missed.
+    async fn look_for_missed(&self) {
+        let missed: Vec<String> = self.missed().iter().cloned().collect();
+        for bridge in missed {
+            if self.net.bridge(&bridge).await.is_ok() && self.missed().remove(&bridge) {
+                let _ = self.notices.send(Notice::BridgeBack { bridge });
+            }
+        }
+    }
+
+    fn missed(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.missed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Looks for itself: an event tells how things were.

@@ -11,15 +11,28 @@ use crate::{
     lab::{BRIDGE, Client, Guest, LIMITS, in_namespace, network, run, surrogate, woken},
 };
 
-async fn lost(notices: &mut UnboundedReceiver<Notice>) -> String {
+/// Waits for a notice that is `wanted`; gives those that came before it.
+async fn told(notices: &mut UnboundedReceiver<Notice>, wanted: impl Fn(&Notice) -> bool) -> Vec<Notice> {
+    let mut before = Vec::new();
     let wait = async {
         loop {
-            if let Notice::BridgeLost { bridge, .. } = notices.recv().await.unwrap() {
-                return bridge;
+            let notice = notices.recv().await.unwrap();
+            if wanted(&notice) {
+                return;
             }
+            before.push(notice);
         }
     };
-    tokio::time::timeout(Duration::from_secs(1), wait).await.expect("nobody was told")
+    tokio::time::timeout(Duration::from_secs(1), wait).await.expect("nobody was told");
+    before
+}
+
+fn is_lost(notice: &Notice) -> bool {
+    matches!(notice, Notice::BridgeLost { bridge, .. } if bridge == BRIDGE)
+}
+
+fn is_back(notice: &Notice) -> bool {
+    *notice == Notice::BridgeBack { bridge: BRIDGE.into() }
 }
 
 #[test]
@@ -30,11 +43,13 @@ fn a_lost_bridge_is_told_and_served_again_when_it_is_back() {
         let mut guest = Guest::new(&net, 2, LIMITS).await;
         guest.sleep(&surrogate).await;
         net.delete_link(BRIDGE).await.unwrap();
-        assert_eq!(lost(&mut notices).await, BRIDGE);
+        told(&mut notices, is_lost).await;
         let error = surrogate.prepare(&guest.sleeper).await.unwrap_err();
         assert!(error.to_string().contains(BRIDGE), "{error}");
 
         net.create_bridge(BRIDGE).await.unwrap();
+        told(&mut notices, is_back).await;
+        surrogate.stand_in(&guest.sleeper).await.unwrap();
         run("ip link set c0 master br0");
         run("ip link set br0 up");
         surrogate.stand_in(&guest.sleeper).await.unwrap();
@@ -44,6 +59,37 @@ fn a_lost_bridge_is_told_and_served_again_when_it_is_back() {
         client.send(&numbered(guest.mac(), 1));
         guest.wake(&surrogate).await;
         assert_eq!(guest.numbers_up_to(1).await, [1]);
+    });
+}
+
+#[test]
+fn a_port_that_was_taken_out_of_its_bridge_is_put_back() {
+    in_namespace(|| async {
+        let net = network().await;
+        let (surrogate, mut notices) = surrogate(false).await;
+        let mut guest = Guest::new(&net, 2, LIMITS).await;
+        guest.sleep(&surrogate).await;
+        run("ip link set dm0-br0 nomaster");
+        let before = told(&mut notices, is_back).await;
+        assert!(before.iter().any(is_lost), "{before:?}");
+        surrogate.stand_in(&guest.sleeper).await.unwrap();
+        let client = Client::new();
+        client.send(&ping(guest.mac()));
+        client.expect(guest.mac(), |f| f[12..14] == [8, 0] && f[34] == 0).await;
+    });
+}
+
+#[test]
+fn a_bridge_asked_for_in_vain_is_told_when_it_comes() {
+    in_namespace(|| async {
+        let net = network().await;
+        let (surrogate, mut notices) = surrogate(false).await;
+        let guest = Guest::new(&net, 2, LIMITS).await;
+        net.delete_link(BRIDGE).await.unwrap();
+        surrogate.stand_in(&guest.sleeper).await.unwrap_err();
+        net.create_bridge(BRIDGE).await.unwrap();
+        told(&mut notices, is_back).await;
+        surrogate.stand_in(&guest.sleeper).await.unwrap();
     });
 }
 
