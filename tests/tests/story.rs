@@ -104,6 +104,9 @@ fn arrives_whole(scene: &Scene, to: IpAddr, rate: u32, cycles: usize) -> bool {
     let (mark, kernel) = (scene.mark(), scene.dropped_by_the_kernel());
     scene.client.reset_sink(scene.guest.ip()).unwrap();
     let errors = scene.sink().rcvbuf_errors;
+    // Its Ethernet address is known before the first datagram: those that the client's own kernel
+    // holds while it asks are overtaken by those that it sends meanwhile.
+    scene.client.ping(to, SECOND).unwrap();
     let stream = scene.client.udp_stream(to, rate, 100).unwrap();
     for _ in 0..cycles {
         thread::sleep(SECOND / 3);
