@@ -33,6 +33,8 @@ const BURST: usize = 256;
 const BACKOFF: Duration = Duration::from_micros(200);
 /// After this time the compare-and-swap is given up. Frames are injected all the while.
 const SWITCH_PATIENCE: Duration = Duration::from_secs(1);
+/// How long the guest may take to read all that was injected before the bridge is turned anyway.
+const READ_PATIENCE: Duration = Duration::from_secs(1);
 /// After this time a counted frame that has not come is taken for lost on the way here.
 const MISSING_PATIENCE: Duration = Duration::from_millis(10);
 /// After this time the forwarding entry is moved even though frames keep coming.
@@ -73,6 +75,8 @@ pub(crate) struct Release {
     deadline: Instant,
     /// Since when the frame in front has found no room, and when to try it again.
     full: Option<(Instant, Instant)>,
+    /// Since when all is injected.
+    injected_since: Option<Instant>,
     /// Since when the handover is tried.
     tried_since: Option<Instant>,
     frames: u64,
@@ -107,6 +111,7 @@ impl Release {
             target,
             deadline,
             full: None,
+            injected_since: None,
             tried_since: None,
             frames: 0,
             bytes: 0,
@@ -162,7 +167,7 @@ impl Release {
         handover: &mut dyn Handover,
         (quiet, now): (bool, Instant),
     ) {
-        if queue.front().is_some() || self.caught_up.is_none() {
+        if queue.front().is_some() || self.caught_up.is_none() || !self.is_read(now) {
             return;
         }
         let tried = now.duration_since(*self.tried_since.get_or_insert(now));
@@ -173,6 +178,14 @@ impl Release {
         } else if tried > SWITCH_PATIENCE || (!counted && (quiet || tried > QUIET_PATIENCE)) {
             self.caught_up(HandoverKind::Plain);
         }
+    }
+
+    /// Has the guest read what was injected? What the bridge sends straight to a tap whose queue is
+    /// full is lost without a word, whereas frames injected by this thread wait until there is room.
+    fn is_read(&mut self, now: Instant) -> bool {
+        let injected = now.duration_since(*self.injected_since.get_or_insert(now));
+        let queue = self.target.queue.as_ref();
+        injected > READ_PATIENCE || queue.is_none_or(|queue| tap::is_empty(queue).unwrap_or(true))
     }
 
     /// If it was told to finish and nothing is held: the sum, to be told when all is put away.
