@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use dormouse_types::{Depth, Timestamp};
 
+use super::absent::Absent;
 use super::{Action, Cause, Event, SleepReason, State, Task};
 
 /// How long after a failed write of the state it is tried again.
@@ -35,7 +36,9 @@ pub struct Lifecycle {
     pub(super) touched: Touched,
     /// When to write the state again.
     owed: Option<Timestamp>,
-    now: Timestamp,
+    /// Nobody stands in for the sleeper.
+    pub(super) absent: Option<Absent>,
+    pub(super) now: Timestamp,
     out: Vec<Action>,
 }
 
@@ -108,6 +111,7 @@ impl Lifecycle {
             offered,
             touched: Touched::default(),
             owed: None,
+            absent: None,
             now: Timestamp::default(),
             out: Vec::new(),
             state,
@@ -139,10 +143,11 @@ impl Lifecycle {
         self.pending.is_empty() && self.plan.is_empty()
     }
 
-    /// When an [`Event::Tick`] is due.
+    /// When an [`Event::Tick`] is due; one that comes before does nothing. The clock may be set back
+    /// meanwhile: give one at the latest each [`JOURNAL_RETRY`].
     #[must_use]
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        self.owed
+        self.owed.into_iter().chain(self.absent_until()).min()
     }
 
     /// Takes in what happened at `now`; returns what to do, in order.
@@ -155,6 +160,8 @@ impl Lifecycle {
             Event::Spawned => self.spawned(),
             Event::GuestShutdown => self.end(Ended::Shutdown),
             Event::Exited(why) => self.end(Ended::Died(why)),
+            Event::Lost(why) => self.lost(why),
+            Event::Back => self.hasten_stand_in(),
             Event::Tick => {}
         }
         self.run(now)
@@ -164,8 +171,11 @@ impl Lifecycle {
     pub(super) fn run(&mut self, now: Timestamp) -> Vec<Action> {
         self.now = now;
         while self.advance() {}
-        if self.plan.is_empty() && self.pending.is_empty() && self.owed.is_some_and(|due| due <= now) {
+        if self.rests() && self.owed.is_some_and(|due| is_due(due, JOURNAL_RETRY, now)) {
             self.start(Step::Journal(self.state.clone()));
+        }
+        if let Some(step) = self.owed_stand_in() {
+            self.start(step);
         }
         std::mem::take(&mut self.out)
     }
@@ -180,7 +190,7 @@ impl Lifecycle {
         } else if let Some((task, why)) = self.failure.take() {
             self.task_failed(task, why);
         } else if let Some(cause) =
-            self.wanted.take_if(|_| Self::can_turn(&self.state, &self.plan, self.gone))
+            self.wanted.take_if(|_| Self::can_turn(&self.state, &self.plan, self.gone, self.absent.is_some()))
         {
             match self.state {
                 State::Asleep { depth } => self.wake(depth, cause),
@@ -195,11 +205,11 @@ impl Lifecycle {
     }
 
     /// Can a wish for the machine be followed now?
-    fn can_turn(state: &State, plan: &VecDeque<Step>, gone: bool) -> bool {
+    fn can_turn(state: &State, plan: &VecDeque<Step>, gone: bool, absent: bool) -> bool {
         match state {
             State::Settling { depth: Depth::Off, .. } => plan.contains(&Step::Do(Task::PowerDown)),
             State::Settling { .. } => !gone,
-            State::Asleep { .. } => plan.is_empty(),
+            State::Asleep { depth } => plan.is_empty() && (!absent || *depth == Depth::Paused),
             _ => false,
         }
     }
@@ -249,6 +259,7 @@ impl Lifecycle {
             (Task::Save, Ok(())) => self.saved = SavedState::Written,
             (Task::Flush, Ok(())) if self.saved == SavedState::Written => self.saved = SavedState::Whole,
             (Task::DiscardState, Ok(())) => self.saved = SavedState::None,
+            (Task::StandIn, Ok(())) => self.stands_in(),
             (Task::Journal, Ok(())) => {
                 self.offered = self.writing.take().is_some_and(|s| s.offers_saved_state());
             }
@@ -279,6 +290,7 @@ impl Lifecycle {
         if matches!(self.state, State::Settling { .. } | State::Asleep { .. }) && self.wanted.is_none() {
             self.wanted = Some(cause);
             self.hurry();
+            self.hasten_stand_in();
         }
     }
 
@@ -331,7 +343,8 @@ impl Lifecycle {
             .for_each(|role| *role = Role::Leftover);
         self.abandon(Task::AwaitGuest);
         self.abandon(Task::PowerDown);
-        (self.failure, self.ended, self.owed, self.wanted, self.gone) = (None, None, None, None, false);
+        (self.failure, self.ended, self.wanted, self.gone) = (None, None, None, false);
+        (self.owed, self.absent) = (None, None);
         let at_rest = matches!(self.state, State::Active | State::Stopped | State::Failed { .. });
         self.plan.retain(|step| at_rest && matches!(step, Step::Do(_)));
         self.enter(to);
@@ -352,6 +365,11 @@ impl Lifecycle {
     pub(super) fn owe_journal(&mut self) {
         self.owed = Some(self.now + JOURNAL_RETRY);
     }
+}
+
+/// Has `due` come? Nothing is due in more than `span`: then the clock was set back.
+pub(super) fn is_due(due: Timestamp, span: Duration, now: Timestamp) -> bool {
+    due <= now || due.since(now) > span
 }
 
 /// Is the task of `step` still unanswered, though abandoned, from an earlier plan?

@@ -27,6 +27,8 @@ impl Lifecycle {
         match task {
             Task::PowerDown if self.gone => {}
             Task::Journal if shutting_down => self.owe_journal(),
+            // The guest is off already: it sleeps, and is stood in for as soon as can be.
+            Task::StandIn if shutting_down => self.owe_stand_in(why),
             _ if self.gone || (shutting_down && task != Task::PowerDown) => {
                 self.fail(self.during(), why, true);
             }
@@ -51,6 +53,7 @@ impl Lifecycle {
             Task::Journal if loaded && self.plan.contains(&Step::Do(Task::Resume)) => {
                 self.fail(self.during(), why, true);
             }
+            Task::StandIn if self.sleep_until_stood_in(&why) => {}
             Task::Prepare | Task::StandIn if to_start => self.fail(self.during(), why, false),
             Task::Prepare => self.run_on_without_surrogate(),
             Task::Release => self.plan_first([Task::Dismiss, Task::Watch]),
@@ -72,11 +75,11 @@ impl Lifecycle {
         match task {
             Task::Journal => self.owe_journal(),
             Task::Quit => self.plan_first([Task::Kill]),
-            Task::StandIn if depth == Depth::Paused => {
+            Task::StandIn if depth == Depth::Paused && self.absent().is_none() => {
                 self.touched.stopped = true;
                 self.undo(Cause::Failure(why));
             }
-            Task::StandIn => self.fail(self.during(), why, false),
+            Task::StandIn => self.owe_stand_in(why),
             _ => {}
         }
     }

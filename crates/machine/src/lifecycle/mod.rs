@@ -53,10 +53,14 @@
 //! - `Dismiss` must stop the surrogate from answering even when it fails; `Resume` on a running
 //!   guest, `Kill` without a process and `DiscardState` without a state must do nothing and succeed.
 //! - `Kill` may be asked while `PowerDown` is still unanswered, and anything while `AwaitGuest` is.
+//! - A sleeper for which `StandIn` fails, or whose bridge is lost, sleeps on: `StandIn` is tried again
+//!   (see [`Lifecycle::absent`]), and what wants the machine waits for it. Only one that is `paused`
+//!   runs on instead, when `StandIn` fails that never succeeded.
 //! - Where a task's failure leaves something better to do than to give up, the machine does it:
 //!   when `Prepare` or `Release` fails for a guest that can run, it runs on with the surrogate
 //!   dismissed (what was held is counted as dropped).
 
+mod absent;
 mod command;
 mod engine;
 mod failure;
@@ -70,6 +74,7 @@ use std::fmt;
 use dormouse_types::Depth;
 use serde::{Deserialize, Serialize};
 
+pub use absent::STAND_IN_RETRY;
 pub use engine::{JOURNAL_RETRY, Lifecycle};
 
 /// Where a machine is in its life. This is what is journalled.
@@ -281,6 +286,10 @@ pub enum Event {
     GuestShutdown,
     /// The machine's process ended and nobody had asked for it.
     Exited(String),
+    /// Nobody stands in for the machine any more, and nobody asked for that; why.
+    Lost(String),
+    /// What kept the surrogate from standing in may be over: it is to be tried at once.
+    Back,
     /// [`Lifecycle::next_deadline`] came.
     Tick,
 }

@@ -46,6 +46,10 @@ impl Lifecycle {
         }
     }
 
+    pub(super) fn is_whole(&self) -> bool {
+        self.saved == SavedState::Whole
+    }
+
     fn is_written(&self) -> bool {
         self.saved >= SavedState::Written
     }

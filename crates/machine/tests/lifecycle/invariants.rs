@@ -19,6 +19,8 @@ enum Op {
     GuestShutdown,
     Die,
     Tick,
+    LoseBridge,
+    Back,
     Crash(u32),
 }
 
@@ -49,6 +51,8 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::GuestShutdown),
         1 => Just(Op::Die),
         1 => Just(Op::Tick),
+        1 => Just(Op::LoseBridge),
+        1 => Just(Op::Back),
         1 => any::<u32>().prop_map(Op::Crash),
     ]
 }
@@ -64,6 +68,8 @@ fn apply(world: &mut World, op: Op) {
         Op::GuestShutdown => world.shut_down_guest(),
         Op::Die => world.die(),
         Op::Tick => world.tick(),
+        Op::LoseBridge => world.lose_bridge(),
+        Op::Back => world.event(Event::Back),
         Op::Crash(done) => world.crash(done),
     }
 }
@@ -254,7 +260,14 @@ fn a_failed_write_of_what_is_so_is_tried_again() {
     assert!(world.life.next_deadline().unwrap() > world.now);
     world.event(Event::Tick);
     assert!(world.pending.is_empty(), "not before its time");
+    let before = world.clone();
     world.tick();
+    assert!(world.is_pending(Task::Journal));
+    world.calm();
+    // A clock that was set back by a day delays it no longer than that.
+    let mut world = before;
+    world.now = dormouse_types::Timestamp(0);
+    world.event(Event::Tick);
     assert!(world.is_pending(Task::Journal));
     world.calm();
 }

@@ -3,6 +3,7 @@
 #![allow(missing_docs)]
 
 #[cfg(test)]
+mod absent;
 mod crashes;
 #[cfg(test)]
 mod failures;

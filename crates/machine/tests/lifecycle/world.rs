@@ -308,6 +308,12 @@ impl World {
         }
     }
 
+    /// The bridge goes away, and with it all that the surrogate holds.
+    pub(crate) fn lose_bridge(&mut self) {
+        self.leave();
+        self.event(Event::Lost("br0 is gone".into()));
+    }
+
     pub(crate) fn tick(&mut self) {
         self.now = self.now + Duration::from_secs(6);
         self.event(Event::Tick);
@@ -358,7 +364,7 @@ impl World {
             if self.pending.is_empty() && self.life.next_deadline().is_some() {
                 self.tick();
             }
-            if self.life.settled() {
+            if self.life.settled() && self.life.absent().is_none() {
                 return self.check_settled();
             }
         }
