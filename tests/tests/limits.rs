@@ -63,7 +63,7 @@ fn a_flood_of_large_frames_while_it_wakes() {
     scene.client.reset_sink(scene.guest.ip()).unwrap();
     let errors = scene.sink().rcvbuf_errors;
     scene.sleep();
-    let mark = scene.mark();
+    let (mark, kernel) = (scene.mark(), scene.dropped_by_the_kernel());
     // The first one wakes it.
     let flood = scene.client.udp_stream(scene.guest.ip(), 20_000, 1400).unwrap();
     let awake = scene.entered(mark, MachineState::Active);
@@ -74,9 +74,13 @@ fn a_flood_of_large_frames_while_it_wakes() {
     assert_eq!((stats.duplicates, stats.reordered), (0, 0), "{stats:?}");
     let why = scene.daemon.why("web").unwrap();
     let missing = sent.datagrams - stats.received;
+    // Awake again, a guest that gets no processor loses what its tap has no room for, as without us.
+    let by_kernel = scene.dropped_by_the_kernel() - kernel;
+    let counted = dropped(&why);
+    let explained = counted <= missing + NOISE && missing <= counted + by_kernel;
     assert!(
-        (missing..=missing + NOISE).contains(&dropped(&why)),
-        "{missing} missing: {:?}; {awake:?}",
+        counted > 0 && explained,
+        "{missing} missing, {by_kernel} by the kernel: {:?}; {awake:?}",
         why.dropped
     );
 }
