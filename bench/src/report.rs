@@ -69,7 +69,7 @@ pub(crate) fn machine() -> String {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let accelerator = if crate::rival::has_kvm() { "KVM" } else { "emulated (TCG, no KVM)" };
     format!(
-        "{cores} × {}, {} of memory, Linux {}, {}, libvirt {}; guests {accelerator}. \
+        "{cores} × {}, {} of memory, Linux {}, {}, {}; guests {accelerator}. \
          Load when it began: {}.",
         model.map_or("an unknown processor", |(_, model)| model),
         mib(kib << 10),

@@ -61,16 +61,8 @@ impl Qemu {
     }
 }
 
-impl Rival for Qemu {
-    fn lab(&self) -> &Lab {
-        &self.lab
-    }
-
-    fn dir(&self) -> PathBuf {
-        self.lab.dir().join("state")
-    }
-
-    fn sleep(&mut self) -> Result<()> {
+impl Qemu {
+    fn save(&mut self) -> Result<()> {
         let file = File::create(self.state())?;
         let Running { mut process, mut qmp } = self.running.take().context("it does not run")?;
         let events = json!({"capabilities": [{"capability": "events", "state": true}]});
@@ -86,6 +78,23 @@ impl Rival for Qemu {
         qmp.send("quit", &json!({}))?;
         process.wait()?;
         Ok(())
+    }
+}
+
+impl Rival for Qemu {
+    fn lab(&self) -> &Lab {
+        &self.lab
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.lab.dir().join("state")
+    }
+
+    fn sleep(&mut self) -> Result<()> {
+        self.save().with_context(|| {
+            let log = fs::read_to_string(self.lab.dir().join("qemu.log")).unwrap_or_default();
+            format!("cannot save; QEMU said: {}", log.trim())
+        })
     }
 
     fn arm(&mut self) -> Result<()> {
