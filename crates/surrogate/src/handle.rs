@@ -25,7 +25,8 @@ use crate::{
     worker::Capture,
 };
 
-/// After a barrier: frames that left the bridge have been put into the socket.
+/// After a barrier: by then frames that left the bridge are in the socket, if processors keep up
+/// with their backlogs. For those that do not see [`crate::late`].
 const SETTLE: Duration = Duration::from_millis(2);
 
 /// A frame that left the bridge so long ago and has not come is lost. On a busy host it can lie in

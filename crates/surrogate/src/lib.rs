@@ -42,6 +42,7 @@ mod error;
 mod handle;
 mod handover;
 mod judge;
+mod late;
 mod links;
 mod losses;
 mod model;

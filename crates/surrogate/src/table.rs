@@ -10,6 +10,7 @@ use crate::{
     Notice, Reason,
     handover::{Handover, Progress},
     judge::WireJudge,
+    late::Late,
     losses::Losses,
     packet::Packet,
     presence::{Effect, Presence},
@@ -19,6 +20,8 @@ use crate::{
 /// The captured ports of one bridge.
 pub(crate) struct Table {
     pub(crate) entries: HashMap<MacAddr, Entry>,
+    /// Ports given back a moment ago; never one that is captured.
+    pub(crate) late: HashMap<MacAddr, Late>,
     pub(crate) handover: Box<dyn Handover>,
     notices: UnboundedSender<Notice>,
 }
@@ -51,7 +54,7 @@ impl Entry {
 impl Table {
     /// No sleepers.
     pub(crate) fn new(handover: Box<dyn Handover>, notices: UnboundedSender<Notice>) -> Self {
-        Self { entries: HashMap::new(), handover, notices }
+        Self { entries: HashMap::new(), late: HashMap::new(), handover, notices }
     }
 
     /// Gives a frame to whom it is for; what is to be sent is added to `replies`.
@@ -69,6 +72,8 @@ impl Table {
                 }
             };
             apply(&self.notices, &entry.name, effect, replies);
+        } else if let Some(late) = self.late.get_mut(&destination) {
+            late.pass(frame);
         }
     }
 

@@ -26,6 +26,7 @@ use crate::{
     Error, HandoverKind, Mode, Notice, Status,
     handover::Progress,
     judge::WireJudge,
+    late::Late,
     losses::Losses,
     packet::Packet,
     presence::{Presence, Waker},
@@ -135,7 +136,8 @@ impl Worker {
         let patience = self.table.entries.values().filter_map(|entry| {
             entry.release.as_ref().and_then(|release| release.patience(entry.presence.held(), now))
         });
-        let timeout = patience.min().and_then(|span| Timespec::try_from(span).ok());
+        let lateness = self.table.late.values().map(|late| late.until().saturating_duration_since(now));
+        let timeout = patience.chain(lateness).min().and_then(|span| Timespec::try_from(span).ok());
         // An interrupted wait is a wait that is over.
         let _ = epoll::wait(&self.epoll, spare_capacity(events), timeout.as_ref());
     }
@@ -255,9 +257,23 @@ impl Worker {
             }
         }
         for (mac, finished, replay) in done {
-            self.forget(mac);
+            self.give_back(mac, now);
             let _ = finished.send(replay);
         }
+        let late = self.table.late.extract_if(|_, late| late.until() <= now);
+        self.reaper.close(late.map(|(mac, late)| late.end(mac)));
+    }
+
+    /// Forgets a port whose guest runs. Frames that were not counted may still be on their way.
+    fn give_back(&mut self, mac: MacAddr, now: Instant) {
+        let counted = self.table.handover.counted(mac).is_some();
+        let release = self.table.entries.get_mut(&mac).and_then(|entry| entry.release.take());
+        let mut sockets = release.into_iter().flat_map(Release::into_sockets);
+        if !counted && let Some(injector) = sockets.next() {
+            self.table.late.insert(mac, Late::new(injector, now));
+        }
+        self.reaper.close(sockets);
+        self.forget(mac);
     }
 
     fn count_lost(&mut self) {
@@ -459,6 +475,7 @@ impl Worker {
 
     fn entry(&mut self, capture: Capture, mode: Mode) -> &mut Entry {
         let Capture { name, mac, judge, queue, waker } = capture;
+        self.reaper.close(self.table.late.remove(&mac).map(|late| late.end(mac)));
         self.count_lost();
         let lost_before = self.losses;
         let handover = &mut self.table.handover;

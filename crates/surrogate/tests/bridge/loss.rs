@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use dormouse_net::PortFlags;
 use dormouse_surrogate::{Notice, Reason};
+use dormouse_sys::{PacketSocket, VnetHdr};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::{
@@ -162,6 +163,30 @@ fn requests_for_others_are_filtered_and_announcements_kept() {
         let status = surrogate.status(&guest.sleeper.name).await.unwrap();
         assert_eq!((status.held_frames, status.dropped.of(Reason::Filtered)), (1, 1), "{status:?}");
         assert_eq!(guest.wake(&surrogate).await.frames, 1);
+    });
+}
+
+#[test]
+fn a_frame_that_comes_after_the_release_is_passed_on() {
+    in_namespace(|| async {
+        let net = network().await;
+        let (surrogate, mut notices) = surrogate(true).await;
+        let mut guest = Guest::new(&net, 2, LIMITS).await;
+        guest.sleep(&surrogate).await;
+        // What it sends comes as if it had lain in a processor's backlog.
+        let backlog = PacketSocket::open_inject("dm0-br0", false, 1 << 16).unwrap();
+        backlog.send(&VnetHdr::PLAIN, &numbered(guest.mac(), 1)).unwrap();
+        woken(&mut notices).await;
+        guest.wake(&surrogate).await;
+        backlog.send(&VnetHdr::PLAIN, &numbered(guest.mac(), 2)).unwrap();
+        assert_eq!(guest.numbers_up_to(2).await, [1, 2]);
+
+        // Captured once more within the second: held, not passed on.
+        guest.sleep(&surrogate).await;
+        backlog.send(&VnetHdr::PLAIN, &numbered(guest.mac(), 3)).unwrap();
+        woken(&mut notices).await;
+        assert_eq!(guest.wake(&surrogate).await.frames, 1);
+        assert_eq!(guest.numbers_up_to(3).await, [1, 2, 3]);
     });
 }
 
