@@ -133,7 +133,7 @@ pub struct Facts {
 pub enum Notice {
     /// The guest shut itself down.
     GuestShutdown(MachineName),
-    /// The process that a `load` started exists and outlives this daemon; it is not ready yet.
+    /// The process that a `load` started exists, outlives this daemon, and will be ready very soon.
     Spawned(MachineName),
     /// The process ended and nobody had asked; what is known of why.
     Exited(MachineName, String),

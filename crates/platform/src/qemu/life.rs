@@ -133,8 +133,7 @@ impl Qemu {
         let mut events = running.qmp.events();
         let running = self.keep(&mut slot, running);
         drop(slot);
-        // Nobody needs to know; it only lets the journal be written meanwhile.
-        let _ = self.notices.try_send(Notice::Spawned(self.config.name.clone()));
+        self.tell_spawned();
         // Used up while the process starts, which takes longer.
         let dir = self.dir.clone();
         let taking = tokio::spawn(blocking(move || record::take(&dir)));
@@ -146,6 +145,15 @@ impl Qemu {
         }
         // Without it, nothing would stop a second use.
         self.or_kill(&running, async { taken }).await
+    }
+
+    /// Lets the journal be written while the process loads. Not where that takes long: a power cut
+    /// after the write loses the memory.
+    fn tell_spawned(&self) {
+        if self.config.memory_backing == MemoryBacking::File {
+            // Nobody needs to know.
+            let _ = self.notices.try_send(Notice::Spawned(self.config.name.clone()));
+        }
     }
 
     async fn loading(

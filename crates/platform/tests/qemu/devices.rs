@@ -13,7 +13,7 @@ use crate::bench::{Bench, chain, observed, timed};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn disks_are_written_through_a_sleep_and_locked() {
-    let cmdline = "console=ttyS0 quiet rdinit=/bin/sh -- -c \"mount -t devtmpfs d /dev; cd /lib/modules; \
+    let cmdline = "console=ttyS0 quiet no_timer_check rdinit=/bin/sh -- -c \"mount -t devtmpfs d /dev; cd /lib/modules; \
         for m in virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci virtio_blk; do insmod $m.ko; done; \
         n=0; while :; do n=$((n+1)); echo tick $n | dd of=/dev/vda conv=sync,fsync bs=512 2>/dev/null && dd if=/dev/vda bs=512 count=1 2>/dev/null | head -n1; sleep 0.1; done\"";
     let scratch = tempfile::tempdir_in("/var/tmp").unwrap();
@@ -59,7 +59,7 @@ async fn disks_are_written_through_a_sleep_and_locked() {
 async fn a_guest_that_shuts_down_is_told_from_one_that_dies() {
     let mut bench = Bench::new(|config| {
         config.qemu.cmdline =
-            Some("console=ttyS0 quiet rdinit=/bin/sh -- -c \"echo tick 3; poweroff -f\"".into());
+            Some("console=ttyS0 quiet no_timer_check rdinit=/bin/sh -- -c \"echo tick 3; poweroff -f\"".into());
     });
     bench.booted().await;
     let notice = bench.notices.recv().await.unwrap();
@@ -88,7 +88,7 @@ async fn counters_tell_a_busy_guest_from_one_that_waits() {
     let mut shares = Vec::new();
     for work in ["sleep 1000", "while :; do :; done"] {
         let bench = Bench::new(|config| {
-            let cmdline = format!("console=ttyS0 quiet rdinit=/bin/sh -- -c \"echo tick 3; {work}\"");
+            let cmdline = format!("console=ttyS0 quiet no_timer_check rdinit=/bin/sh -- -c \"echo tick 3; {work}\"");
             config.qemu.cmdline = Some(cmdline);
         });
         bench.booted().await;

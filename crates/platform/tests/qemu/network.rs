@@ -36,7 +36,7 @@ fn a_connection_goes_on_after_a_sleep() {
             addresses: Vec::new(),
         };
         let mut bench = Bench::new(|config| {
-            config.qemu.cmdline = Some("console=ttyS0 quiet dm.ip=10.9.0.2/24".into());
+            config.qemu.cmdline = Some("console=ttyS0 quiet no_timer_check dm.ip=10.9.0.2/24".into());
             config.interfaces = vec![interface];
         });
         bench.qemu.boot().await.unwrap();

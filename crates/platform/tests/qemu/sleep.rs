@@ -6,13 +6,13 @@ use dormouse_machine::{
     lifecycle::Process,
     spec::{MachineType, MemoryBacking},
 };
-use dormouse_platform::{Error, Instance};
+use dormouse_platform::{Error, Instance, Notice};
 
 use crate::bench::{Bench, TICKS, chain, observed, timed};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_saved_machine_goes_on_where_it_was() {
-    let bench = Bench::new(|_| ());
+    let mut bench = Bench::new(|_| ());
     timed("boot", bench.qemu.boot()).await;
     let mut tick = bench.ticks_beyond(3).await;
     for _ in 0..5 {
@@ -29,6 +29,7 @@ async fn a_saved_machine_goes_on_where_it_was() {
         assert_eq!(asleep.pid, None);
         assert_eq!(bench.last_tick(), before, "the guest ran while it was asleep");
         timed("load", bench.qemu.load()).await;
+        assert!(matches!(bench.notices.try_recv(), Ok(Notice::Spawned(_))));
         assert_eq!(bench.seen().await, observed(Process::Incoming, true));
         assert_eq!(bench.last_tick(), before, "the guest ran before resume");
         timed("resume", bench.qemu.resume()).await;
@@ -86,7 +87,7 @@ async fn a_hurried_flush_leaves_no_saved_state() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_that_is_no_file_is_saved_whole() {
-    let bench = Bench::new(|config| config.memory_backing = MemoryBacking::Anonymous);
+    let mut bench = Bench::new(|config| config.memory_backing = MemoryBacking::Anonymous);
     assert!(!bench.qemu.capabilities().lazy_memory);
     let tick = bench.booted().await;
     timed("save", bench.qemu.save()).await;
@@ -95,6 +96,7 @@ async fn memory_that_is_no_file_is_saved_whole() {
     assert!(fs::metadata(bench.file("state")).unwrap().len() > 20 << 20);
     assert_eq!(bench.qemu.facts().await.resident_bytes, 0);
     timed("load", bench.qemu.load()).await;
+    assert!(bench.notices.try_recv().is_err(), "the journal is to be written after a long load");
     timed("resume", bench.qemu.resume()).await;
     let tick = bench.ticks_beyond(tick).await;
 
