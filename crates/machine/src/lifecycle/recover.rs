@@ -21,11 +21,19 @@ impl Lifecycle {
             (StateOnDisk::None, _) => SavedState::None,
             // As long as the journal offers a state, no guest was let run from it.
             (_, true) => SavedState::Whole,
+            (StateOnDisk::Whole, false) if life.loaded(seen.process) => SavedState::Whole,
             (_, false) => SavedState::Doubtful,
         };
         life.find_true_world(seen.process);
         let actions = life.run(now);
         (life, actions)
+    }
+
+    /// Was it waking from a saved state, and did its guest not run? If there is no process, the
+    /// state is not whole unless it was given back.
+    fn loaded(&self, process: Process) -> bool {
+        matches!(self.state, State::Waking { from: Some(Depth::Saved), .. })
+            && matches!(process, Process::Absent | Process::Incoming)
     }
 
     fn find_true_world(&mut self, process: Process) {
@@ -132,6 +140,7 @@ impl Lifecycle {
     /// From `saved` with its state used, or from `paused`.
     fn recover_waking(&mut self, process: Process) {
         let tasks: &[Task] = match process {
+            Process::Absent if self.saved == SavedState::Whole => return self.sleep_again(),
             Process::Absent => return self.fail(self.during(), ENDED_UNWATCHED.into(), false),
             Process::Running => &[Task::Release],
             Process::Still | Process::Incoming => {
@@ -140,6 +149,12 @@ impl Lifecycle {
         };
         self.plan.extend(tasks.iter().copied().map(Step::Do));
         self.plan.extend(active());
+    }
+
+    /// The load failed and the state was given back, which could not be journalled any more.
+    fn sleep_again(&mut self) {
+        let asleep = State::Asleep { depth: Depth::Saved };
+        self.begin(asleep.clone(), [Step::Do(Task::StandIn), Step::Journal(asleep)]);
     }
 
     fn recover_booting(&mut self, process: Process) {

@@ -129,3 +129,26 @@ fn a_power_cut_during_a_wake_loses_nothing_until_the_state_is_used() {
     }
     assert!(good > 4 && used > 2, "{good} {used}");
 }
+
+/// The state was journalled as used, then its load failed, and the daemon is killed or the power
+/// fails before it can say so.
+#[test]
+fn a_kill_after_a_failed_load_loses_nothing() {
+    let mut start = World::asleep(Depth::Saved);
+    start.event(Event::Wanted(Cause::Command));
+    start.answer(0, Outcome::Good);
+    start.event(Event::Spawned);
+    start.answer(1, Outcome::Good);
+    start.answer(0, Outcome::Failed);
+    assert!(matches!(start.state(), State::Failed { state_kept: true, .. }), "{:?}", start.state());
+    assert!(matches!(start.disk, State::Waking { state_used: true, .. }), "{:?}", start.disk);
+    for cut in [World::crash, World::cut_power] {
+        let mut world = start.clone();
+        cut(&mut world, 0);
+        world.calm();
+        assert_eq!(world.state(), &State::Asleep { depth: Depth::Saved }, "{:#?}", world.history);
+        world.event(Event::Wanted(Cause::Command));
+        world.calm();
+        assert_eq!((world.state(), world.boots), (&State::Active, start.boots));
+    }
+}
