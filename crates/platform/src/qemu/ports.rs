@@ -13,6 +13,8 @@ use crate::{Error, Port};
 #[derive(Clone, Debug)]
 pub(super) struct Attached {
     pub(super) port: Port,
+    /// The interface's number, which a later one of its name has not.
+    index: u32,
     queue: Arc<OwnedFd>,
 }
 
@@ -31,6 +33,7 @@ pub(super) fn tap_name(name: &MachineName, n: usize) -> String {
 impl Qemu {
     /// Makes the taps that are missing, and finds the queues of those that a process has.
     pub(super) async fn attach_all(&self) -> Result<Vec<Port>, Error> {
+        self.mend().await?;
         let done = self.attached().len();
         for n in done..self.config.interfaces.len() {
             let attached = self.attach_one(n, &self.config.interfaces[n]).await?;
@@ -39,21 +42,52 @@ impl Qemu {
         Ok(self.attached().iter().map(|a| a.port.clone()).collect())
     }
 
+    /// While no process has the taps, somebody may have deleted one, or its bridge.
+    async fn mend(&self) -> Result<(), Error> {
+        let attached = self.attached().clone();
+        if attached.is_empty() || !matches!(self.running().await, Err(Error::NotRunning)) {
+            return Ok(());
+        }
+        for (n, (known, interface)) in attached.iter().zip(&self.config.interfaces).enumerate() {
+            let whole = self.put_back(known).await;
+            if !whole.map_err(|source| failed(interface, source.into()))? {
+                tracing::warn!(name = %self.config.name, tap = known.port.tap, "is gone: made anew");
+                let anew = self.attach_one(n, interface).await?;
+                if let Some(entry) = self.attached().get_mut(n) {
+                    *entry = anew;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a tap back into its bridge if it is not there; false: the tap itself is gone.
+    async fn put_back(&self, known: &Attached) -> Result<bool, dormouse_net::Error> {
+        let Some(link) = self.net.link(&known.port.tap).await?.filter(|link| link.index == known.index)
+        else {
+            return Ok(false);
+        };
+        let bridge = self.net.bridge(&known.port.bridge).await?;
+        if link.master != Some(bridge.index) {
+            if link.mtu != bridge.mtu {
+                self.net.set_mtu(link.index, bridge.mtu).await?;
+            }
+            self.net.set_master(link.index, bridge.index).await?;
+        }
+        Ok(true)
+    }
+
     async fn attach_one(&self, n: usize, interface: &InterfaceSpec) -> Result<Attached, Error> {
         let name = tap_name(&self.config.name, n);
         let InterfaceSpec { mac, bridge, .. } = interface.clone();
-        let queue = self.queue(&name, &bridge).await;
-        let queue = queue.map_err(|source| Error::Interface { mac, bridge: bridge.clone(), source })?;
+        let made = async { Ok((self.queue(&name, &bridge).await?, self.net.index(&name).await?)) };
+        let (queue, index) = made.await.map_err(|source| failed(interface, source))?;
         let queue = Arc::new(queue);
         let port = Port { mac, bridge, tap: name, queue: Some(Arc::clone(&queue)) };
-        Ok(Attached { port, queue })
+        Ok(Attached { port, index, queue })
     }
 
-    async fn queue(
-        &self,
-        name: &str,
-        bridge: &str,
-    ) -> Result<OwnedFd, Box<dyn std::error::Error + Send + Sync>> {
+    async fn queue(&self, name: &str, bridge: &str) -> Result<OwnedFd, Source> {
         let running = match self.running().await {
             Ok(running) => running,
             Err(Error::NotRunning) => return Ok(self.net.ensure_tap(name, bridge).await?),
@@ -77,14 +111,20 @@ impl Qemu {
     pub(super) async fn detach_all(&self) -> Result<(), Error> {
         self.attached().clear();
         let mut result = Ok(());
-        for (n, InterfaceSpec { mac, bridge, .. }) in self.config.interfaces.iter().enumerate() {
+        for (n, interface) in self.config.interfaces.iter().enumerate() {
             if let Err(error) = self.net.delete_link(&tap_name(&self.config.name, n)).await {
-                let source = Box::new(error);
-                result = result.and(Err(Error::Interface { mac: *mac, bridge: bridge.clone(), source }));
+                result = result.and(Err(failed(interface, error.into())));
             }
         }
         result
     }
+}
+
+type Source = Box<dyn std::error::Error + Send + Sync>;
+
+fn failed(interface: &InterfaceSpec, source: Source) -> Error {
+    let InterfaceSpec { mac, bridge, .. } = interface.clone();
+    Error::Interface { mac, bridge, source }
 }
 
 #[cfg(test)]

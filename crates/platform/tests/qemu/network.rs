@@ -87,6 +87,31 @@ fn a_connection_goes_on_after_a_sleep() {
         bench.qemu.resume().await.unwrap();
         echo("at last");
 
+        // Whoever cleans up while it sleeps: the tap, then the bridge under it.
+        let net = Net::connect().unwrap();
+        let in_bridge = async || {
+            let ports = net.ports(net.index("br0").await.unwrap()).await.unwrap();
+            ports.iter().any(|port| port.name == adopted[0].tap)
+        };
+        bench.asleep().await;
+        ip(&format!("link del {}", adopted[0].tap));
+        bench.qemu.load().await.unwrap();
+        bench.qemu.resume().await.unwrap();
+        assert!(in_bridge().await);
+        bench.asleep().await;
+        ip("link del br0");
+        let error = chain(&bench.qemu.attach().await.unwrap_err());
+        assert!(error.contains("there is no bridge br0"), "{error}");
+        ip("link add br0 type bridge");
+        ip("link set br0 up");
+        ip("addr add 10.9.0.1/24 dev br0");
+        assert!(!in_bridge().await);
+        bench.qemu.attach().await.unwrap();
+        assert!(in_bridge().await);
+        bench.qemu.load().await.unwrap();
+        bench.qemu.resume().await.unwrap();
+        echo("with all of it made anew");
+
         bench.qemu.kill().await.unwrap();
         drop((ports, adopted));
         bench.qemu.detach().await.unwrap();
