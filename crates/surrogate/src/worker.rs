@@ -44,6 +44,9 @@ const BATCH: usize = 64;
 const TURN: usize = 16;
 /// Batches that can be waiting in a socket's buffer: the bound of "until it is empty".
 const BACKLOG: usize = 1 << 14;
+/// The time between two looks at the frames in doubt: long for the kernel, which hands a tap its copy
+/// before this thread gets its own, and short for what comes directly meanwhile.
+const LOOK: Duration = Duration::from_millis(1);
 /// Receive buffer of a socket that listens for group frames, in octets: some 10,000 frames, which a
 /// broadcast storm needs some 10 ms for. What it loses is delivered twice.
 const SNIFF_BUFFER: u32 = 8 << 20;
@@ -80,6 +83,8 @@ pub(crate) struct Worker {
     epoll: Arc<OwnedFd>,
     reaper: Reaper,
     jobs: Jobs,
+    /// When to look again at the frames in doubt.
+    look_at: Instant,
     /// It was told that the socket is of no use any more.
     lost: bool,
     ended: bool,
@@ -108,6 +113,7 @@ impl Worker {
             epoll,
             reaper,
             jobs,
+            look_at: Instant::now(),
             lost: false,
             ended: false,
         })
@@ -128,6 +134,17 @@ impl Worker {
             }
             let read = self.receive(TURN);
             self.pump(read);
+        }
+        self.tell_held();
+    }
+
+    /// What is held ends with the thread: with its bridge, or with the daemon.
+    fn tell_held(&self) {
+        for entry in self.table.entries.values() {
+            let frames = entry.presence.held().len();
+            if frames > 0 {
+                tracing::warn!(machine = %entry.name, bridge = self.bridge, frames, "held frames are dropped");
+            }
         }
     }
 
@@ -244,6 +261,7 @@ impl Worker {
 
     fn pump(&mut self, read: Read) {
         let now = Instant::now();
+        self.look(now);
         let mut done = Vec::new();
         for (mac, entry) in &mut self.table.entries {
             let Some(release) = &mut entry.release else { continue };
@@ -262,6 +280,18 @@ impl Worker {
         }
         let late = self.table.late.extract_if(|_, late| late.until() <= now);
         self.reaper.close(late.map(|(mac, late)| late.end(mac)));
+    }
+
+    /// Decides on group frames that wait for a guest which is being given back its port.
+    fn look(&mut self, now: Instant) {
+        if now < self.look_at || self.table.entries.values().all(|entry| entry.release.is_none()) {
+            return;
+        }
+        self.look_at = now + LOOK;
+        self.read_sniffs();
+        for entry in self.table.entries.values_mut().filter(|entry| entry.release.is_some()) {
+            entry.presence.queue().look(|packet| digest(packet.ethernet()));
+        }
     }
 
     /// Forgets a port whose guest runs. Frames that were not counted may still be on their way.
