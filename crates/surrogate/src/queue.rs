@@ -4,8 +4,9 @@
 //! dropped for a counted reason, or recognised as one that the guest got directly. While the
 //! bridge is being turned (the *boundary* is open) a group frame may reach both the guest and the
 //! surrogate. Such frames wait apart, in doubt, and the octets that the guest's tap was seen to
-//! get are remembered as a multiset of digests; when the boundary closes each digest removes one
-//! frame in doubt, and the others are held like any.
+//! get are remembered as a multiset of digests; each digest removes one frame in doubt. What has
+//! been in doubt from one look to the next, and at the latest when the boundary closes, is held
+//! like any other: were all to wait for the end, what comes directly would overtake them.
 //!
 //! Memory is bounded: frames by the machine's [`Budget`], digests by [`MAX_SEEN`]. At the limit
 //! the newest frame is dropped, as by any queue, but not in favour of *stale* ones: what came
@@ -40,6 +41,8 @@ pub(crate) struct ReplayQueue {
     stale: VecDeque<Packet>,
     held: VecDeque<Packet>,
     doubtful: VecDeque<Packet>,
+    /// How many of them, from the front, were there at the last look.
+    looked_at: usize,
     /// `Some` while the boundary is open: how often each digest was seen at the tap.
     seen: Option<HashMap<u64, u32>>,
     suppressed: u64,
@@ -99,6 +102,7 @@ impl ReplayQueue {
             stale: VecDeque::new(),
             held: VecDeque::new(),
             doubtful: VecDeque::new(),
+            looked_at: 0,
             seen: None,
             suppressed: 0,
             drops: Drops::default(),
@@ -193,13 +197,29 @@ impl ReplayQueue {
         }
     }
 
+    /// Decides on the frames that were in doubt at the last look already: the tap's copy of a frame,
+    /// if there is one, was noticed by now.
+    pub(crate) fn look(&mut self, digest: impl Fn(&Packet) -> u64) {
+        self.decide(self.looked_at, digest);
+        self.looked_at = self.doubtful.len();
+    }
+
     /// No frame reaches both any more: drops what the guest got, holds the rest.
     /// Says how many were dropped.
     pub(crate) fn close_boundary(&mut self, digest: impl Fn(&Packet) -> u64) -> u64 {
-        let mut seen = self.seen.take().unwrap_or_default();
         let before = self.suppressed;
-        for packet in std::mem::take(&mut self.doubtful) {
-            match seen.get_mut(&digest(&packet)).filter(|times| **times > 0) {
+        self.decide(self.doubtful.len(), digest);
+        self.looked_at = 0;
+        self.seen = None;
+        self.suppressed - before
+    }
+
+    /// Drops those of the first `frames` in doubt that the guest got, and holds the others.
+    fn decide(&mut self, frames: usize, digest: impl Fn(&Packet) -> u64) {
+        let frames = frames.min(self.doubtful.len());
+        for packet in self.doubtful.drain(..frames) {
+            let times = self.seen.as_mut().and_then(|seen| seen.get_mut(&digest(&packet)));
+            match times.filter(|times| **times > 0) {
                 Some(times) => {
                     *times -= 1;
                     self.suppressed += 1;
@@ -208,7 +228,6 @@ impl ReplayQueue {
                 None => self.held.push_back(packet),
             }
         }
-        self.suppressed - before
     }
 
     /// Frames in doubt.
@@ -248,6 +267,7 @@ impl ReplayQueue {
     /// Empties the queue and says how many frames that were.
     pub(crate) fn clear(&mut self) -> u64 {
         let frames = self.len() as u64;
+        self.looked_at = 0;
         let all = self.stale.drain(..).chain(self.held.drain(..)).chain(self.doubtful.drain(..));
         all.for_each(|packet| self.budget.refund(&packet));
         frames
@@ -285,6 +305,7 @@ mod tests {
         Unicast(usize, Worth),
         Group { len: usize, also_at_tap: bool },
         Open,
+        Look,
         Close,
         Pop,
         Answer,
@@ -297,6 +318,7 @@ mod tests {
             4 => (0_usize..100, any::<bool>())
                 .prop_map(|(len, also_at_tap)| Step::Group { len, also_at_tap }),
             1 => Just(Step::Open),
+            2 => Just(Step::Look),
             1 => Just(Step::Close),
             2 => Just(Step::Pop),
             1 => Just(Step::Answer),
@@ -331,6 +353,7 @@ mod tests {
                     open = true;
                     queue.open_boundary();
                 }
+                Step::Look => queue.look(digest),
                 Step::Close => {
                     open = false;
                     queue.close_boundary(digest);
@@ -427,6 +450,22 @@ mod tests {
             prop_assert_eq!(queue.close_boundary(digest), u64::from(copies.min(seen)));
             prop_assert_eq!(queue.len(), (copies - copies.min(seen)) as usize);
         }
+    }
+
+    #[test]
+    fn what_is_in_doubt_waits_for_two_looks_and_no_longer() {
+        let mut queue = ReplayQueue::new(Budget::new(Limits { frames: 9, bytes: 1000 }));
+        queue.open_boundary();
+        queue.push_group(packet(1, true, 0), Worth::Fresh);
+        queue.look(digest);
+        assert!(queue.front().is_none());
+        queue.push_group(packet(2, true, 0), Worth::Fresh);
+        queue.seen_at_tap(2);
+        queue.look(digest);
+        assert_eq!(queue.pop().map(|p| number(&p)), Some(1));
+        queue.look(digest);
+        assert!(queue.pop().is_none());
+        assert_eq!((queue.len(), queue.suppressed()), (0, 1));
     }
 
     #[test]
