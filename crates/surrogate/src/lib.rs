@@ -35,6 +35,8 @@
 //! same octets within the milliseconds in which a capture begins may be given once. A tap's queue
 //! stays longer after the first wake ([`Settings::replay_queue`]). Frames that the kernel drops
 //! before the packet socket are counted exactly with the eBPF handover only ([`Reason::Overrun`]).
+//! A group frame that the bridge sent before it was turned, and that lies in a processor's backlog
+//! beyond the barrier of a release, is lost: whether the guest got it cannot be told any more.
 #![forbid(unsafe_code)]
 
 mod count;
