@@ -61,7 +61,7 @@ impl Qemu {
     async fn lock(&self) -> Result<File, Error> {
         let path = self.dir.lock();
         let file = self.dir.open_log(&path)?;
-        let holder = || process::find(&path).ok().flatten().map_or(0, |p| p.pid);
+        let holder = || process::find(&path).ok().flatten().map_or(0, |found| found.process.pid);
         process::lock(&file, holder).await.map(|()| file)
     }
 

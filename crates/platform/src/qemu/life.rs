@@ -18,6 +18,7 @@ use super::{
     blocking,
     launch::{Answers, make_ram},
     migration::{self, Saving},
+    process::Found,
     record::{self, Origin},
     running::{self, RunState, Running},
 };
@@ -293,7 +294,7 @@ impl Qemu {
             }
             Err(Error::NotRunning) => None,
             // One whose monitor is stuck must be ended as well.
-            Err(_) => super::process::find(&self.dir.lock())?,
+            Err(_) => super::process::find(&self.dir.lock())?.map(Found::watch).transpose()?,
         };
         if let Some(process) = process {
             process.kill();

@@ -97,11 +97,14 @@ impl Qemu {
         if slot.take().is_some_and(|r| r.loaded.load(Ordering::Acquire)) {
             record::give_back(&self.dir)?;
         }
-        let process = process::find_settled(&self.dir.lock()).await?.ok_or(Error::NotRunning)?;
+        let found = process::find_settled(&self.dir.lock()).await?.ok_or(Error::NotRunning)?;
         let (_handle, monitor) = self.dir.short(&self.dir.monitor())?;
+        let process = found.process.clone();
         let running = Running::adopt(process, &monitor, self.log(), self.settings.answer_timeout).await?;
         let state = running.run_state().await?;
         self.judge(&running, &state)?;
+        // Only now: a failed adoption is tried again and again.
+        found.watch()?;
         let running = Arc::new(running);
         running::watch(self.config.name.clone(), &running, self.notices.clone());
         *slot = Some(Arc::clone(&running));

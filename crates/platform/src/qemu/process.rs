@@ -97,8 +97,15 @@ fn in_words(status: &ExitStatus) -> String {
     }
 }
 
+/// A process that was found, whose end is not yet told.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) process: Process,
+    tell: watch::Sender<Option<String>>,
+}
+
 /// Finds a machine's process by its lock file: started by us, or by a daemon before us.
-pub(super) fn find(lock: &Path) -> Result<Option<Process>, Error> {
+pub(super) fn find(lock: &Path) -> Result<Option<Found>, Error> {
     let Ok(wanted) = fs::metadata(lock).map(|m| (m.dev(), m.ino())) else {
         return Ok(None);
     };
@@ -108,14 +115,15 @@ pub(super) fn find(lock: &Path) -> Result<Option<Process>, Error> {
         let Ok(handle) = open_handle(pid) else { continue };
         let found = fs::metadata(format!("/proc/{pid}/fd/{LOCK_FD}")).map(|m| (m.dev(), m.ino()));
         if found.is_ok_and(|found| found == wanted) && pid != std::process::id() {
-            return Ok(Some(adopt(pid, handle)?));
+            let (tell, ended) = watch::channel(None);
+            return Ok(Some(Found { process: Process { pid, handle: Arc::new(handle), ended }, tell }));
         }
     }
     Ok(None)
 }
 
 /// As [`find`], but waits for one that is just being started or just ending.
-pub(super) async fn find_settled(lock: &Path) -> Result<Option<Process>, Error> {
+pub(super) async fn find_settled(lock: &Path) -> Result<Option<Found>, Error> {
     for _ in 0..100 {
         let found = find(lock)?;
         if found.is_some() || !is_locked(lock) {
@@ -131,20 +139,23 @@ fn is_locked(lock: &Path) -> bool {
         .is_ok_and(|file| rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_err())
 }
 
-fn adopt(pid: u32, handle: OwnedFd) -> Result<Process, Error> {
-    let handle = Arc::new(handle);
-    let (tell, ended) = watch::channel(None);
-    let watched = Arc::clone(&handle);
-    // A thread, for tokio's AsyncFd cannot be made without unsafe code. It ends with the process.
-    std::thread::Builder::new()
-        .name(format!("watch {pid}"))
-        .stack_size(64 << 10)
-        .spawn(move || {
-            await_end(&watched);
-            tell.send_replace(Some("its status went to another parent".to_owned()));
-        })
-        .map_err(Error::io("watch", format!("/proc/{pid}")))?;
-    Ok(Process { pid, handle, ended })
+impl Found {
+    /// Tells its end from now on.
+    ///
+    /// By a thread, for tokio's AsyncFd cannot be made without unsafe code. It ends with the process.
+    pub(super) fn watch(self) -> Result<Process, Error> {
+        let Self { process, tell } = self;
+        let watched = Arc::clone(&process.handle);
+        std::thread::Builder::new()
+            .name(format!("watch {}", process.pid))
+            .stack_size(64 << 10)
+            .spawn(move || {
+                await_end(&watched);
+                tell.send_replace(Some("its status went to another parent".to_owned()));
+            })
+            .map_err(Error::io("watch", format!("/proc/{}", process.pid)))?;
+        Ok(process)
+    }
 }
 
 /// A pidfd is readable once its process has ended; pidfd_open(2).

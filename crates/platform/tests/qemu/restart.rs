@@ -1,6 +1,6 @@
 //! What a later daemon finds.
 
-use std::time::Duration;
+use std::{fs, process::Command, time::Duration};
 
 use dormouse_machine::lifecycle::{Observed, Process, StateOnDisk};
 use dormouse_platform::Instance;
@@ -78,4 +78,28 @@ async fn a_state_is_good_after_a_power_cut_beside_its_load() {
     bench.qemu.load().await.unwrap();
     bench.qemu.resume().await.unwrap();
     bench.ticks_beyond(tick).await;
+}
+
+/// A process that has the machine's lock, but is no QEMU that answers.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_cannot_be_adopted_costs_nothing_each_time() {
+    let bench = Bench::new(|_| ());
+    let script = "exec 5>>$0; flock 5; echo; exec sleep 60";
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(script).arg(bench.file("lock"));
+    let mut stuck = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    std::io::Read::read_exact(stuck.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+    let watchers = || {
+        let comms = fs::read_dir("/proc/self/task").unwrap().flatten().map(|task| task.path().join("comm"));
+        let wanted = format!("watch {}\n", stuck.id());
+        comms.filter(|comm| fs::read_to_string(comm).is_ok_and(|comm| comm == wanted)).count()
+    };
+    for _ in 0..3 {
+        let error = bench.qemu.observe().await.unwrap_err();
+        assert!(error.to_string().contains("qmp.sock"), "{error}");
+    }
+    assert_eq!(watchers(), 0);
+    stuck.kill().unwrap();
+    stuck.wait().unwrap();
+    assert_eq!(bench.seen().await, observed(Process::Absent, false));
 }
