@@ -125,8 +125,12 @@ pub(super) fn find(lock: &Path) -> Result<Option<Found>, Error> {
 /// As [`find`], but waits for one that is just being started or just ending.
 pub(super) async fn find_settled(lock: &Path) -> Result<Option<Found>, Error> {
     for _ in 0..100 {
+        // First, since it spares the walk through /proc.
+        if !is_locked(lock) {
+            return Ok(None);
+        }
         let found = find(lock)?;
-        if found.is_some() || !is_locked(lock) {
+        if found.is_some() {
             return Ok(found);
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -206,4 +210,33 @@ pub(super) fn tail(log: &Path) -> String {
     let text = fs::read(log).unwrap_or_default();
     let from = text.len().saturating_sub(2048);
     String::from_utf8_lossy(&text[from..]).trim().replace('\n', " | ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_a_lock_that_is_held_is_looked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = dir.path().join("lock");
+        assert!(find_settled(&lock).await.unwrap().is_none());
+        let file = File::create(&lock).unwrap();
+        let mut command = Command::new("sleep");
+        let parent_fd = file.try_clone().unwrap().into();
+        command.arg("60").fd_mappings(vec![FdMapping { parent_fd, child_fd: LOCK_FD }]).unwrap();
+        let mut child = command.spawn().unwrap();
+        drop(command);
+        assert_eq!(find(&lock).unwrap().unwrap().process.pid, child.id());
+        assert!(find_settled(&lock).await.unwrap().is_none());
+        super::lock(&file, || 0).await.unwrap();
+        drop(file);
+        let found = find_settled(&lock).await.unwrap().unwrap();
+        assert_eq!(found.process.pid, child.id());
+        let process = found.watch().unwrap();
+        process.kill();
+        process.gone().await;
+        child.wait().unwrap();
+        assert!(find_settled(&lock).await.unwrap().is_none());
+    }
 }
