@@ -109,7 +109,7 @@ pub struct Counters {
     pub at: Timestamp,
     /// CPU time of all virtual processors.
     pub cpu: Duration,
-    /// Bytes that the guest sent or received, without broadcast noise where that can be told.
+    /// Bytes that the guest sent, and those that it received if they can be told from broadcasts.
     pub network_bytes: u64,
     /// Bytes that the guest read or wrote on its disks.
     pub disk_bytes: u64,

@@ -31,7 +31,8 @@ impl Qemu {
         })
     }
 
-    /// What the guest sent, which the tap received: what others broadcast is not in it.
+    /// What the guest sent, which the tap received. Not what it was sent: in the tap's counter of
+    /// that are broadcasts and what the bridge flooded, and none tells them apart.
     async fn network_bytes(&self) -> u64 {
         let mut sum = 0_u64;
         for n in 0..self.config.interfaces.len() {
