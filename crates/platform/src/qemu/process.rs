@@ -55,13 +55,18 @@ pub(super) fn start(plan: Plan<'_>) -> Result<Process, Error> {
     let mut command = command(plan).map_err(failed)?;
     let mut child = command.spawn().map_err(failed)?;
     let pid = child.id().unwrap_or(0);
-    let handle = Arc::new(open_handle(pid).map_err(failed)?);
+    let handle = open_handle(pid).map_err(failed);
+    if handle.is_err() {
+        // Nobody could end it later.
+        let _ = child.start_kill();
+    }
     let (tell, ended) = watch::channel(None);
+    // Whatever becomes of its machine: a child that nobody waits for stays defunct.
     tokio::spawn(async move {
         let status = child.wait().await.map_or_else(|e| e.to_string(), |s| in_words(&s));
         tell.send_replace(Some(status));
     });
-    Ok(Process { pid, handle, ended })
+    Ok(Process { pid, handle: Arc::new(handle?), ended })
 }
 
 fn command(plan: Plan<'_>) -> io::Result<tokio::process::Command> {

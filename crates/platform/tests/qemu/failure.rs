@@ -62,8 +62,10 @@ async fn the_death_of_qemu_is_told_with_its_reason() {
         let pid = rustix::process::Pid::from_raw(pid.unwrap().try_into().unwrap()).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
     };
-    kill(bench.qemu.facts().await.pid);
+    let pid = bench.qemu.facts().await.pid;
+    kill(pid);
     let notice = bench.notices.recv().await.unwrap();
+    assert!(!process(pid).exists(), "told, but not reaped");
     assert!(matches!(&notice, Notice::Exited(_, why) if why.contains("signal: 9")), "{notice:?}");
     assert!(matches!(bench.qemu.save().await, Err(Error::NotRunning)));
 
@@ -81,6 +83,9 @@ async fn the_death_of_qemu_is_told_with_its_reason() {
     assert!(saved.is_err() || flushed.is_err());
     assert_eq!(bench.seen().await, observed(Process::Absent, false));
     bench.booted().await;
+    let pid = bench.qemu.facts().await.pid;
+    bench.asleep().await;
+    assert!(!process(pid).exists(), "asleep, but not reaped");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -134,4 +139,8 @@ impl Drop for Mount {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
+}
+
+fn process(pid: Option<u32>) -> PathBuf {
+    PathBuf::from(format!("/proc/{}", pid.unwrap()))
 }
