@@ -240,8 +240,8 @@ impl Config {
             Rule::new(
                 "sample_interval",
                 self.sample_interval,
-                (100..=3_600_000).contains(&self.sample_interval.get().as_millis()),
-                "write a time from 100ms to 1h",
+                (100..=120_000).contains(&self.sample_interval.get().as_millis()),
+                "write a time from 100ms to 2m, so that several samples are compared before a machine sleeps",
             ),
             Rule::new(
                 "event_history",
@@ -334,7 +334,7 @@ mod tests {
             ("stat_dir = \"/x\"", ["stat_dir", "unknown field", "state_dir"]),
             ("state_dir = \"x\"", ["state_dir", "= x ", "absolute path"]),
             ("sample_interval = \"5\"", ["sample_interval", "\"5\"", "as 200ms, 5s or 10m"]),
-            ("sample_interval = \"1ms\"", ["sample_interval", "1ms", "100ms to 1h"]),
+            ("sample_interval = \"1ms\"", ["sample_interval", "1ms", "100ms to 2m"]),
             ("[limits]\nheld_bytes = \"1KiB\"", ["limits.held_bytes", "1024", "64KiB"]),
             ("[limits]\nheld_bytes = \"many\"", ["held_bytes", "\"many\"", "as 8MiB"]),
             ("on_stop = \"kill\"", ["on_stop", "kill", "leave"]),
