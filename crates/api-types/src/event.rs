@@ -68,6 +68,8 @@ pub enum EventKind {
     Release,
     /// A step failed and Dormouse went on; `cause` has the chain.
     Warning,
+    /// A sleeper for which nobody had answered is answered for again.
+    Presence,
     /// The daemon found the machine again after a restart.
     Adopted,
     /// The reader was too slow; `figures` say how many events it `missed`.
@@ -88,6 +90,7 @@ impl EventKind {
             Self::Hold => "hold",
             Self::Release => "release",
             Self::Warning => "warning",
+            Self::Presence => "presence",
             Self::Adopted => "adopted",
             Self::Lagged => "lagged",
             Self::Unknown => "unknown",

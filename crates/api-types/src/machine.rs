@@ -99,6 +99,9 @@ pub struct MachineSummary {
     pub memory_bytes: u64,
     /// The memory of the host that it occupies now.
     pub resident_bytes: u64,
+    /// Why nobody answers for it, though it sleeps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub absent: Option<String>,
     /// How long it has been idle; absent while it does not run or is busy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_for_ms: Option<u64>,

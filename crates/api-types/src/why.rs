@@ -32,6 +32,10 @@ pub struct Why {
     pub signals: Vec<Signal>,
     /// The holds that keep it awake.
     pub holds: Vec<Hold>,
+    /// What keeps it from sleeping by itself, besides signals and holds; or, while it sleeps, from being
+    /// answered for. In words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub obstacles: Vec<String>,
     /// When it would go to sleep if it stayed idle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub would_sleep_at: Option<Time>,

@@ -33,6 +33,7 @@ fn machine(name: &str) -> MachineSummary {
         since: now(),
         memory_bytes: 256 << 20,
         resident_bytes: 0,
+        absent: None,
         idle_for_ms: None,
         holds: 0,
         addresses: vec!["10.9.0.2".parse().unwrap()],

@@ -3,13 +3,14 @@
 
 mod common;
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
-use common::{Bench, SLEEP, create, file, hold, web, within};
+use common::{Bench, SLEEP, WEB_MAC, create, file, hold, unaddressed_file, web, within};
 use dormouse_api_types::{EventKind, MachineState, ProblemKind};
 use dormouse_daemon::driver::Order;
 use dormouse_machine::lifecycle::Process;
-use dormouse_types::{Depth, MacAddr};
+use dormouse_surrogate::Notice;
+use dormouse_types::Depth;
 
 const SAVE: [&str; 8] =
     ["journal:settling", "capture", "drain", "save", "stand-in", "flush", "journal:asleep", "quit"];
@@ -158,6 +159,29 @@ async fn a_driver_that_faults_is_started_again() {
 }
 
 #[tokio::test]
+async fn a_machine_whose_monitor_is_stuck_can_be_stopped() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::with_web(dir.path()).await;
+    bench.world.fail("observe", true);
+    bench.world.panic_at("capabilities");
+    bench.order(SLEEP).await.unwrap_err();
+    let is_told = |w: &String| w.contains("cannot tell whether it runs");
+    bench.wait("the new driver", async |bench| bench.warnings().iter().any(is_told)).await;
+    let why = bench.host.why(&web()).await.unwrap();
+    assert!(why.cause.unwrap().contains("observe was made to fail"));
+    let problem = bench.order(SLEEP).await.unwrap_err();
+    assert_eq!(problem.kind, ProblemKind::Unavailable);
+    assert!(problem.fix.unwrap().contains("--force"));
+    bench.world.take_calls();
+    let order = bench.order_later(Order::Stop { force: true, patience: None });
+    bench.wait("its end", async |bench| bench.world.process() == Process::Absent).await;
+    bench.world.fail("observe", false);
+    let given = within("the order", order).await.unwrap().unwrap();
+    assert_eq!(given.outcome.state, MachineState::Stopped);
+    assert_eq!(bench.world.take_calls()[0], "kill");
+}
+
+#[tokio::test]
 async fn an_idle_machine_goes_to_sleep_by_itself_and_a_busy_one_does_not() {
     let dir = tempfile::tempdir().unwrap();
     let idle = file("web", 2).replace("never", "1s");
@@ -192,26 +216,101 @@ async fn a_machine_that_is_off_boots_and_is_waited_for() {
 #[tokio::test]
 async fn learned_addresses_are_answered_for() {
     let dir = tempfile::tempdir().unwrap();
-    let bench = Bench::with_web(dir.path()).await;
-    let mac = MacAddr([0x52, 0x54, 0, 0, 0, 2]);
-    let notice = |last: u8| dormouse_surrogate::Notice::Learned {
-        name: web(),
-        mac,
-        addresses: vec![[10, 9, 0, last].into()],
-    };
-    for last in 0..30 {
-        bench.presence.send(notice(last)).unwrap();
+    let bench = Bench::with_file(dir.path(), &unaddressed_file("web", 2), "").await;
+    bench.learn(&[[10, 9, 0, 1].into()]);
+    // A guest whose IPv6 addresses change all the time.
+    for n in 0..30 {
+        bench.learn(&[[0xfd77, 0, 0, 0, 0, 0, 0, n].into()]);
     }
-    let learned = async {
-        while !bench.host.show(&web()).await.unwrap().summary.addresses.contains(&[10, 9, 0, 29].into()) {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
+    for last in 1..9 {
+        bench.learn(&[[10, 9, 0, last].into()]);
+    }
+    // Seen again: not the one to make room.
+    bench.learn(&[[10, 9, 0, 1].into()]);
+    bench.learn(&[[10, 9, 0, 9].into()]);
+    let knows = |address: IpAddr| {
+        async move |bench: &Bench| bench.host.show(&web()).await.unwrap().summary.addresses.contains(&address)
     };
-    within("the addresses", learned).await;
+    bench.wait("the last address", knows([10, 9, 0, 9].into())).await;
     bench.order(SLEEP).await.unwrap();
-    let addresses = bench.world.addresses(mac);
-    assert_eq!(addresses.len(), 16, "the newest are kept");
-    assert_eq!(addresses[15], std::net::IpAddr::from([10, 9, 0, 29]));
+    let addresses = bench.world.addresses(WEB_MAC);
+    let v4: Vec<IpAddr> = [3, 4, 5, 6, 7, 8, 1, 9].map(|last| [10, 9, 0, last].into()).to_vec();
+    let v6: Vec<IpAddr> = (22..30).map(|n| [0xfd77, 0, 0, 0, 0, 0, 0, n].into()).collect();
+    assert_eq!(addresses, [v4, v6].concat());
+}
+
+#[tokio::test]
+async fn what_boots_afresh_tells_its_addresses_afresh() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::with_file(dir.path(), &unaddressed_file("web", 2), "").await;
+    bench.learn(&[[10, 9, 0, 2].into()]);
+    let addresses = async |bench: &Bench| bench.host.show(&web()).await.unwrap().summary.addresses;
+    bench.wait("an address", async |bench| !addresses(bench).await.is_empty()).await;
+    bench.order(SLEEP).await.unwrap();
+    bench.order(Order::Wake).await.unwrap();
+    assert_eq!(addresses(&bench).await.len(), 1, "a wake is no boot");
+    bench.order(Order::Stop { force: true, patience: None }).await.unwrap();
+    bench.order(Order::Start { cold: false }).await.unwrap();
+    assert_eq!(addresses(&bench).await, [] as [IpAddr; 0]);
+}
+
+#[tokio::test]
+async fn a_machine_that_nobody_could_answer_for_does_not_sleep_by_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let idle = unaddressed_file("web", 2).replace("never", "1s");
+    let bench = Bench::with_file(dir.path(), &idle, "").await;
+    let idle_for = async |bench: &Bench| bench.host.show(&web()).await.unwrap().summary.idle_for_ms;
+    bench.wait("its time", async |bench| idle_for(bench).await > Some(1_300)).await;
+    let why = bench.host.why(&web()).await.unwrap();
+    assert_eq!((why.state, why.would_sleep_at), (MachineState::Active, None));
+    assert!(why.obstacles[0].contains("interface.addresses"), "{why:?}");
+    bench.learn(&[[10, 9, 0, 2].into()]);
+    bench.wait_state(MachineState::Asleep).await;
+}
+
+#[tokio::test]
+async fn a_sleep_that_nobody_can_answer_for_is_warned_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::with_file(dir.path(), &unaddressed_file("web", 2), "").await;
+    let outcome = bench.order(SLEEP).await.unwrap().outcome;
+    assert!(outcome.detail.contains("no address is known of 52:54:00:00:00:02"), "{outcome:?}");
+    assert_eq!(bench.warnings().pop(), Some(outcome.detail));
+}
+
+#[tokio::test]
+async fn a_lost_bridge_is_told_of_once_and_served_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::with_web(dir.path()).await;
+    bench.order(SLEEP).await.unwrap();
+    let before = bench.warnings().len();
+    bench.world.fail("stand-in", true);
+    let (bridge, why) = ("br0".to_owned(), "it was deleted".to_owned());
+    bench.presence.send(Notice::BridgeLost { bridge: bridge.clone(), why }).unwrap();
+    let absent = async |bench: &Bench| bench.host.list().await[0].absent.clone();
+    bench.wait("the loss", async |bench| absent(bench).await.is_some()).await;
+    bench.world.take_calls();
+    // Whoever asks learns why it does not wake, and it is tried at once.
+    let problem = bench.order(Order::Wake).await.unwrap_err();
+    assert!(problem.detail.contains("stand-in was made to fail"), "{problem:?}");
+    assert_eq!(bench.world.take_calls(), ["stand-in"]);
+    let why = bench.host.why(&web()).await.unwrap();
+    assert_eq!((why.state, why.obstacles.len()), (MachineState::Asleep, 1));
+    assert_eq!(bench.warnings().len(), before + 1, "{:?}", bench.warnings());
+    bench.world.fail("stand-in", false);
+    bench.presence.send(Notice::BridgeBack { bridge }).unwrap();
+    bench.wait_state(MachineState::Active).await;
+    assert_eq!(absent(&bench).await, None);
+}
+
+#[tokio::test]
+async fn a_machine_without_interfaces_is_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::with_web(dir.path()).await;
+    bench.world.unplug();
+    bench.order(Order::Sleep { depth: Some(Depth::Off) }).await.unwrap();
+    let woken = bench.order(Order::Wake).await.unwrap();
+    assert_eq!(woken.outcome.state, MachineState::Active);
+    assert!(!bench.world.take_calls().contains(&"watch".into()));
 }
 
 #[tokio::test]

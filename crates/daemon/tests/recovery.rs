@@ -6,7 +6,7 @@ mod common;
 use std::{path::Path, sync::Arc};
 
 use common::{Bench, SLEEP, World, create, file, open, web};
-use dormouse_api_types::{MachineState, ProblemKind};
+use dormouse_api_types::{EventKind, MachineState, ProblemKind};
 use dormouse_daemon::driver::Order;
 use dormouse_machine::lifecycle::{Cause, Process, SleepReason, State};
 use dormouse_registry::{Expect, Record, Registry, Transaction};
@@ -38,6 +38,34 @@ async fn sleepers_are_stood_in_for_before_the_api_is_served() {
     assert_eq!(bench.state().await, MachineState::Asleep);
     bench.packet();
     bench.wait_state(MachineState::Active).await;
+}
+
+#[tokio::test]
+async fn a_sleeper_whose_bridge_comes_late_is_stood_in_for() {
+    let dir = tempfile::tempdir().unwrap();
+    remember(dir.path(), State::Asleep { depth: Depth::Saved }).await;
+    let world = Arc::new(World::default());
+    world.set(Process::Absent, true);
+    world.fail("stand-in", true);
+    let bench = Bench::start_with(dir.path(), Arc::clone(&world), "").await;
+    let summary = bench.host.list().await.remove(0);
+    assert_eq!(summary.state, MachineState::Asleep);
+    assert!(summary.absent.unwrap().contains("stand-in was made to fail"));
+    world.fail("stand-in", false);
+    // Nobody tells that the bridge is there: it is tried again.
+    bench.wait("the surrogate", async |bench| bench.host.list().await[0].absent.is_none()).await;
+    assert!(bench.events().iter().any(|e| e.kind == EventKind::Presence));
+    bench.packet();
+    bench.wait_state(MachineState::Active).await;
+}
+
+#[tokio::test]
+async fn nothing_is_left_of_a_guest_that_ended_meanwhile() {
+    let (bench, mut calls) = found(State::Active, Process::Absent, false).await;
+    bench.wait_state(MachineState::Stopped).await;
+    bench.order(Order::Stop { force: false, patience: None }).await.unwrap();
+    calls.extend(bench.world.take_calls());
+    assert!(calls.contains(&"detach".into()), "{calls:?}");
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ fn row(machine: &MachineSummary, now: Timestamp) -> Vec<Cell> {
     let idle = machine.idle_for_ms.map_or("-".into(), |ms| human::span(Duration::from_millis(ms)));
     vec![
         machine.name.as_str().into(),
-        Cell::styled(state_words(machine.state, machine.depth), state_style(machine.state)),
+        state(machine),
         ago(machine.since, now).into(),
         idle.into(),
         Cell::number(human::size(machine.memory_bytes)),
@@ -27,6 +27,14 @@ fn row(machine: &MachineSummary, now: Timestamp) -> Vec<Cell> {
         Cell::number(machine.holds.to_string()),
         words(&machine.addresses).into(),
     ]
+}
+
+fn state(machine: &MachineSummary) -> Cell {
+    let words = state_words(machine.state, machine.depth);
+    match machine.absent {
+        None => Cell::styled(words, state_style(machine.state)),
+        Some(_) => Cell::styled(format!("{words}, unanswered"), coloured(AnsiColor::Yellow)),
+    }
 }
 
 /// The page of `show`.
@@ -43,8 +51,10 @@ pub(crate) fn show(machine: &MachineDetail, now: Timestamp) -> String {
     let idle = summary.idle_for_ms.map(|ms| human::span(Duration::from_millis(ms)).into());
     let console = machine.console.as_ref().map(|path| path.display().to_string().into());
     let abilities = &machine.abilities;
+    let absent = summary.absent.as_ref().map(|why| Cell::styled(why.clone(), coloured(AnsiColor::Yellow)));
     let page = fields(&[
         ("state", vec![state]),
+        ("unanswered", absent.into_iter().collect()),
         ("failed", failed.into_iter().collect()),
         ("idle for", idle.into_iter().collect()),
         ("memory", vec![memory(summary).into()]),
@@ -111,6 +121,7 @@ mod tests {
             since: at(192),
             memory_bytes: 1 << 30,
             resident_bytes: 0,
+            absent: None,
             idle_for_ms: None,
             holds: 0,
             addresses: vec!["10.9.0.2".parse().unwrap(), "fd77::2".parse().unwrap()],

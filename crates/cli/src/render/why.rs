@@ -19,6 +19,10 @@ pub(crate) fn why(why: &Why, now: Timestamp) -> String {
     let page = fields(&[
         ("failed", failed(why)),
         ("awake by", why.signals.iter().map(|s| signal(s, now)).collect()),
+        (
+            "obstacles",
+            why.obstacles.iter().map(|o| Cell::styled(o.clone(), coloured(AnsiColor::Yellow))).collect(),
+        ),
         ("holds", why.holds.iter().map(|h| hold(h, now).into()).collect()),
         ("will sleep", will_sleep(why, now)),
         ("woken by", why.last_wake.iter().map(|wake| woken(wake, now).into()).collect()),
@@ -110,6 +114,7 @@ mod tests {
             cause: None,
             failure: None,
             signals: vec![],
+            obstacles: vec![],
             holds: vec![],
             would_sleep_at: None,
             would_sleep_depth: None,

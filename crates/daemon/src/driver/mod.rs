@@ -72,6 +72,18 @@ pub(crate) enum Message {
     Platform(dormouse_platform::Notice),
 }
 
+impl Message {
+    /// Answers that it cannot be followed. Notices have no answer.
+    fn refuse(self, problem: Problem) {
+        // Whoever asked may be gone.
+        match self {
+            Self::Order { reply, .. } => drop(reply.send(Err(problem))),
+            Self::Remove { reply, .. } => drop(reply.send(Err(problem))),
+            Self::Presence(_) | Self::Platform(_) => {}
+        }
+    }
+}
+
 /// The machine that a driver is started for.
 #[derive(Clone)]
 pub(crate) struct Subject {

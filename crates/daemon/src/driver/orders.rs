@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::{
     run::{Driver, Ticket},
-    view::{View, state_of},
+    view::{View, state_of, unaddressed},
 };
 use crate::events::Draft;
 
@@ -161,7 +161,7 @@ pub(super) fn judge(goal: Goal, view: &View, undone: Option<&str>) -> Result<(),
         let detail = format!("{}: failed while {}: {}", view.name, failure.during, failure.why);
         return Err(Problem::new(ProblemKind::Failed, detail).fix(fix));
     }
-    let why = undone.map_or_else(String::new, |cause| format!(" ({cause})"));
+    let why = undone.or(view.absent.as_deref()).map_or_else(String::new, |cause| format!(" ({cause})"));
     let detail = match goal {
         Goal::Asleep => format!("{} did not stay asleep{why}", view.name),
         _ => format!("{} is {} now{why}", view.name, state_of(&view.state)),
@@ -241,16 +241,25 @@ impl Driver {
         let was = state_of(self.life.state());
         let now = self.now();
         let actions = self.life.command(command, now).map_err(|refusal| refused(&name, &refusal))?;
-        let detail = if actions.is_empty() && self.life.settled() {
-            format!("was {was} already")
-        } else {
-            String::new()
+        let detail = match command {
+            _ if actions.is_empty() && self.life.settled() => format!("was {was} already"),
+            Command::Sleep(_) => self.warn_unaddressed(),
+            _ => String::new(),
         };
         if goal == Goal::Awake {
             self.story.wanted(now);
         }
         self.act(actions);
         Ok((goal, None, detail))
+    }
+
+    /// Warns of interfaces on which nobody can answer for it; also whoever asked for the sleep.
+    fn warn_unaddressed(&self) -> String {
+        let unaddressed = unaddressed(&self.subject.spec, &self.journal.record().learned);
+        let Some(why) = unaddressed.explain() else { return String::new() };
+        let warning = format!("nobody will answer for it there while it sleeps: {why}");
+        self.warn(warning.clone());
+        warning
     }
 
     /// A depth that the platform cannot reach, and a hold, are better said at once.

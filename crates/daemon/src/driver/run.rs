@@ -1,18 +1,18 @@
 //! The driver's loop: messages, ends of tasks, and the clock, fed to the lifecycle one by one.
 
-use std::{collections::HashMap, mem, net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::HashMap, mem, net::IpAddr, pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use dormouse_api_types::{EventKind, Problem, ProblemKind};
 use dormouse_machine::{
     idle::{IdlePolicy, Sample, Verdict},
-    lifecycle::{Action, Cause, Event, Lifecycle, State, Task},
+    lifecycle::{Action, Cause, Event, JOURNAL_RETRY, Lifecycle, State, Task},
 };
 use dormouse_platform::Counters;
 use dormouse_registry::{LastWake, Revision, Transaction};
 use dormouse_surrogate::Status;
 use dormouse_types::{MacAddr, Timestamp};
 use tokio::{
-    sync::watch,
+    sync::{oneshot, watch},
     task::{Id, JoinError, JoinSet},
     time::{Instant, MissedTickBehavior},
 };
@@ -23,7 +23,7 @@ use super::{
     orders::{Goal, Reply, Waiter},
     story::{Story, reason_of},
     tasks::{Context, Output},
-    view::View,
+    view::{View, unaddressed},
 };
 use crate::{
     chain::chain,
@@ -31,8 +31,8 @@ use crate::{
     fault::{Edge, Step, state_word},
 };
 
-/// Addresses that are learned of one interface at most: the newest ones stay.
-const LEARNED: usize = 16;
+/// Addresses of each family that are learned of one interface at most: those seen last stay.
+const LEARNED: usize = 8;
 
 /// Who waits for a write of the record.
 #[derive(Debug)]
@@ -77,6 +77,10 @@ pub(super) struct Driver {
     idle: IdlePolicy,
     report: Option<Verdict>,
     last_status: Option<Status>,
+    /// Others were told that nobody answers for it.
+    absence_told: bool,
+    /// Ready once the last interruptible task has begun.
+    begun: Option<oneshot::Receiver<()>>,
     ports: Vec<dormouse_platform::Port>,
     heard: watch::Sender<u64>,
     jobs: JoinSet<Finished>,
@@ -102,6 +106,8 @@ impl Driver {
             idle: IdlePolicy::new(&subject.spec.sleep),
             report: None,
             last_status: None,
+            absence_told: false,
+            begun: None,
             ports: Vec::new(),
             heard: watch::Sender::new(0),
             jobs: JoinSet::new(),
@@ -155,16 +161,23 @@ impl Driver {
         is_gone
     }
 
-    /// Does nobody have a handle any more?
-    pub(super) fn has_no_mailbox(&self) -> bool {
-        self.ends.mailbox.is_closed()
+    /// The next message; `None` when nobody has a handle any more.
+    pub(super) async fn receive(&mut self) -> Option<Message> {
+        self.ends.mailbox.recv().await
+    }
+
+    /// Shows that what is shown may not be so.
+    pub(super) fn show_unknown(&self, why: &str) {
+        let mut view = self.view(false);
+        view.reason = Some(format!("as it was last; {why}"));
+        self.ends.view.send_replace(view);
     }
 
     pub(super) fn now(&self) -> Timestamp {
         self.shared.clock.now()
     }
 
-    fn message(&mut self, message: Message) {
+    pub(super) fn message(&mut self, message: Message) {
         match message {
             Message::Order { order, wait, reply } => self.order(order, wait, reply),
             Message::Remove { force, reply } => self.remove(force, reply),
@@ -184,28 +197,24 @@ impl Driver {
             Notice::Heard { .. } => self.heard.send_modify(|count| *count += 1),
             Notice::Learned { mac, addresses, .. } => self.learned(mac, &addresses),
             Notice::BridgeLost { bridge, why } => {
-                self.warn(format!("nobody stands in for it on bridge {bridge}: {why}"));
+                let why = format!("bridge {bridge} is lost: {why}");
+                self.event(Event::Lost(why.clone()));
+                if self.life.absent().is_none() {
+                    self.warn(why);
+                }
             }
-            Notice::BridgeBack { bridge } => {
-                tracing::info!(machine = %self.subject.spec.name, bridge, "its bridge is there again");
-            }
+            Notice::BridgeBack { .. } => self.event(Event::Back),
         }
     }
 
     fn learned(&mut self, mac: MacAddr, addresses: &[IpAddr]) {
-        let known = self.journal.record().learned.get(&mac);
-        let is_known = |address: &&IpAddr| known.is_some_and(|known| known.contains(address));
-        let new: Vec<IpAddr> = addresses.iter().filter(|address| !is_known(address)).copied().collect();
-        if new.is_empty() {
+        let known = self.journal.record().learned.get(&mac).cloned().unwrap_or_default();
+        let seen = seen_last(&known, addresses);
+        if seen == known {
             return;
         }
-        tracing::info!(machine = %self.subject.spec.name, %mac, ?new, "learned addresses");
-        let add = |record: &mut dormouse_registry::Record| {
-            let known = record.learned.entry(mac).or_default();
-            known.extend(new);
-            known.drain(..known.len().saturating_sub(LEARNED));
-        };
-        self.journal.change(add, None);
+        tracing::info!(machine = %self.subject.spec.name, %mac, ?addresses, "learned addresses");
+        self.journal.change(|record| drop(record.learned.insert(mac, seen)), None);
     }
 
     /// Something wants the machine to run.
@@ -232,13 +241,23 @@ impl Driver {
                     self.write();
                 }
                 Action::Do(task) => self.start(task),
-                Action::Hurry => {
-                    let instance = Arc::clone(&self.subject.instance);
-                    tokio::spawn(async move { instance.hurry().await });
-                }
+                Action::Hurry => self.hurry(),
                 Action::Announce { from, to } => self.announce(from, to),
             }
         }
+    }
+
+    /// Interrupts what is being saved or flushed, once that has begun: earlier it would not be noticed.
+    fn hurry(&mut self) {
+        let instance = Arc::clone(&self.subject.instance);
+        let begun = self.begun.take();
+        tokio::spawn(async move {
+            if let Some(begun) = begun {
+                // An error says that the task has ended.
+                let _ = begun.await;
+            }
+            instance.hurry().await;
+        });
     }
 
     fn announce(&mut self, from: State, to: State) {
@@ -282,9 +301,19 @@ impl Driver {
             heard: self.heard.subscribe(),
             detach: matches!(self.life.state(), State::Stopping | State::Stopped),
         };
+        let (begin, begun) = oneshot::channel();
+        if matches!(task, Task::Save | Task::Flush) {
+            self.begun = Some(begun);
+        }
         let future = async move {
             let started = Instant::now();
-            let result = context.carry_out(task).await;
+            let mut work = pin!(context.carry_out(task));
+            let first = futures::poll!(&mut work);
+            let _ = begin.send(());
+            let result = match first {
+                Poll::Ready(result) => result,
+                Poll::Pending => work.await,
+            };
             Finished::Task(task, started.elapsed(), result)
         };
         let id = self.jobs.spawn(future).id();
@@ -339,12 +368,13 @@ impl Driver {
                 if matches!(task, Task::StandIn | Task::Release | Task::Watch) {
                     self.is_recovered();
                 }
+                if task == Task::Boot && !self.journal.record().learned.is_empty() {
+                    // What boots afresh may have other addresses, and will tell.
+                    self.journal.change(|record| record.learned.clear(), None);
+                }
                 self.event(Event::Done(task, Ok(())));
             }
-            Finished::Task(task, _, Err(why)) => {
-                self.warn(format!("cannot {task}: {why}"));
-                self.event(Event::Done(task, Err(why)));
-            }
+            Finished::Task(task, _, Err(why)) => self.failed(task, why),
             Finished::Write(result) => self.written(&result),
             Finished::Sample(result) => {
                 self.sampling = false;
@@ -353,6 +383,17 @@ impl Driver {
                     Err(why) => self.warn(format!("cannot judge whether it is idle: {why}")),
                 }
             }
+        }
+    }
+
+    fn failed(&mut self, task: Task, why: String) {
+        let warning = format!("cannot {task}: {why}");
+        self.event(Event::Done(task, Err(why)));
+        // A sleeper without its bridge is told of once, not at every try.
+        if task == Task::StandIn && self.life.absent().is_some() {
+            tracing::debug!(machine = %self.subject.spec.name, "{warning}");
+        } else {
+            self.warn(warning);
         }
     }
 
@@ -381,7 +422,8 @@ impl Driver {
         let verdict = self.idle.sample(Sample { at, cpu, network_bytes, disk_bytes });
         let now = self.now();
         let is_held = self.journal.record().holds.blocking(now).next().is_some();
-        let is_due = verdict.is_due(now) && !is_held;
+        let unaddressed = unaddressed(&self.subject.spec, &self.journal.record().learned);
+        let is_due = verdict.is_due(now) && !is_held && !unaddressed.all();
         self.report = Some(verdict);
         if is_due {
             self.event(Event::Idle(self.subject.spec.sleep.depth));
@@ -396,12 +438,13 @@ impl Driver {
         self.life.next_deadline().into_iter().chain(self.journal.record().holds.next_deadline()).min()
     }
 
-    /// When to wake up for what is due: at the latest in a minute, since the wall clock may be set; and not
-    /// at once, since what is due may have to wait for a task's end.
+    /// When to wake up for what is due: soon enough if the wall clock is set; and not at once, since
+    /// what is due may have to wait for a task's end.
     fn deadline(&self) -> Instant {
         let now = self.now();
         let wait = self.next_due().map_or(Duration::MAX, |due| due.since(now));
-        Instant::now() + wait.clamp(Duration::from_millis(20), Duration::from_secs(60))
+        let most = self.life.next_deadline().map_or(Duration::from_secs(60), |_| JOURNAL_RETRY);
+        Instant::now() + wait.clamp(Duration::from_millis(20), most)
     }
 
     fn due(&mut self) {
@@ -411,7 +454,8 @@ impl Driver {
             self.journal.change(|record| ended = record.holds.expire(now), None);
             self.tell_released(&ended, "its time is over");
         }
-        if self.life.next_deadline().is_some_and(|due| due <= now) {
+        // Whether it is due, after all that the clock may have done, the lifecycle knows.
+        if self.life.next_deadline().is_some() {
             self.event(Event::Tick);
         }
     }
@@ -423,12 +467,29 @@ impl Driver {
         if self.life.settled() {
             self.story.tell_pending(&self.subject.spec.name, self.now(), &self.shared.events);
         }
+        self.tell_absence();
         self.ends.view.send_replace(self.view(settled));
         if settled {
             self.is_recovered();
             self.answer_waiters();
         } else if self.life.rests() {
             self.answer_disappointed();
+        }
+    }
+
+    /// Says once that nobody answers for a sleeper, and once that somebody does again.
+    fn tell_absence(&mut self) {
+        let why = self.life.absent().map(|why| format!("nobody answers for it, until that can be: {why}"));
+        let was_told = std::mem::replace(&mut self.absence_told, why.is_some());
+        match why {
+            Some(why) if !was_told => self.warn(why),
+            None if was_told && matches!(self.life.state(), State::Asleep { .. }) => {
+                let name = &self.subject.spec.name;
+                tracing::info!(machine = %name, "is answered for again");
+                let told = Draft::of(name, EventKind::Presence).cause(Some("is answered for again"));
+                self.shared.events.publish(told);
+            }
+            _ => {}
         }
     }
 
@@ -440,6 +501,8 @@ impl Driver {
         view.taps = self.ports.iter().map(|port| (port.mac, port.tap.clone())).collect();
         view.idle.clone_from(&self.report);
         view.last_status.clone_from(&self.last_status);
+        view.absent = self.life.absent().map(str::to_owned);
+        view.unaddressed = unaddressed(&self.subject.spec, &self.journal.record().learned);
         view.settled = settled;
         view
     }
@@ -461,6 +524,22 @@ impl Driver {
         let started = self.now();
         self.waiters.push(Waiter { goal, started, hold, detail, reply });
     }
+}
+
+/// The addresses `known` of an interface and those just `seen`: of each family the ones seen last, in
+/// that order.
+fn seen_last(known: &[IpAddr], seen: &[IpAddr]) -> Vec<IpAddr> {
+    let mut all: Vec<IpAddr> = known.iter().filter(|address| !seen.contains(address)).copied().collect();
+    for address in seen {
+        all.retain(|known| known != address);
+        all.push(*address);
+    }
+    let (mut v4, mut v6): (Vec<_>, Vec<_>) = all.into_iter().partition(IpAddr::is_ipv4);
+    for family in [&mut v4, &mut v6] {
+        family.drain(..family.len().saturating_sub(LEARNED));
+    }
+    v4.append(&mut v6);
+    v4
 }
 
 async fn write(

@@ -183,6 +183,10 @@ impl Context {
 
     async fn await_guest(mut self) -> Outcome {
         let ports = self.ports(&self.attach().await?);
+        if ports.is_empty() {
+            // It will never be heard.
+            return Ok(Output::default());
+        }
         self.heard.mark_unchanged();
         self.shared.presence.watch(self.name(), &ports).await.map_err(|e| chain(&e))?;
         let patience = self.spec.wake.boot_timeout.unwrap_or(self.shared.config.sleep.boot_timeout.get());

@@ -3,10 +3,12 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use dormouse_api_types::{Failure, MachineState};
-use dormouse_machine::{hold::Holds, idle::Verdict, lifecycle::State};
+use dormouse_machine::{hold::Holds, idle::Verdict, lifecycle::State, spec::MachineSpec};
 use dormouse_registry::{LastWake, Record};
 use dormouse_surrogate::Status;
 use dormouse_types::{Depth, MacAddr, MachineName, Timestamp};
+
+use super::tasks::addresses;
 
 /// A machine at an instant.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,8 +35,41 @@ pub struct View {
     pub idle: Option<Verdict>,
     /// What the surrogate did in the last sleep.
     pub last_status: Option<Status>,
+    /// Why nobody answers for it, though it sleeps.
+    pub absent: Option<String>,
+    /// Interfaces for which nobody could answer.
+    pub unaddressed: Unaddressed,
     /// Nothing is going on.
     pub settled: bool,
+}
+
+/// Interfaces of which no IP address is known. A sleeper vanishes there, as soon as its peers' caches
+/// forget it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unaddressed {
+    macs: Vec<MacAddr>,
+    of: usize,
+}
+
+/// Looks for interfaces without an address.
+pub(crate) fn unaddressed(spec: &MachineSpec, learned: &BTreeMap<MacAddr, Vec<IpAddr>>) -> Unaddressed {
+    let macs = spec.interfaces.iter().map(|interface| interface.mac);
+    let is_unknown = |mac: &MacAddr| addresses(spec, learned, *mac).is_empty();
+    Unaddressed { macs: macs.filter(is_unknown).collect(), of: spec.interfaces.len() }
+}
+
+impl Unaddressed {
+    /// Is no address known of any interface? Then the machine does not go to sleep by itself.
+    pub(crate) fn all(&self) -> bool {
+        !self.macs.is_empty() && self.macs.len() == self.of
+    }
+
+    /// What that means and what to do about it, if there are such interfaces.
+    pub(crate) fn explain(&self) -> Option<String> {
+        let macs: Vec<_> = self.macs.iter().map(ToString::to_string).collect();
+        (!macs.is_empty())
+            .then(|| format!("no address is known of {}: name it in interface.addresses", macs.join(", ")))
+    }
 }
 
 impl View {
@@ -52,6 +87,8 @@ impl View {
             taps: BTreeMap::new(),
             idle: None,
             last_status: None,
+            absent: None,
+            unaddressed: Unaddressed::default(),
             settled: false,
         }
     }

@@ -27,6 +27,7 @@ fn summarize(handle: &Handle, view: &View, resident_bytes: u64, now: Timestamp) 
         since: view.since.into(),
         memory_bytes: handle.spec.platform.memory(),
         resident_bytes,
+        absent: view.absent.clone(),
         idle_for_ms: idle_since.map(|since| millis(now.since(since))),
         holds: u64::try_from(view.holds.blocking(now).count()).unwrap_or(u64::MAX),
         addresses: interfaces.flat_map(|i| addresses(&handle.spec, &view.learned, i.mac)).collect(),
@@ -70,7 +71,9 @@ pub(super) async fn why(shared: &Shared, handle: &Handle) -> Why {
     let status = status.or_else(|| view.last_status.clone());
     let verdict = view.idle.as_ref();
     let is_held = view.holds.blocking(now).next().is_some();
-    let due = verdict.and_then(|verdict| verdict.due).filter(|_| !is_held);
+    let is_unaddressed = view.state == State::Active && view.unaddressed.all();
+    let due = verdict.and_then(|verdict| verdict.due).filter(|_| !is_held && !is_unaddressed);
+    let unaddressed = view.unaddressed.explain().filter(|_| is_unaddressed);
     Why {
         machine: handle.name.clone(),
         state: state_of(&view.state),
@@ -80,6 +83,7 @@ pub(super) async fn why(shared: &Shared, handle: &Handle) -> Why {
         failure: view.failure(),
         signals: verdict.map_or_else(Vec::new, |verdict| verdict.signals.iter().map(signal).collect()),
         holds: holds(&view, now),
+        obstacles: view.absent.iter().cloned().chain(unaddressed).collect(),
         would_sleep_at: due.map(Time::from),
         would_sleep_depth: due.map(|_| handle.spec.sleep.depth),
         last_wake: last_wake(&view),

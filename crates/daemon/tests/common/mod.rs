@@ -3,7 +3,7 @@
 
 mod world;
 
-use std::{future::Future, path::Path, sync::Arc, time::Duration};
+use std::{future::Future, net::IpAddr, path::Path, sync::Arc, time::Duration};
 
 use dormouse_api_types::{CreateMachine, Event, EventKind, MachineState};
 use dormouse_daemon::{
@@ -15,7 +15,7 @@ use dormouse_daemon::{
     host::{Host, Notices},
 };
 use dormouse_registry::{Error, Redb};
-use dormouse_types::MachineName;
+use dormouse_types::{MacAddr, MachineName};
 use tokio::sync::mpsc;
 
 pub use world::World;
@@ -32,12 +32,20 @@ pub struct Bench {
     pub platform: mpsc::Sender<dormouse_platform::Notice>,
 }
 
+pub const WEB_MAC: MacAddr = MacAddr([0x52, 0x54, 0, 0, 0, 2]);
+
 pub fn web() -> MachineName {
     "web".parse().unwrap()
 }
 
 /// A machine file. The kernel has to be there: any file will do.
 pub fn file(name: &str, last_octet: u8) -> String {
+    let addresses = format!("bridge = \"br0\"\naddresses = [\"10.9.0.{last_octet}\"]\n");
+    unaddressed_file(name, last_octet).replace("bridge = \"br0\"\n", &addresses)
+}
+
+/// One that leaves it to the guest to tell its addresses.
+pub fn unaddressed_file(name: &str, last_octet: u8) -> String {
     format!(
         "name = {name:?}\n[qemu]\nmemory = \"64MiB\"\nkernel = \"/proc/version\"\n\
          [[interface]]\nmac = \"52:54:00:00:00:{last_octet:02x}\"\nbridge = \"br0\"\n\
@@ -136,6 +144,21 @@ impl Bench {
 
     pub fn events(&self) -> Vec<Event> {
         self.host.events().subscribe(0).kept
+    }
+
+    pub fn learn(&self, addresses: &[IpAddr]) {
+        let (name, mac, addresses) = (web(), WEB_MAC, addresses.to_vec());
+        self.presence.send(dormouse_surrogate::Notice::Learned { name, mac, addresses }).unwrap();
+    }
+
+    /// Waits until `reached` is true.
+    pub async fn wait(&self, what: &str, mut reached: impl AsyncFnMut(&Self) -> bool) {
+        let waiting = async {
+            while !reached(self).await {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        within(what, waiting).await;
     }
 
     pub fn warnings(&self) -> Vec<String> {

@@ -43,6 +43,8 @@ struct Inner {
     counters: Counters,
     /// How often a running save or flush was to end early.
     hurries: u64,
+    /// It has no interfaces.
+    unplugged: bool,
 }
 
 impl Default for World {
@@ -60,6 +62,7 @@ impl Default for World {
             addresses: HashMap::new(),
             counters: Counters::default(),
             hurries: 0,
+            unplugged: false,
         };
         Self { inner: Mutex::new(inner), changed: watch::Sender::new(0) }
     }
@@ -131,6 +134,11 @@ impl World {
             }
         })
         .await;
+    }
+
+    /// From now on the machine has no interfaces.
+    pub fn unplug(&self) {
+        self.with(|w| w.unplugged = true);
     }
 
     pub fn work(&self, cpu: Duration) {
@@ -221,6 +229,9 @@ impl Instance for Machine {
     }
 
     async fn attach(&self) -> Result<Vec<dormouse_platform::Port>, Error> {
+        if self.0.with(|w| w.unplugged) {
+            return Ok(Vec::new());
+        }
         let mac = MacAddr([0x52, 0x54, 0, 0, 0, 2]);
         Ok(vec![dormouse_platform::Port { mac, bridge: "br0".into(), tap: "tap0".into(), queue: None }])
     }

@@ -4,7 +4,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use dormouse_machine::lifecycle::{Action, Cause, Command, Event, Lifecycle, Observed, Process, State, StateOnDisk, Task};
+use dormouse_machine::lifecycle::{
+    Action, Cause, Command, Event, Lifecycle, Observed, Process, State, StateOnDisk, Task,
+};
 use dormouse_types::{Depth, Timestamp};
 
 /// How a task is answered.
