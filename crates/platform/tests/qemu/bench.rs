@@ -20,8 +20,7 @@ use dormouse_platform::{
 use tokio::{sync::mpsc, time::sleep};
 
 /// A guest that does nothing but count on its console, so that it boots in a second.
-pub const TICKS: &str =
-    "console=ttyS0 quiet no_timer_check rdinit=/bin/sh -- -c \"n=0; while :; do n=$((n+1)); echo tick $n; sleep 0.1; done\"";
+pub const TICKS: &str = "console=ttyS0 quiet no_timer_check rdinit=/bin/sh -- -c \"n=0; while :; do n=$((n+1)); echo tick $n; sleep 0.1; done\"";
 
 fn guest_image() -> PathBuf {
     static IMAGE: OnceLock<PathBuf> = OnceLock::new();

@@ -58,8 +58,9 @@ async fn disks_are_written_through_a_sleep_and_locked() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guest_that_shuts_down_is_told_from_one_that_dies() {
     let mut bench = Bench::new(|config| {
-        config.qemu.cmdline =
-            Some("console=ttyS0 quiet no_timer_check rdinit=/bin/sh -- -c \"echo tick 3; poweroff -f\"".into());
+        config.qemu.cmdline = Some(
+            "console=ttyS0 quiet no_timer_check rdinit=/bin/sh -- -c \"echo tick 3; poweroff -f\"".into(),
+        );
     });
     bench.booted().await;
     let notice = bench.notices.recv().await.unwrap();
@@ -88,7 +89,8 @@ async fn counters_tell_a_busy_guest_from_one_that_waits() {
     let mut shares = Vec::new();
     for work in ["sleep 1000", "while :; do :; done"] {
         let bench = Bench::new(|config| {
-            let cmdline = format!("console=ttyS0 quiet no_timer_check rdinit=/bin/sh -- -c \"echo tick 3; {work}\"");
+            let cmdline =
+                format!("console=ttyS0 quiet no_timer_check rdinit=/bin/sh -- -c \"echo tick 3; {work}\"");
             config.qemu.cmdline = Some(cmdline);
         });
         bench.booted().await;
