@@ -99,16 +99,26 @@ async fn a_record_that_cannot_be_read_harms_no_other_machine() {
     let dir = tempfile::tempdir().unwrap();
     remember(dir.path(), State::Asleep { depth: Depth::Off }).await;
     let registry = open(dir.path()).await;
-    let lost = Record::new("lost".parse().unwrap(), "no file".into(), "/".into(), Timestamp(1));
+    let lost =
+        Record::new("lost".parse().unwrap(), file("lost", 3) + "unheard-of = 1\n", "/".into(), Timestamp(1));
     registry.commit(Transaction::put(Expect::Absent, lost)).await.unwrap();
     drop(registry);
     let bench = Bench::start(dir.path()).await;
     assert_eq!(bench.state().await, MachineState::Asleep);
-    assert_eq!(bench.host.list().await.len(), 1);
+    // It is shown for what it is, in its place.
+    let list = bench.host.list().await;
+    let shown: Vec<_> = list.iter().map(|m| (m.name.as_str(), m.state)).collect();
+    assert_eq!(shown, [("lost", MachineState::Failed), ("web", MachineState::Asleep)]);
+    let detail = bench.host.show(&list[0].name).await.unwrap();
+    assert!(detail.failure.unwrap().why.contains("unheard-of"));
+    assert!(detail.toml.contains("unheard-of"));
+    // Its address is not free.
+    let problem = bench.host.create(create(&file("other", 3))).await.unwrap_err();
+    assert!(problem.detail.contains("an address of lost"), "{problem:?}");
     assert!(bench.warnings().iter().any(|w| w.contains("left as it is")), "{:?}", bench.warnings());
-    // Its name is not free: what is remembered of it is not overwritten.
+    // Nor its name: what is remembered of it is not overwritten.
     let (name, toml) = ("lost".parse().unwrap(), file("lost", 3));
-    assert_eq!(bench.host.create(create(&toml)).await.unwrap_err().kind, ProblemKind::Exists);
+    assert_eq!(bench.host.create(create(&file("lost", 4))).await.unwrap_err().kind, ProblemKind::Exists);
     let report = bench.host.doctor().await;
     let check = report.checks.iter().find(|check| check.name == "machine lost").unwrap();
     assert!(check.fix.as_ref().unwrap().contains("rm --force"), "{check:?}");

@@ -1,6 +1,6 @@
 //! What is asked of a machine before it is made known.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use dormouse_api_types::{Problem, ProblemKind};
 use dormouse_machine::spec::{InterfaceSpec, MachineSpec, PlatformSpec};
@@ -8,6 +8,7 @@ use dormouse_platform::Capabilities;
 use dormouse_types::MachineName;
 use nix::net::if_::if_nametoindex;
 
+use super::lost::Lost;
 use crate::{chain::chain, driver::Handle};
 
 /// Reads a machine file.
@@ -43,7 +44,16 @@ pub(super) fn check_files(spec: &MachineSpec) -> Result<(), Problem> {
 }
 
 /// Nobody else has its name or one of its addresses.
-pub(super) fn check_claims(spec: &MachineSpec, others: &[Handle]) -> Result<(), Problem> {
+pub(super) fn check_claims(
+    spec: &MachineSpec,
+    others: &[Handle],
+    lost: &BTreeMap<MachineName, Lost>,
+) -> Result<(), Problem> {
+    let taken = |n: usize, mac, by| {
+        let detail = format!("{mac} is an address of {by} already");
+        let key = format!("interface[{}].mac", n + 1);
+        Problem::new(ProblemKind::Exists, detail).key(key).fix("choose another address")
+    };
     for other in others {
         if other.name == spec.name {
             let detail = format!("there is a machine {} already", spec.name);
@@ -51,10 +61,15 @@ pub(super) fn check_claims(spec: &MachineSpec, others: &[Handle]) -> Result<(), 
         }
         for (n, interface) in spec.interfaces.iter().enumerate() {
             if other.spec.interfaces.iter().any(|theirs| theirs.mac == interface.mac) {
-                let detail = format!("{} is an address of {} already", interface.mac, other.name);
-                let key = format!("interface[{}].mac", n + 1);
-                return Err(Problem::new(ProblemKind::Exists, detail).key(key).fix("choose another address"));
+                return Err(taken(n, interface.mac, &other.name));
             }
+        }
+    }
+    for (name, lost) in lost {
+        let macs = lost.macs();
+        let claimed = spec.interfaces.iter().enumerate().find(|(_, ours)| macs.contains(&ours.mac));
+        if let Some((n, interface)) = claimed {
+            return Err(taken(n, interface.mac, name));
         }
     }
     Ok(())

@@ -2,6 +2,7 @@
 
 mod admission;
 mod answers;
+mod lost;
 mod start;
 mod supervise;
 
@@ -19,7 +20,6 @@ use dormouse_types::MachineName;
 use futures::future::join_all;
 
 use crate::{
-    chain::chain,
     config::Config,
     doctor,
     driver::{Given, Handle, Order, Shared, Subject},
@@ -35,7 +35,7 @@ pub struct Host {
     platforms: Arc<dyn Platforms>,
     machines: RwLock<BTreeMap<MachineName, Handle>>,
     /// Machines that are remembered and cannot be driven, and why.
-    lost: RwLock<BTreeMap<MachineName, String>>,
+    lost: RwLock<BTreeMap<MachineName, lost::Lost>>,
     /// Only one machine is admitted at a time, so that two cannot claim the same address.
     admitting: tokio::sync::Mutex<()>,
 }
@@ -56,7 +56,10 @@ impl Host {
     /// All machines, by name.
     pub async fn list(&self) -> Vec<MachineSummary> {
         let handles = self.handles();
-        join_all(handles.iter().map(|handle| answers::summary(&self.shared, handle))).await
+        let mut list = join_all(handles.iter().map(|handle| answers::summary(&self.shared, handle))).await;
+        list.extend(self.lost().iter().map(|(name, lost)| lost.summary(name)));
+        list.sort_by(|a, b| a.name.cmp(&b.name));
+        list
     }
 
     /// All that is known of a machine.
@@ -65,7 +68,10 @@ impl Host {
     ///
     /// When there is no such machine.
     pub async fn show(&self, name: &MachineName) -> Result<MachineDetail, Problem> {
-        Ok(answers::detail(&self.shared, &self.find(name)?).await)
+        match self.lost().get(name) {
+            Some(lost) => Ok(lost.detail(name)),
+            None => Ok(answers::detail(&self.shared, &self.find(name)?).await),
+        }
     }
 
     /// Why a machine is where it is.
@@ -97,7 +103,7 @@ impl Host {
         let spec = admission::read(&toml, &base)?;
         admission::check_files(&spec)?;
         let admitting = self.admitting.lock().await;
-        admission::check_claims(&spec, &self.handles())?;
+        admission::check_claims(&spec, &self.handles(), &self.lost())?;
         let instance = self.platforms.instance(&spec).map_err(|error| admission::unsupported(&error))?;
         admission::check_depth(&spec, &instance.capabilities())?;
         let record = Record::new(spec.name.clone(), toml, base, self.shared.clock.now());
@@ -137,18 +143,10 @@ impl Host {
         Ok(())
     }
 
-    /// Forgets a machine that cannot be driven. What its platform has of it stays where it is.
-    async fn forget_lost(&self, name: &MachineName) -> Result<(), Problem> {
-        let transaction = Transaction::remove(Expect::Anything, name.clone());
-        self.shared.registry.commit(transaction).await.map_err(|error| {
-            Problem::new(ProblemKind::Failed, format!("cannot forget {name}: {}", chain(&error)))
-        })?;
-        self.lost.write().unwrap_or_else(PoisonError::into_inner).remove(name);
-        Ok(())
-    }
-
-    fn lost(&self) -> BTreeMap<MachineName, String> {
-        self.lost.read().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Returns when every bridge with a sleeper has said that its thread lives.
+    pub async fn prove_presence(&self) {
+        let handles = self.handles();
+        join_all(handles.iter().map(|handle| self.shared.presence.status(&handle.name))).await;
     }
 
     /// What stands in the way of Dormouse on this host.
@@ -158,14 +156,14 @@ impl Host {
         let bridges = self.handles().iter().flat_map(|h| admission::bridges(&h.spec)).collect();
         let report = tokio::task::spawn_blocking(move || doctor::examine(&config, &surrogate, bridges)).await;
         let mut report = report.unwrap_or_default();
-        report.checks.extend(self.lost().iter().map(|(name, why)| doctor::lost_machine(name, why)));
+        report.checks.extend(self.lost().iter().map(|(name, lost)| doctor::lost_machine(name, &lost.why)));
         report
     }
 
     fn find(&self, name: &MachineName) -> Result<Handle, Problem> {
         let found = self.machines.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
         found.ok_or_else(|| match self.lost().get(name) {
-            Some(why) => Problem::new(ProblemKind::Failed, format!("{name} cannot be driven: {why}"))
+            Some(lost) => Problem::new(ProblemKind::Failed, format!("{name} cannot be driven: {}", lost.why))
                 .fix("`dormouse doctor` says what to do"),
             None => Problem::new(ProblemKind::NotFound, format!("there is no machine {name}"))
                 .fix("`dormouse ls` lists them"),

@@ -2,10 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use dormouse_api_types::EventKind;
 use dormouse_machine::{lifecycle::State, spec::MachineSpec};
 use dormouse_registry::{Entry, Record};
-use dormouse_types::MachineName;
 use futures::future::join_all;
 use tokio::sync::{mpsc, oneshot};
 
@@ -14,7 +12,6 @@ use crate::{
     chain::chain,
     config::OnStop,
     driver::{Message, Order, Shared, Subject},
-    events::Draft,
     platforms::Platforms,
 };
 
@@ -74,11 +71,20 @@ impl Host {
     }
 
     fn recall(self: &Arc<Self>, entry: Entry) -> Option<oneshot::Receiver<()>> {
-        let recalled = entry.record.map_err(|error| chain(&error)).and_then(|(revision, record)| {
-            let (spec, instance) = self.instance(&record)?;
-            Ok(self.drive(Subject { spec, instance, record, revision }, true).1)
-        });
-        recalled.inspect_err(|why| self.tell_lost(&entry.name, why)).ok()
+        let (revision, record) = match entry.record {
+            Ok(found) => found,
+            Err(error) => {
+                self.lose(&entry.name, None, chain(&error));
+                return None;
+            }
+        };
+        match self.instance(&record) {
+            Ok((spec, instance)) => Some(self.drive(Subject { spec, instance, record, revision }, true).1),
+            Err(why) => {
+                self.lose(&entry.name, Some(record), why);
+                None
+            }
+        }
     }
 
     fn instance(
@@ -89,14 +95,6 @@ impl Host {
             .map_err(|errors| format!("its file is no longer understood: {errors}"))?;
         let instance = self.platforms.instance(&spec).map_err(|error| chain(&error))?;
         Ok((Arc::new(spec), instance))
-    }
-
-    fn tell_lost(&self, name: &MachineName, why: &str) {
-        let mut lost = self.lost.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        lost.insert(name.clone(), why.to_owned());
-        tracing::error!(machine = %name, "cannot be driven, and is left as it is: {why}");
-        let cause = Some(format!("cannot be driven, and is left as it is: {why}"));
-        self.events().publish(Draft::of(name, EventKind::Warning).cause(cause));
     }
 
     /// Gives notices to the drivers that they are about.
