@@ -22,3 +22,4 @@ pub mod host;
 pub mod platforms;
 pub mod presence;
 pub mod service;
+pub mod watchdog;

@@ -20,6 +20,7 @@ use crate::{
     fault::Fault,
     host::{Host, Notices, StartError},
     platforms::Local,
+    watchdog,
 };
 
 /// Notices of platforms that wait; they come one for each process that ends.
@@ -85,6 +86,10 @@ pub async fn run(config: Config, fault: Fault) -> Result<(), ServiceError> {
     let server = Server::bind(&config.socket, &config.socket_group).await.map_err(ServiceError::Serve)?;
     tracing::info!(socket = %config.socket.display(), version = env!("CARGO_PKG_VERSION"), "ready");
     notify(&[NotifyState::Ready]);
+    if let Some(span) = sd_notify::watchdog_enabled() {
+        let (host, socket) = (Arc::clone(&host), config.socket.clone());
+        tokio::spawn(async move { watchdog::attest(host, &socket, span).await });
+    }
     let until = {
         let host = Arc::clone(&host);
         async move {

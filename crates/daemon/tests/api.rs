@@ -9,7 +9,10 @@ use common::{Bench, file, web, within};
 use dormouse_api_types::{
     Event, EventKind, MachineDetail, MachineState, Outcome, Problem, ProblemKind, Report, Why,
 };
-use dormouse_daemon::api::{self, ServeError, Server};
+use dormouse_daemon::{
+    api::{self, ServeError, Server},
+    watchdog,
+};
 use http_body_util::{BodyExt as _, Full};
 use hyper::{
     Request, StatusCode,
@@ -245,4 +248,18 @@ fn the_checked_in_document_is_the_one_that_is_served() {
         checked_in == api::openapi_json().unwrap(),
         "docs/openapi.json is out of date: run `cargo run -p dormouse-daemon -- --print-openapi > docs/openapi.json`"
     );
+}
+
+#[tokio::test]
+async fn the_watchdog_sees_whether_the_api_answers() {
+    let served = Served::start("").await;
+    let socket = served.dir.path().join("sock");
+    within("an answer", watchdog::api_answers(&socket)).await.unwrap();
+    within("the stand-in", served.bench.host.prove_presence()).await;
+    // One that takes connections and does no more.
+    let mute = served.dir.path().join("mute");
+    let _listener = tokio::net::UnixListener::bind(&mute).unwrap();
+    let answered = tokio::time::timeout(std::time::Duration::from_millis(50), watchdog::api_answers(&mute));
+    assert!(answered.await.is_err());
+    assert!(watchdog::api_answers(&served.dir.path().join("none")).await.is_err());
 }
