@@ -7,21 +7,12 @@ use dormouse_lab::{
     api::{EventKind, MachineState},
     wait_until,
 };
-use std::process::Command;
-
-/// Runs `ip` where the bridge is.
-#[track_caller]
-fn ip(lab: &Lab, arguments: &str) {
-    let namespace = format!("{}-sw", lab.id());
-    let status = Command::new("ip").args(["-n", &namespace]).args(arguments.split(' ')).status().unwrap();
-    assert!(status.success(), "ip {arguments}");
-}
 
 #[track_caller]
 fn make_bridge(lab: &Lab) {
-    ip(lab, "link add br0 type bridge stp_state 0 forward_delay 0");
-    ip(lab, "link set br0 up");
-    ip(lab, "link set cl0 master br0");
+    let lines = "link add br0 type bridge stp_state 0 forward_delay 0\n\
+                 link set br0 up\nlink set cl0 master br0\n";
+    lab.switch().ip(lines).unwrap();
 }
 
 /// The sleeper is answered for again, and wakes as it was.
@@ -39,14 +30,14 @@ fn a_bridge_may_go_and_come_while_a_machine_sleeps() {
     let mut scene = Scene::boot("bridge", FAST_SAMPLES, Guest::new("web", 2).dirty(10));
     let before = scene.before();
     scene.sleep();
-    ip(&scene.lab, "link del br0");
+    scene.lab.switch().ip("link del br0\n").unwrap();
     scene.warned(0, &["nobody answers for it", "br0"]);
     assert_eq!(scene.state(), MachineState::Asleep);
     make_bridge(&scene.lab);
     is_back(&scene);
 
     // It may come later than the daemon as well.
-    ip(&scene.lab, "link del br0");
+    scene.lab.switch().ip("link del br0\n").unwrap();
     scene.restart("");
     assert_eq!(scene.state(), MachineState::Asleep);
     let why = scene.daemon.why("web").unwrap();
