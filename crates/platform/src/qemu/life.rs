@@ -197,12 +197,22 @@ impl Qemu {
         let mut events = running.qmp.events();
         // Before `cont`: whatever happens to it, the guest may have run.
         let loaded = running.loaded.swap(false, Ordering::AcqRel);
-        if let Err(error) = running.execute("cont", Value::Null).await {
+        let mut resumed = std::pin::pin!(self.resumed(&running, &mut events));
+        // The guest runs some milliseconds before QEMU finds the time to answer.
+        let answer = tokio::select! {
+            biased;
+            answer = running.execute("cont", Value::Null) => answer,
+            result = &mut resumed => {
+                result?;
+                return record::spent(&self.dir);
+            }
+        };
+        if let Err(error) = answer {
             let refused = matches!(&error, Error::Qmp { source: qmp::Error::Refused(_), .. });
             running.loaded.store(loaded && refused, Ordering::Release);
             return Err(error);
         }
-        self.resumed(&running, &mut events).await?;
+        resumed.await?;
         record::spent(&self.dir)
     }
 
