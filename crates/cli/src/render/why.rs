@@ -64,7 +64,12 @@ fn will_sleep(why: &Why, now: Timestamp) -> Vec<Cell> {
     if why.state != MachineState::Active {
         return Vec::new();
     }
-    let Some(at) = why.would_sleep_at else { return vec!["not while this lasts".into()] };
+    let Some(at) = why.would_sleep_at else {
+        let unknown = why.signals.is_empty() && why.obstacles.is_empty() && why.holds.is_empty();
+        let words =
+            if unknown { "not known yet: its counters were not read twice" } else { "not while this lasts" };
+        return vec![words.into()];
+    };
     let depth = why.would_sleep_depth.map(|depth| format!(" ({depth})")).unwrap_or_default();
     vec![format!("in {} if it stays quiet{depth}", human::span(at.timestamp().since(now))).into()]
 }
@@ -208,5 +213,11 @@ web is asleep (saved) for 3m 12s: idle
         assert!(kept.contains("dormouse wake web; or give it up: dormouse start --cold web"), "{kept}");
         let lost = plain(&Why { failure: failure(false), ..base(MachineState::Failed) });
         assert!(lost.contains("boot it afresh: dormouse start --cold web"), "{lost}");
+    }
+
+    #[test]
+    fn a_machine_just_started_was_not_measured_yet() {
+        let fresh = why(&base(MachineState::Active), NOW);
+        assert!(fresh.contains("not known yet"), "{fresh}");
     }
 }
