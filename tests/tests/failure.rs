@@ -126,7 +126,9 @@ fn qemu_dies_at_any_step() {
     let mark = stuck("sleep");
     scene.entered(mark, MachineState::Settling);
     kill9(scene.qemu());
-    scene.failed(mark, &["signal: 9"]);
+    // If a frame waited in its tap, its sleep is being undone by now, and finds no process.
+    let why = scene.failed(mark, &[]).why;
+    assert!(why.contains("signal: 9") || why.contains("has no process"), "{why}");
     starts_cold(&scene);
 
     // While it is paused.

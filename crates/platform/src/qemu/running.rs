@@ -30,7 +30,7 @@ pub(super) struct Running {
     pub(super) qmp: Client,
     pub(super) log: Log,
     /// Its end is wanted: nobody need be told.
-    pub(super) expected: AtomicBool,
+    pub(super) expected: Arc<AtomicBool>,
     /// It was given a saved state, and its guest has not yet run.
     pub(super) loaded: AtomicBool,
     /// That state was read.
@@ -58,7 +58,7 @@ impl Running {
             process,
             qmp,
             log,
-            expected: AtomicBool::new(false),
+            expected: Arc::default(),
             loaded: AtomicBool::new(false),
             ready: AtomicBool::new(false),
             threads: OnceCell::new(),
@@ -182,15 +182,13 @@ impl Log {
 /// Tells whoever listens when the process ends unasked.
 pub(super) fn watch(name: MachineName, running: &Arc<Running>, notices: mpsc::Sender<Notice>) {
     let mut events = running.qmp.events();
-    let running = Arc::downgrade(running);
-    let Some(strong) = running.upgrade() else { return };
-    let process = strong.process.clone();
-    let log = strong.log.clone();
-    drop(strong);
+    let (process, log) = (running.process.clone(), running.log.clone());
+    let expected = Arc::clone(&running.expected);
     tokio::spawn(async move {
         let by_guest = shutdown_by_guest(&name, &mut events).await;
         let status = process.gone().await;
-        if running.upgrade().is_none_or(|r| r.expected.load(Ordering::Acquire)) {
+        // Asked of the flag itself: who looked for the process meanwhile has forgotten it.
+        if expected.load(Ordering::Acquire) {
             return;
         }
         let notice = if by_guest {
