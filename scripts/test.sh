@@ -46,20 +46,6 @@ tests_of() { # cargo test with every failure shown, whatever the build step made
   cargo test --locked --no-fail-fast "$@"
 }
 
-# Real guests on a busy host: a test that fails is run once more, by itself, and the summary names it.
-end_to_end() {
-  local first=$logs/first-try.txt again
-  tests_of -p dormouse-e2e -- --test-threads="$(nproc)" >"$first" 2>&1 && cat "$first" && return 0
-  again=$(sed -n 's/^test \([a-z0-9_]*\) \.\.\. FAILED$/\1/p; s/^test \([a-z0-9_]*\) has been running.*//p' "$first" | sort -u | sed '/^$/d')
-  [[ -n $again ]] || { cat "$first"; return 1; }
-  # Only what passed counts from the first run; what failed is counted by the second.
-  sed -E 's/^(test result: )FAILED(\. [0-9]+ passed; )[0-9]+ failed/\1ok\20 failed/' "$first"
-  local names
-  mapfile -t names <<<"$again"
-  tests_of -p dormouse-e2e -- --exact --test-threads=1 "${names[@]}" || return 1
-  echo "ok at the second try: ${names[*]}" >"$logs/note"
-}
-
 count() { # passed|failed, over every `test result:` line
   cat "$logs"/*.log 2>/dev/null |
     awk -v what="$1" '/^test result: / {for (i = 2; i <= NF; i++) if ($i ~ "^" what) n += $(i - 1)} END {print n + 0}'
@@ -79,7 +65,7 @@ step 'build' cargo build --locked --workspace --bins
 step 'guest image' lab/guest/build.sh
 step 'unit and property' tests_of --workspace --exclude dormouse-e2e
 # Guests run emulated: more at once than processors would only time out.
-step 'end to end' end_to_end
+step 'end to end' tests_of -p dormouse-e2e -- --test-threads="$(nproc)"
 step 'clean-up' scripts/sweep.sh
 
 printf '\n%-22s %10s  %s\n' step time result
