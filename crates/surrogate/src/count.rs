@@ -11,6 +11,10 @@ pub enum Reason {
     ByteLimit,
     /// The machine would have done nothing with it, as an address request for somebody else.
     Filtered,
+    /// The machine's ignore list names it.
+    Ignored,
+    /// So many frames came for the machine that the rest of its bridge would have suffered.
+    Flood,
     /// The guest did not make room for it in time while it was replayed.
     GuestDoesNotRead,
     /// Its interface refused the frame.
@@ -34,6 +38,8 @@ impl Reason {
             Self::FrameLimit => "frame-limit",
             Self::ByteLimit => "byte-limit",
             Self::Filtered => "filtered",
+            Self::Ignored => "ignored",
+            Self::Flood => "flood",
             Self::GuestDoesNotRead => "guest-does-not-read",
             Self::Refused => "refused",
             Self::TooLong => "too-long",

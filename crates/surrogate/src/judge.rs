@@ -1,43 +1,42 @@
 //! What a frame is to a sleeper, by the rules of the wire.
 
-use dormouse_types::WakeRule;
+use dormouse_types::{Timestamp, WakeRule};
 use dormouse_wire::{
-    ArpOperation, Frame, Identity, Network, Responder, Response, standard_responders, summary, wake_match,
+    ArpOperation, Frame, Identity, Network, Persona, Policy, Proxy, Response, Rules, Verdict, summary,
 };
 
 use crate::presence::{Judge, Judgement};
 
-/// Judges by the standard responders and the machine's wake rules.
+/// Judges by the proxy's responders and the machine's wake rules.
 pub(crate) struct WireJudge {
-    who: Identity,
-    rules: Vec<WakeRule>,
-    responders: Vec<Box<dyn Responder>>,
+    proxy: Proxy,
+    rules: Rules,
 }
 
 impl WireJudge {
     /// Judges for the interface `who` of a machine with these wake rules.
     #[must_use]
     pub(crate) fn new(who: Identity, rules: Vec<WakeRule>) -> Self {
-        Self { who, rules, responders: standard_responders() }
+        let proxy = Proxy::new(who, Persona::default(), Policy::default(), Timestamp::default());
+        Self { proxy, rules: Rules::new(rules.into(), [].into()) }
     }
 }
 
 impl Judge for WireJudge {
-    fn judge(&self, ethernet: &[u8]) -> Judgement {
+    fn judge(&mut self, ethernet: &[u8], now: Timestamp) -> Judgement {
         let Some(frame) = Frame::new(ethernet) else { return Judgement::Ignore };
-        for responder in &self.responders {
-            match responder.respond(&frame, &self.who) {
-                Response::Reply(frame) => return Judgement::Answer { by: responder.name(), frame },
-                Response::Consume(_) => return Judgement::Ignore,
-                Response::Pass => {}
-            }
+        match self.proxy.take(&frame, now) {
+            (by, Response::Reply(frame)) => return Judgement::Answer { by, frame },
+            (_, Response::Consume(_)) => return Judgement::Ignore,
+            (_, Response::Wake(_)) => return Judgement::Wake,
+            (_, Response::Later(..) | Response::Pass) => {}
         }
-        if wake_match(&self.rules, &frame, &self.who) {
-            Judgement::Wake
-        } else if asks_for_another(&frame, &self.who) {
-            Judgement::Ignore
-        } else {
-            Judgement::Other
+        let who = self.proxy.identity();
+        match self.rules.judge(&frame, who, self.proxy.persona(), now) {
+            Verdict::Wake(_) => Judgement::Wake,
+            Verdict::Ignore(_) => Judgement::Ignore,
+            Verdict::NotYet { .. } | Verdict::Unnamed if asks_for_another(&frame, who) => Judgement::Ignore,
+            Verdict::NotYet { .. } | Verdict::Unnamed => Judgement::Other,
         }
     }
 
@@ -62,10 +61,7 @@ fn asks_for_another(frame: &Frame<'_>, who: &Identity) -> bool {
 
 impl std::fmt::Debug for WireJudge {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("WireJudge")
-            .field("who", &self.who)
-            .field("rules", &self.rules)
-            .finish_non_exhaustive()
+        f.debug_struct("WireJudge").field("who", self.proxy.identity()).finish_non_exhaustive()
     }
 }
 
@@ -75,6 +71,7 @@ mod tests {
     use dormouse_types::MacAddr;
     use proptest::prelude::*;
 
+    const NOW: Timestamp = Timestamp(1);
     const MAC: MacAddr = MacAddr([0x52, 0x54, 0, 0, 0, 2]);
 
     fn judge() -> WireJudge {
@@ -93,17 +90,17 @@ mod tests {
 
     #[test]
     fn address_requests_are_answered_or_ignored_and_announcements_kept() {
-        let for_it = judge().judge(&arp_request([10, 9, 0, 1], [10, 9, 0, 2]));
+        let for_it = judge().judge(&arp_request([10, 9, 0, 1], [10, 9, 0, 2]), NOW);
         assert!(matches!(for_it, Judgement::Answer { .. }), "{for_it:?}");
-        assert_eq!(judge().judge(&arp_request([10, 9, 0, 1], [10, 9, 0, 3])), Judgement::Ignore);
-        assert_eq!(judge().judge(&arp_request([10, 9, 0, 1], [10, 9, 0, 1])), Judgement::Other);
+        assert_eq!(judge().judge(&arp_request([10, 9, 0, 1], [10, 9, 0, 3]), NOW), Judgement::Ignore);
+        assert_eq!(judge().judge(&arp_request([10, 9, 0, 1], [10, 9, 0, 1]), NOW), Judgement::Other);
     }
 
     #[test]
     fn unicast_wakes() {
         let mut frame = MAC.0.to_vec();
         frame.extend([2, 0, 0, 0, 0, 1, 0x12, 0x34, 1, 2, 3]);
-        assert_eq!(judge().judge(&frame), Judgement::Wake);
+        assert_eq!(judge().judge(&frame, NOW), Judgement::Wake);
     }
 
     proptest! {
@@ -113,7 +110,7 @@ mod tests {
             if to_it {
                 bytes.iter_mut().zip(MAC.0).for_each(|(octet, mac)| *octet = mac);
             }
-            judge().judge(&bytes);
+            judge().judge(&bytes, NOW);
             judge().describe(&bytes);
         }
     }

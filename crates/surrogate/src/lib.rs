@@ -41,6 +41,7 @@
 
 mod count;
 mod error;
+mod flows;
 mod handle;
 mod handover;
 mod judge;
@@ -62,4 +63,7 @@ mod worker;
 pub use count::{Drops, Reason};
 pub use error::Error;
 pub use handle::Surrogate;
-pub use model::{Capabilities, HandoverKind, Limits, Mode, Notice, Port, Replay, Settings, Sleeper, Status};
+pub use model::{
+    Capabilities, ExternalRule, HandoverKind, Limits, Mode, Noted, Notice, Port, Rehearsal, Replay, Settings,
+    Sleeper, Status,
+};

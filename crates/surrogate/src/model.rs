@@ -2,7 +2,8 @@
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, os::fd::OwnedFd, sync::Arc, time::Duration};
 
-use dormouse_types::{MacAddr, MachineName, Timestamp, WakeRule};
+use dormouse_types::{MacAddr, MachineName, Matcher, Service, Timestamp, WakeRule};
+use dormouse_wire::{Persona, Policy, ScanLimits};
 
 use crate::Drops;
 
@@ -18,8 +19,12 @@ pub struct Settings {
     pub replay_queue: u32,
     /// Receive buffer per bridge, in octets: what may arrive while the thread does not run.
     pub receive_buffer: u32,
-    /// Do not even try the eBPF handover.
+    /// Do not even try the eBPF handover, nor the following of connections by eBPF.
     pub plain_handover: bool,
+    /// What makes a source a scanner, whose frames wake nobody.
+    pub scan: ScanLimits,
+    /// Programs that machines may name as responders.
+    pub externals: Vec<dormouse_external::Program>,
 }
 
 /// A machine to stand in for.
@@ -31,8 +36,25 @@ pub struct Sleeper {
     pub ports: Vec<Port>,
     /// What wakes it.
     pub wake: Vec<WakeRule>,
+    /// What is dropped, and counted as [`Reason::Ignored`](crate::Reason::Ignored).
+    pub ignore: Vec<Matcher>,
+    /// TCP services that are spoken for it.
+    pub services: Vec<Service>,
+    /// Frames that programs are asked about.
+    pub externals: Vec<ExternalRule>,
+    /// What its stand-in may do without it.
+    pub policy: Policy,
     /// How much is held for it, over all its interfaces.
     pub limits: Limits,
+}
+
+/// Frames that a program is asked about, before the wake rules.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExternalRule {
+    /// The program's name in [`Settings::externals`].
+    pub program: String,
+    /// The frames.
+    pub frames: Vec<Matcher>,
 }
 
 /// One interface of a machine.
@@ -48,6 +70,8 @@ pub struct Port {
     pub queue: Option<Arc<OwnedFd>>,
     /// IP addresses to answer for.
     pub addresses: Vec<IpAddr>,
+    /// What it was on the network, as last told by [`Notice::Persona`]; empty if that is not known.
+    pub persona: Persona,
 }
 
 /// How much is held for one machine; what comes beyond is dropped and counted.
@@ -77,6 +101,16 @@ pub enum Notice {
         mac: MacAddr,
         /// Addresses that it claimed, some of them perhaps known already.
         addresses: Vec<IpAddr>,
+    },
+    /// What a machine is on the network, to be kept and given back as [`Port::persona`]: told when
+    /// it is stood in for, and when that changes, as by the renewal of a lease.
+    Persona {
+        /// The machine.
+        name: MachineName,
+        /// The interface.
+        mac: MacAddr,
+        /// What it is.
+        persona: Box<Persona>,
     },
     /// A running machine sent its first frame since it is watched.
     Heard {
@@ -152,6 +186,35 @@ pub struct Status {
     pub dropped: Drops,
     /// The frame that woke it in this sleep, and when.
     pub last_wake: Option<(Timestamp, String)>,
+    /// Frames that did not wake it though they might have, by reason, as `scanner`,
+    /// `ignore tcp:5666`, `tcp:22 rate 3/10s`.
+    pub ignored: BTreeMap<String, Noted>,
+}
+
+/// Frames of one kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Noted {
+    /// How many.
+    pub frames: u64,
+    /// The last one, in one line.
+    pub last: String,
+    /// When it came.
+    pub at: Timestamp,
+}
+
+/// What would become of a frame if it came now for a machine asleep.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rehearsal {
+    /// It is answered, by this responder or service.
+    Answered(String),
+    /// It wakes the machine; the rule.
+    Wakes(String),
+    /// It does not wake, for this reason, and is dropped.
+    Ignored(String),
+    /// It is held, and does not wake; why not.
+    Held(String),
+    /// This program is asked.
+    Asked(String),
 }
 
 /// What this host lets the surrogate do.
@@ -171,6 +234,8 @@ impl Default for Settings {
             replay_queue: 10_000,
             receive_buffer: 64 << 20,
             plain_handover: false,
+            scan: ScanLimits::default(),
+            externals: Vec::new(),
         }
     }
 }

@@ -49,7 +49,7 @@ pub(crate) enum Judgement {
 /// Knows what a frame is to one port of a machine. Must not panic, whatever the octets.
 pub(crate) trait Judge {
     /// Judges an Ethernet frame.
-    fn judge(&self, ethernet: &[u8]) -> Judgement;
+    fn judge(&mut self, ethernet: &[u8], now: Timestamp) -> Judgement;
 
     /// The frame in one line.
     fn describe(&self, ethernet: &[u8]) -> String;
@@ -91,7 +91,7 @@ impl<J: Judge> Presence<J> {
             return Effect::default();
         }
         let answering = self.mode != Mode::Holding;
-        match self.judge.judge(packet.ethernet()) {
+        match self.judge.judge(packet.ethernet(), now) {
             Judgement::Answer { by, frame } if answering => {
                 *self.answered.entry(by).or_default() += 1;
                 Effect { replies: vec![frame], wake: None }
@@ -205,7 +205,7 @@ mod tests {
     struct ByLastOctet;
 
     impl Judge for ByLastOctet {
-        fn judge(&self, ethernet: &[u8]) -> Judgement {
+        fn judge(&mut self, ethernet: &[u8], _now: Timestamp) -> Judgement {
             match ethernet.last() {
                 Some(0) => Judgement::Answer { by: "test", frame: ethernet.to_vec() },
                 Some(1) => Judgement::Wake,

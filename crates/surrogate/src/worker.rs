@@ -4,7 +4,7 @@
 //! code asks it to run a job between two batches of frames ([`crate::thread`]).
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     os::fd::{AsFd, OwnedFd},
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -465,6 +465,7 @@ impl Worker {
             held_bytes: 0,
             dropped: entry.presence.held().drops().clone(),
             last_wake: None,
+            ignored: BTreeMap::new(),
         })
     }
 

@@ -8,12 +8,18 @@ extern crate alloc;
 
 mod depth;
 mod mac;
+mod matcher;
 mod name;
+mod ports;
+mod service;
 mod time;
 mod wake;
 
 pub use depth::Depth;
 pub use mac::{MacAddr, MacError};
+pub use matcher::{Matcher, What};
 pub use name::{MachineName, NameError};
+pub use ports::Ports;
+pub use service::{Service, ServiceKind};
 pub use time::Timestamp;
 pub use wake::{WakeRule, WakeRuleError};

@@ -3,7 +3,8 @@
 //! Everything here works on bytes in memory and does no I/O. Nothing panics, whatever the bytes.
 //!
 //! - [`Frame`] is a checked view of an Ethernet frame; [`Frame::network`] looks one layer further.
-//! - A [`Responder`] answers for a sleeper, described by an [`Identity`]; [`standard_responders`] are ours.
+//! - A [`Responder`] answers for a sleeper, described by an [`Identity`] and a [`Persona`]; a [`Proxy`]
+//!   is all of ours together, for one sleeper.
 //! - [`wake_match`] judges a frame by wake rules; [`learned`] tells the addresses that a sender claims.
 //! - [`summary`], [`digest()`] and [`junk_frame`] are small helpers for whoever moves frames.
 //!
@@ -25,7 +26,11 @@ mod learn;
 mod magic;
 mod ndisc;
 mod network;
+mod persona;
+mod proxy;
 mod respond;
+mod rules;
+mod scan;
 mod summary;
 mod wake;
 
@@ -35,9 +40,13 @@ pub use junk::{JUNK_LEN, junk_frame};
 pub use learn::learned;
 pub use magic::is_magic;
 pub use network::{Arp, ArpOperation, Fragment, IpPacket, Network, protocol};
+pub use persona::{Flow, Lease, MdnsRecord, Names, NetbiosName, Persona, Way};
+pub use proxy::{Deed, LeasePolicy, Policy, Proxy};
 pub use respond::{
-    ArpResponder, IcmpEcho, Icmpv6Echo, Identity, NeighborSolicitation, Responder, Response,
-    standard_responders,
+    ArpResponder, Context, IcmpEcho, Icmpv6Echo, Identity, Memory, NeighborSolicitation, Responder, Response,
+    standard,
 };
+pub use rules::{Rules, Verdict};
+pub use scan::{ScanLimits, Scanners};
 pub use summary::summary;
 pub use wake::wake_match;

@@ -204,6 +204,8 @@ impl Driver {
                 }
             }
             Notice::BridgeBack { .. } => self.event(Event::Back),
+            // TODO: keep it in the record.
+            Notice::Persona { .. } => {}
         }
     }
 

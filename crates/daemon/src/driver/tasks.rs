@@ -103,6 +103,7 @@ impl Context {
             tap: port.tap.clone(),
             queue: port.queue.clone(),
             addresses: addresses(&self.spec, &self.learned, port.mac),
+            persona: Default::default(),
         };
         attached.0.iter().map(port).collect()
     }
@@ -114,6 +115,10 @@ impl Context {
             name: self.name().clone(),
             ports: self.ports(attached),
             wake: self.spec.wake.on.clone(),
+            ignore: Vec::new(),
+            services: Vec::new(),
+            externals: Vec::new(),
+            policy: Default::default(),
             limits: Limits {
                 frames: ours.queue_frames.map_or_else(|| or(limits.held_frames), u64::from),
                 bytes: ours.queue_bytes.unwrap_or_else(|| or(limits.held_bytes)),

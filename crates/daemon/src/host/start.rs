@@ -119,9 +119,9 @@ impl Host {
     }
 
     async fn route_presence(&self, notice: dormouse_surrogate::Notice) {
-        use dormouse_surrogate::Notice::{BridgeBack, BridgeLost, Heard, Learned, Wake};
+        use dormouse_surrogate::Notice::{BridgeBack, BridgeLost, Heard, Learned, Persona, Wake};
         match &notice {
-            Wake { name, .. } | Heard { name } | Learned { name, .. } => {
+            Wake { name, .. } | Heard { name } | Learned { name, .. } | Persona { name, .. } => {
                 if let Ok(handle) = self.find(name) {
                     handle.tell(Message::Presence(notice)).await;
                 }

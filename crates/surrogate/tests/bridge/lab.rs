@@ -120,11 +120,16 @@ impl Guest {
             tap,
             queue: Some(queue.clone()),
             addresses: vec![ip.into(), ip6.into()],
+            persona: Default::default(),
         };
         let sleeper = Sleeper {
             name: format!("guest{number}").parse().unwrap(),
             ports: vec![port],
             wake: vec![WakeRule::AnyUnicast],
+            ignore: Vec::new(),
+            services: Vec::new(),
+            externals: Vec::new(),
+            policy: Default::default(),
             limits,
         };
         let mut guest = Self { sleeper, queue, runs: Arc::default(), got: Arc::default(), reader: None };

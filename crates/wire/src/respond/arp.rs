@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use smoltcp::wire::{ArpOperation as WireOperation, ArpPacket, ArpRepr, EthernetAddress};
 
-use super::{Identity, Responder, Response, build};
+use super::{Context, Identity, Responder, Response, build};
 use crate::{
     frame::{Frame, ethertype},
     network::{ArpOperation, Network},
@@ -25,8 +25,8 @@ impl Responder for ArpResponder {
         "arp"
     }
 
-    fn respond(&self, frame: &Frame<'_>, who: &Identity) -> Response {
-        Response::reply_or_pass(reply(frame, who))
+    fn respond(&self, frame: &Frame<'_>, context: &mut Context<'_>) -> Response {
+        Response::reply_or_pass(reply(frame, context.who))
     }
 }
 

@@ -8,7 +8,7 @@ use smoltcp::{
     wire::{Icmpv4Packet, Icmpv4Repr, IpProtocol, Ipv4Packet, Ipv4Repr},
 };
 
-use super::{Identity, Responder, Response, build};
+use super::{Context, Identity, Responder, Response, build};
 use crate::{
     frame::{Frame, ethertype},
     network::{Fragment, IpPacket, Network, is_host, protocol},
@@ -28,7 +28,8 @@ impl Responder for IcmpEcho {
         "icmp-echo"
     }
 
-    fn respond(&self, frame: &Frame<'_>, who: &Identity) -> Response {
+    fn respond(&self, frame: &Frame<'_>, context: &mut Context<'_>) -> Response {
+        let who = context.who;
         let Some((ip, ident, seq_no, data)) = request(frame, who) else { return Response::Pass };
         if !Ipv4Packet::new_unchecked(frame.payload()).verify_checksum() {
             return Response::Consume("the IPv4 header's checksum is wrong");

@@ -7,7 +7,7 @@ use smoltcp::{
     wire::{Icmpv6Message, Icmpv6Packet, Icmpv6Repr},
 };
 
-use super::{Identity, Responder, Response, build};
+use super::{Context, Identity, Responder, Response, build};
 use crate::{
     frame::Frame,
     network::{Network, is_host, protocol},
@@ -26,8 +26,8 @@ impl Responder for Icmpv6Echo {
         "icmpv6-echo"
     }
 
-    fn respond(&self, frame: &Frame<'_>, who: &Identity) -> Response {
-        Response::reply_or_pass(reply(frame, who))
+    fn respond(&self, frame: &Frame<'_>, context: &mut Context<'_>) -> Response {
+        Response::reply_or_pass(reply(frame, context.who))
     }
 }
 

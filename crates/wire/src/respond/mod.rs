@@ -6,17 +6,17 @@ mod icmpv4;
 mod icmpv6;
 mod ndisc;
 
-use alloc::{boxed::Box, vec, vec::Vec};
-use core::net::IpAddr;
+use alloc::vec::Vec;
+use core::{net::IpAddr, time::Duration};
 
-use dormouse_types::MacAddr;
+use dormouse_types::{MacAddr, Timestamp};
 
 pub use arp::ArpResponder;
 pub use icmpv4::IcmpEcho;
 pub use icmpv6::Icmpv6Echo;
 pub use ndisc::NeighborSolicitation;
 
-use crate::frame::Frame;
+use crate::{frame::Frame, persona::Persona};
 
 /// What a sleeper answers for on one of its interfaces.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,8 +50,13 @@ impl Identity {
 pub enum Response {
     /// It is answered with this frame, to be sent where the frame came from.
     Reply(Vec<u8>),
+    /// It is answered with this frame after a while, if the machine still sleeps then (as reports
+    /// to a querier, which all hosts would otherwise send at once).
+    Later(Duration, Vec<u8>),
     /// It needs no answer, and the machine would do nothing with it; the reason.
     Consume(&'static str),
+    /// The machine is wanted, whatever its wake rules say; why, in a few words.
+    Wake(&'static str),
     /// The responder has nothing to say about it.
     Pass,
 }
@@ -62,20 +67,40 @@ impl Response {
     }
 }
 
-/// Answers one kind of frame for a sleeper. Keeps no state.
+/// What a responder knows.
+#[derive(Debug)]
+pub struct Context<'a> {
+    /// For whom it answers.
+    pub who: &'a Identity,
+    /// What the machine was on its network.
+    pub persona: &'a Persona,
+    /// The time.
+    pub now: Timestamp,
+    /// What must be remembered from one frame to the next.
+    pub memory: &'a mut Memory,
+}
+
+/// What the responders of one sleeper remember. A few words: there is one for each of thousands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// When its IPv4 address was last defended against another claimant (RFC 5227 §2.4).
+    pub defended: Option<Timestamp>,
+}
+
+/// Answers one kind of frame for a sleeper.
 pub trait Responder: Send + Sync {
     /// A short name, for counters and logs.
     fn name(&self) -> &'static str;
 
-    /// What to do about `frame`, which arrived where `who` sleeps.
+    /// What to do about `frame`, which arrived where the machine sleeps.
     ///
     /// Replies bear the sleeper's Ethernet address and the frame's VLAN tags, are not padded to
     /// the 60 octets of Ethernet, and have full checksums.
-    fn respond(&self, frame: &Frame<'_>, who: &Identity) -> Response;
+    fn respond(&self, frame: &Frame<'_>, context: &mut Context<'_>) -> Response;
 }
 
-/// All responders of this crate. The order is of no importance: no two answer the same frame.
+/// All responders of this crate, in the order in which they are asked.
 #[must_use]
-pub fn standard_responders() -> Vec<Box<dyn Responder>> {
-    vec![Box::new(ArpResponder), Box::new(NeighborSolicitation), Box::new(IcmpEcho), Box::new(Icmpv6Echo)]
+pub fn standard() -> &'static [&'static dyn Responder] {
+    &[&ArpResponder, &NeighborSolicitation, &IcmpEcho, &Icmpv6Echo]
 }

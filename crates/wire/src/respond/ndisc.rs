@@ -9,7 +9,7 @@ use smoltcp::wire::{
     RawHardwareAddress,
 };
 
-use super::{Identity, Responder, Response, build};
+use super::{Context, Identity, Responder, Response, build};
 use crate::{
     frame::Frame,
     ndisc::Neighbor,
@@ -34,8 +34,8 @@ impl Responder for NeighborSolicitation {
         "neighbor-solicitation"
     }
 
-    fn respond(&self, frame: &Frame<'_>, who: &Identity) -> Response {
-        Response::reply_or_pass(reply(frame, who))
+    fn respond(&self, frame: &Frame<'_>, context: &mut Context<'_>) -> Response {
+        Response::reply_or_pass(reply(frame, context.who))
     }
 }
 

@@ -1,7 +1,7 @@
 //! What must be true of every reply, checked with smoltcp's strict parsers.
 
-use dormouse_types::MacAddr;
-use dormouse_wire::{Frame, Identity, Response, standard_responders};
+use dormouse_types::{MacAddr, Timestamp};
+use dormouse_wire::{Context, Frame, Identity, Memory, Persona, Response, standard};
 use smoltcp::{
     phy::ChecksumCapabilities,
     wire::{ArpPacket, ArpRepr, Icmpv4Packet, Icmpv4Repr, Icmpv6Packet, Icmpv6Repr, Ipv4Packet, Ipv4Repr},
@@ -10,14 +10,24 @@ use smoltcp::{
 
 const ALL_NODES_MAC: MacAddr = MacAddr([0x33, 0x33, 0, 0, 0, 1]);
 
+/// What each responder says of a frame for a sleeper that has shown nothing of itself.
+pub fn responses(frame: &Frame<'_>, who: &Identity) -> Vec<Response> {
+    let (persona, now) = (Persona::default(), Timestamp(1));
+    let respond = |responder: &&dyn dormouse_wire::Responder| {
+        let memory = &mut Memory::default();
+        responder.respond(frame, &mut Context { who, persona: &persona, now, memory })
+    };
+    standard().iter().map(respond).collect()
+}
+
 /// The replies of all responders to `bytes`, each checked by [`sound`].
 pub fn replies(bytes: &[u8], who: &Identity) -> Vec<Vec<u8>> {
     let Some(frame) = Frame::new(bytes) else { return Vec::new() };
-    let responses = standard_responders().into_iter().map(|responder| responder.respond(&frame, who));
-    let replies: Vec<_> = responses
+    let replies: Vec<_> = responses(&frame, who)
+        .into_iter()
         .filter_map(|response| match response {
             Response::Reply(reply) => Some(reply),
-            Response::Consume(_) | Response::Pass => None,
+            _ => None,
         })
         .collect();
     assert!(replies.len() <= 1, "two responders answered one frame");

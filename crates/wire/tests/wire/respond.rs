@@ -3,14 +3,14 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use dormouse_types::MacAddr;
-use dormouse_wire::{Frame, Identity, Response, standard_responders};
+use dormouse_wire::{Frame, Identity, Response};
 use proptest::prelude::*;
 use smoltcp::wire::{Icmpv4Packet, Icmpv6Packet, Ipv4Packet, Ipv6Packet, NdiscNeighborFlags as Flags};
 
 use crate::{
     MAC_1, MAC_2, MAC_3,
     build::{self, arp, echo, ethernet, ip_frame, solicitation, solicited_node, tag, tagged},
-    check::{replies, reply},
+    check::{replies, reply, responses},
     host_1, host_2, ip,
     packets::{self as p, Packet},
     rival_of_host_2,
@@ -19,7 +19,7 @@ use crate::{
 /// Nobody answers, and nobody consumes.
 fn passes(bytes: &[u8], who: &Identity) -> bool {
     let frame = Frame::new(bytes).unwrap();
-    standard_responders().iter().all(|responder| responder.respond(&frame, who) == Response::Pass)
+    responses(&frame, who).iter().all(|response| *response == Response::Pass)
 }
 
 /// `packet` with the octets at `offset` replaced.
@@ -103,8 +103,8 @@ fn keeps_the_traffic_class() {
 fn consumes_a_ping_with_a_damaged_header() {
     let ping = patched(&p::PING, 24, &[0xde, 0xad]);
     let frame = Frame::new(&ping).unwrap();
-    let responses = standard_responders().into_iter().map(|r| r.respond(&frame, &host_2()));
-    let consumed: Vec<_> = responses.filter(|response| *response != Response::Pass).collect();
+    let all = responses(&frame, &host_2());
+    let consumed: Vec<_> = all.into_iter().filter(|response| *response != Response::Pass).collect();
     assert!(matches!(consumed[..], [Response::Consume(_)]), "{consumed:?}");
 }
 

@@ -1,0 +1,31 @@
+//! TCP services that the stand-in speaks for a sleeper.
+
+use alloc::string::String;
+
+use serde::{Deserialize, Serialize};
+
+/// A port at which connections are taken while the machine sleeps: `[[service]]` of a machine file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// The TCP port, 1 to 65535.
+    pub port: u16,
+    /// What is spoken there.
+    pub kind: ServiceKind,
+    /// Does a use of it wake the machine?
+    pub wakes: bool,
+}
+
+/// What a stand-in service speaks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ServiceKind {
+    /// HTTP: a browser sees a page that says the machine is waking and that reloads by itself.
+    /// Other clients are not spoken to: their connection is held and reaches the machine.
+    WakingPage,
+    /// What is sent comes back (RFC 862).
+    Echo,
+    /// This text is sent, then the connection is closed.
+    Banner(String),
+    /// The connection is taken and closed: enough for a monitor that checks the port.
+    Connect,
+}

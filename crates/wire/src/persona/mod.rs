@@ -1,0 +1,61 @@
+//! What a machine was on its network while it was awake: what its stand-in must go on being.
+//!
+//! A [`Persona`] is learned from the machine's own traffic ([`Persona::learn`]), kept with the
+//! machine over restarts of the daemon, and bounded: a guest that makes things up fills its own
+//! limits and nothing else.
+
+mod flow;
+mod group;
+mod lease;
+mod names;
+
+use alloc::vec::Vec;
+
+use dormouse_types::{MacAddr, Timestamp};
+use serde::{Deserialize, Serialize};
+
+pub use flow::Flow;
+pub use lease::Lease;
+pub use names::{MdnsRecord, Names, NetbiosName};
+
+use crate::frame::Frame;
+
+/// What one interface was seen to be.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Persona {
+    /// Its established TCP connections, at most [`Persona::MAX_FLOWS`].
+    pub flows: Vec<Flow>,
+    /// The multicast groups that it joined (IGMP, MLD), at most [`Persona::MAX_GROUPS`].
+    pub groups: Vec<core::net::IpAddr>,
+    /// Its lease of an IPv4 address.
+    pub lease: Option<Lease>,
+    /// The names that it answers to.
+    pub names: Names,
+}
+
+/// Which way a frame went, seen from the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// The guest sent it.
+    Sent,
+    /// The guest got it.
+    Received,
+}
+
+impl Persona {
+    /// Most connections that are kept.
+    pub const MAX_FLOWS: usize = 256;
+    /// Most groups that are kept.
+    pub const MAX_GROUPS: usize = 64;
+
+    /// Learns from a frame that the machine at `mac` sent or got; was there anything new?
+    ///
+    /// Connections are not learned here, since that takes every TCP frame: see [`Flow::note`].
+    pub fn learn(&mut self, frame: &Frame<'_>, way: Way, mac: MacAddr, now: Timestamp) -> bool {
+        let groups = group::learn(&mut self.groups, frame, way, mac);
+        let lease = lease::learn(&mut self.lease, frame, way, mac, now);
+        let names = self.names.learn(frame, way, mac);
+        groups || lease || names
+    }
+}
