@@ -4,17 +4,45 @@
 //! taken when a client connects, bounded per machine, and given back when the last one has gone.
 #![forbid(unsafe_code)]
 
-use std::{net::IpAddr, sync::Arc};
+use std::{fmt, net::IpAddr, sync::Arc};
 
-use dormouse_types::{MacAddr, Service, Timestamp};
+use dormouse_types::{MacAddr, MachineName, Service, Timestamp};
 use dormouse_wire::Frame;
+
+/// Whom it speaks for, and what.
+#[derive(Clone)]
+pub struct Settings {
+    /// The sleeper's name, which its page shows.
+    pub name: MachineName,
+    /// Its Ethernet address.
+    pub mac: MacAddr,
+    /// Its IP addresses; without one there are no services.
+    pub addresses: Arc<[IpAddr]>,
+    /// What is spoken for it.
+    pub services: Arc<[Service]>,
+    /// The bridge's MTU, in octets.
+    pub mtu: u16,
+    /// Random octets, a secret: first sequence numbers are derived from them (RFC 6528).
+    pub secret: [u8; 16],
+}
 
 /// The services of one interface of a sleeper.
 #[derive(Debug)]
 pub struct Standin {
-    _mac: MacAddr,
-    _addresses: Arc<[IpAddr]>,
-    _services: Arc<[Service]>,
+    _settings: Settings,
+}
+
+impl fmt::Debug for Settings {
+    /// All but the secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("name", &self.name)
+            .field("mac", &self.mac)
+            .field("addresses", &self.addresses)
+            .field("services", &self.services)
+            .field("mtu", &self.mtu)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What is to be done.
@@ -29,10 +57,10 @@ pub struct Out {
 }
 
 impl Standin {
-    /// Speaks `services` at `mac` and `addresses`.
+    /// Speaks for a sleeper. Takes no memory for connections before there are any.
     #[must_use]
-    pub const fn new(mac: MacAddr, addresses: Arc<[IpAddr]>, services: Arc<[Service]>) -> Self {
-        Self { _mac: mac, _addresses: addresses, _services: services }
+    pub const fn new(settings: Settings) -> Self {
+        Self { _settings: settings }
     }
 
     /// Takes a frame, if it is of a service or of a connection here.

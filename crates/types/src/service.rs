@@ -19,8 +19,8 @@ pub struct Service {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ServiceKind {
-    /// HTTP: a browser sees a page that says the machine is waking and that reloads by itself.
-    /// Other clients are not spoken to: their connection is held and reaches the machine.
+    /// HTTP/1: a browser sees a page that says the machine is waking and that reloads by itself;
+    /// other clients get the status 503 and are told to try again.
     WakingPage,
     /// What is sent comes back (RFC 862).
     Echo,
