@@ -68,7 +68,7 @@ impl std::fmt::Debug for WireJudge {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dormouse_types::MacAddr;
+    use dormouse_types::{MacAddr, What};
     use proptest::prelude::*;
 
     const NOW: Timestamp = Timestamp(1);
@@ -76,7 +76,7 @@ mod tests {
 
     fn judge() -> WireJudge {
         let who = Identity { mac: MAC, addresses: vec![[10, 9, 0, 2].into()] };
-        WireJudge::new(who, vec![WakeRule::AnyUnicast])
+        WireJudge::new(who, vec![WakeRule::of(What::AnyUnicast)])
     }
 
     fn arp_request(sender: [u8; 4], target: [u8; 4]) -> Vec<u8> {

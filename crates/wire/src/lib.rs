@@ -5,7 +5,8 @@
 //! - [`Frame`] is a checked view of an Ethernet frame; [`Frame::network`] looks one layer further.
 //! - A [`Responder`] answers for a sleeper, described by an [`Identity`] and a [`Persona`]; a [`Proxy`]
 //!   is all of ours together, for one sleeper.
-//! - [`wake_match`] judges a frame by wake rules; [`learned`] tells the addresses that a sender claims.
+//! - [`Rules`] judge a frame by wake rules and ignore lists, by [`fits`]; [`learned`] tells the addresses
+//!   that a sender claims.
 //! - [`summary`], [`digest()`] and [`junk_frame`] are small helpers for whoever moves frames.
 //!
 //! Frames are taken as a host captures them: segments larger than the MTU, checksums of the
@@ -24,6 +25,7 @@ mod frame;
 mod junk;
 mod learn;
 mod magic;
+mod matching;
 mod ndisc;
 mod network;
 mod persona;
@@ -32,13 +34,13 @@ mod respond;
 mod rules;
 mod scan;
 mod summary;
-mod wake;
 
 pub use digest::digest;
 pub use frame::{Frame, ethertype};
 pub use junk::{JUNK_LEN, junk_frame};
 pub use learn::learned;
 pub use magic::is_magic;
+pub use matching::fits;
 pub use network::{Arp, ArpOperation, Fragment, IpPacket, Network, protocol};
 pub use persona::{Flow, Lease, MdnsRecord, Names, NetbiosName, Persona, Way};
 pub use proxy::{Deed, LeasePolicy, Policy, Proxy};
@@ -49,4 +51,3 @@ pub use respond::{
 pub use rules::{Rules, Verdict};
 pub use scan::{ScanLimits, Scanners};
 pub use summary::summary;
-pub use wake::wake_match;

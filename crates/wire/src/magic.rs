@@ -4,8 +4,8 @@ use dormouse_types::MacAddr;
 
 use crate::{
     frame::{Frame, ethertype},
+    matching::destination_port,
     network::protocol,
-    wake::destination_port,
 };
 
 /// The UDP ports that magic packets are sent to.

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use dormouse_types::{Depth, MacAddr, MachineName, WakeRule};
+use dormouse_types::{Depth, MacAddr, MachineName, WakeRule, What};
 use serde::{Deserialize, Serialize};
 
 pub use error::{SpecError, SpecErrors};
@@ -188,7 +188,7 @@ pub struct WakeSpec {
 
 impl Default for WakeSpec {
     fn default() -> Self {
-        Self { on: vec![WakeRule::AnyUnicast], boot_timeout: None }
+        Self { on: vec![WakeRule::of(What::AnyUnicast)], boot_timeout: None }
     }
 }
 

@@ -90,7 +90,7 @@ idle_afer = "10m"
 depth = "deep"
 cpu_below = -1
 [wake]
-on = ["tcp:0", "icmp"]
+on = ["tcp:0", "icpm"]
 "#;
     let errors = read(text).unwrap_err();
     let found: Vec<_> = errors.0.iter().map(|error| (error.line.unwrap(), &*error.key)).collect();

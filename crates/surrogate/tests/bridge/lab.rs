@@ -13,7 +13,7 @@ use std::{
 use dormouse_net::Net;
 use dormouse_surrogate::{Limits, Notice, Port, Settings, Sleeper, Surrogate};
 use dormouse_sys::{Batch, PacketSocket, VnetHdr, tap};
-use dormouse_types::{MacAddr, WakeRule};
+use dormouse_types::{MacAddr, WakeRule, What};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::frames::{self, GUEST_IP, GUEST_IP6};
@@ -125,7 +125,7 @@ impl Guest {
         let sleeper = Sleeper {
             name: format!("guest{number}").parse().unwrap(),
             ports: vec![port],
-            wake: vec![WakeRule::AnyUnicast],
+            wake: vec![WakeRule::of(What::AnyUnicast)],
             ignore: Vec::new(),
             services: Vec::new(),
             externals: Vec::new(),

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use dormouse_surrogate::{HandoverKind, Limits, Reason};
-use dormouse_types::{MacAddr, WakeRule};
+use dormouse_types::{MacAddr, WakeRule, What};
 
 use crate::{
     frames::*,
@@ -230,7 +230,7 @@ fn a_restarted_surrogate_takes_over() {
         drop(first);
 
         let (second, mut notices) = surrogate(false).await;
-        guest.sleeper.wake = vec![WakeRule::AnyUnicast];
+        guest.sleeper.wake = vec![WakeRule::of(What::AnyUnicast)];
         second.stand_in(&guest.sleeper).await.unwrap();
         assert_eq!(second.settle().await.unwrap(), 1);
         client.send(&ping(guest.mac()));

@@ -1,7 +1,7 @@
 //! No bytes make anything panic, and no reply is unsound whatever it answers.
 
-use dormouse_types::{MacAddr, WakeRule};
-use dormouse_wire::{Frame, Identity, digest, is_magic, learned, summary, wake_match};
+use dormouse_types::{MacAddr, Timestamp};
+use dormouse_wire::{Frame, Identity, Persona, Rules, Verdict, digest, is_magic, learned, summary};
 use proptest::prelude::*;
 
 use crate::{MAC_1, MAC_2, MAC_3, build::tag, check, host_1, host_2, packets, rival_of_host_2};
@@ -13,10 +13,14 @@ fn everything(bytes: &[u8]) {
         check::replies(bytes, &who);
     }
     let Some(frame) = Frame::new(bytes) else { return };
-    let rules = [WakeRule::AnyUnicast, WakeRule::Magic, WakeRule::Tcp(vec![22]), WakeRule::Udp(vec![53])];
+    let wake =
+        ["established", "icmp rate 2/1s", "any-unicast", "magic", "sctp", "udp:53", "ethertype:0x88b8"];
+    let wake: Vec<_> = wake.iter().map(|rule| rule.parse().unwrap()).collect();
+    let mut rules = Rules::new(wake.into(), ["tcp:5666".parse().unwrap()].into());
     for mac in [MAC_1, MAC_2, MAC_3, frame.dst(), frame.src()] {
         let who = Identity { mac, addresses: Vec::new() };
-        let woken = wake_match(&rules, &frame, &who);
+        let verdict = rules.judge(&frame, &who, &Persona::default(), Timestamp(1));
+        let woken = matches!(verdict, Verdict::Wake(_));
         assert!(!(woken && mac == frame.src()), "woken by itself");
         assert!(!is_magic(&frame, mac) || woken || mac == frame.src());
         let claims: Vec<_> = learned(&frame, mac).collect();

@@ -1,7 +1,7 @@
 //! What wakes a sleeper.
 
-use dormouse_types::{MacAddr, WakeRule};
-use dormouse_wire::{Frame, is_magic, junk_frame, wake_match};
+use dormouse_types::{MacAddr, Timestamp, WakeRule};
+use dormouse_wire::{Frame, Identity, Persona, Rules, Verdict, is_magic, junk_frame};
 use proptest::prelude::*;
 
 use crate::{
@@ -13,8 +13,14 @@ use crate::{
 
 /// Does one of `rules` wake host 2?
 fn wakes(rules: &[&str], bytes: &[u8]) -> bool {
+    wakes_whom(&host_2(), rules, bytes)
+}
+
+fn wakes_whom(who: &Identity, rules: &[&str], bytes: &[u8]) -> bool {
     let rules: Vec<WakeRule> = rules.iter().map(|rule| rule.parse().unwrap()).collect();
-    wake_match(&rules, &Frame::new(bytes).unwrap(), &host_2())
+    let (mut rules, persona) = (Rules::new(rules.into(), [].into()), Persona::default());
+    let verdict = rules.judge(&Frame::new(bytes).unwrap(), who, &persona, Timestamp(1));
+    matches!(verdict, Verdict::Wake(_))
 }
 
 fn wakes_by(rule: &str, packets: &[&Packet]) {
@@ -32,10 +38,9 @@ fn any_unicast_is_all_but_link_upkeep() {
     sleeps_on("any-unicast", &[&p::ARP_REQUEST, &p::ARP_PROBE, &p::NS, &p::DAD, &p::MLD_REPORT, &p::MAGIC]);
     assert!(!wakes(&["any-unicast"], &junk_frame(MAC_2)));
     assert!(!wakes(&["any-unicast"], &p::ARP_STILL_THERE_REPLY.bytes()));
-    let any = [WakeRule::AnyUnicast];
-    let host_1_wakes = |packet: &Packet| wake_match(&any, &Frame::new(&packet.bytes()).unwrap(), &host_1());
+    let host_1_wakes = |packet: &Packet| wakes_whom(&host_1(), &["any-unicast"], &packet.bytes());
     assert!(!host_1_wakes(&p::ARP_STILL_THERE) && !host_1_wakes(&p::NS_UNICAST) && !host_1_wakes(&p::NA));
-    assert!(host_1_wakes(&p::PORT_UNREACHABLE) && host_1_wakes(&p::RST) && host_1_wakes(&p::PONG6));
+    assert!(host_1_wakes(&p::PORT_UNREACHABLE) && host_1_wakes(&p::PONG6) && !host_1_wakes(&p::RST));
 }
 
 #[test]
