@@ -1,9 +1,13 @@
-// Steers unicast frames on their way from the bridge to the surrogate: tc egress of the port s0.
+// Steers frames on their way from the bridge to the surrogate: tc egress of the port s0.
 //
-// A registered address has a slot. Its word counts the frames that were sent on to the surrogate,
-// and each of them carries its number as its mark. Once the surrogate has passed on all of them it
-// sets DIRECT by a compare-and-swap of the whole word, which fails if another frame was counted
-// meanwhile; every later frame goes straight to the tap.
+// A registered address has a slot, and all group addresses have one together. Its word counts the
+// frames that were sent on to the surrogate, and each of them carries its number as its mark. Once
+// the surrogate has passed on all of them it sets DIRECT by a compare-and-swap of the whole word,
+// which fails if another frame was counted meanwhile; every later frame goes straight to the tap.
+//
+// A frame is shed, that is dropped and counted apart without a number, while SHED is set or as
+// many as the surrogate admits have been numbered. So each frame of a slot is numbered, direct or
+// shed: nothing else becomes of it, and the three counts say what became of all.
 //
 // The layout of `struct slot` and the names of the maps are known to handover/ebpf.rs.
 #include <linux/bpf.h>
@@ -12,11 +16,18 @@
 
 #define SLOTS 16384
 #define DIRECT (1ULL << 63)
+#define SHED (1ULL << 62)
+#define COUNT (SHED - 1)
+
+// The key of all group addresses, which is no address.
+#define GROUPS (1ULL << 48)
 
 struct slot {
-	__u64 word;   // frames counted, and DIRECT
+	__u64 word;   // frames numbered, DIRECT and SHED
 	__u64 tap;    // index of the interface that takes them once DIRECT
 	__u64 direct; // frames sent to it
+	__u64 limit;  // the highest number that may be given
+	__u64 shed;   // frames dropped here
 };
 
 struct {
@@ -41,6 +52,10 @@ static __always_inline int destination(struct __sk_buff *skb, __u64 *key)
 
 	if (bpf_skb_load_bytes(skb, 0, mac, sizeof(mac)))
 		return -1;
+	if (mac[0] & 1) {
+		*key = GROUPS;
+		return 0;
+	}
 	*key = (__u64)mac[0] << 40 | (__u64)mac[1] << 32 | (__u64)mac[2] << 24 |
 	       (__u64)mac[3] << 16 | (__u64)mac[4] << 8 | mac[5];
 	return 0;
@@ -60,6 +75,14 @@ SEC("classifier") int steer(struct __sk_buff *skb)
 		// Whoever marked it did not mean the surrogate, which would take it for a number.
 		skb->mark = 0;
 		return TC_ACT_UNSPEC;
+	}
+	// Looked at before it is counted, or a number would be given to a frame that is not sent on.
+	// What sets SHED or DIRECT in between comes a frame too late and no more.
+	before = *(volatile __u64 *)&slot->word;
+	if (!(before & DIRECT) &&
+	    ((before & SHED) || (before & COUNT) >= *(volatile __u64 *)&slot->limit)) {
+		__sync_fetch_and_add(&slot->shed, 1);
+		return TC_ACT_SHOT;
 	}
 	before = __sync_fetch_and_add(&slot->word, 1);
 	if (before & DIRECT) {

@@ -35,10 +35,18 @@ pub(crate) const SLOTS: u32 = 16384;
 const WORD: usize = 0;
 const TAP: usize = 8;
 const DIRECT_COUNT: usize = 16;
-const SLOT_BYTES: usize = 24;
+const LIMIT: usize = 24;
+const SHED_COUNT: usize = 32;
+const SLOT_BYTES: usize = 40;
 
 /// Set in a slot's word: frames go to the tap.
 const DIRECT: u64 = 1 << 63;
+/// Set in a slot's word: frames are dropped, and counted apart.
+const SHED: u64 = 1 << 62;
+/// The rest of the word: frames numbered.
+const COUNT: u64 = SHED - 1;
+/// The key of all group addresses in `bpf/steer.c`.
+const GROUPS: u64 = 1 << 48;
 
 /// Why the kernel's help cannot be had; the plain handover is used then.
 #[derive(Debug, thiserror::Error)]
@@ -103,6 +111,14 @@ struct Slot {
     index: u32,
     /// The count at which it was switched to the tap.
     switched: Option<u64>,
+    /// How many of the frames that were shed have been told.
+    shed_told: u64,
+}
+
+impl Slot {
+    const fn new(index: u32) -> Self {
+        Self { index, switched: None, shed_told: 0 }
+    }
 }
 
 /// Makes what a new loader reads, all types of the kernel, be read once in the life of the process
@@ -159,19 +175,24 @@ impl Ebpf {
         self.words.word(usize::try_from(slot).ok()? * SLOT_BYTES + field)
     }
 
-    /// Sets a slot to: nothing counted, nothing redirected.
+    /// Sets a slot to: nothing counted, nothing redirected, everything admitted.
     fn reset(&self, slot: u32) {
-        // The word last: until then a redirection, if any, still has its tap.
-        for field in [DIRECT_COUNT, WORD, TAP] {
+        // The word before the tap: until then a redirection, if any, still has its tap.
+        for (field, value) in [(DIRECT_COUNT, 0), (SHED_COUNT, 0), (LIMIT, u64::MAX), (WORD, 0), (TAP, 0)] {
             if let Some(word) = self.word(slot, field) {
-                word.store(0, Ordering::SeqCst);
+                word.store(value, Ordering::SeqCst);
             }
         }
+    }
+
+    fn known_word(&self, mac: MacAddr, field: usize) -> Option<&AtomicU64> {
+        self.word(self.known.get(&whole(mac))?.index, field)
     }
 }
 
 impl Handover for Ebpf {
     fn begin(&mut self, mac: MacAddr) -> Result<(), HandoverError> {
+        let mac = whole(mac);
         let known = self.known.get(&mac).map(|slot| slot.index);
         let refused = |why: String| HandoverError { mac, why };
         let index = match known {
@@ -187,28 +208,53 @@ impl Handover for Ebpf {
             self.free.push_front(index);
             return Err(refused(error.to_string()));
         }
-        self.known.insert(mac, Slot { index, switched: None });
+        self.known.insert(mac, Slot::new(index));
         Ok(())
     }
 
     fn counted(&self, mac: MacAddr) -> Option<u64> {
-        let slot = self.known.get(&mac)?;
-        slot.switched.or_else(|| Some(self.word(slot.index, WORD)?.load(Ordering::SeqCst) & !DIRECT))
+        let slot = self.known.get(&whole(mac))?;
+        slot.switched.or_else(|| Some(self.word(slot.index, WORD)?.load(Ordering::SeqCst) & COUNT))
     }
 
     fn switch(&mut self, mac: MacAddr, count: u64, tap: u32) -> bool {
-        let Some(index) = self.known.get(&mac).map(|slot| slot.index) else { return false };
-        let (Some(word), Some(way)) = (self.word(index, WORD), self.word(index, TAP)) else { return false };
+        let (Some(word), Some(way)) = (self.known_word(mac, WORD), self.known_word(mac, TAP)) else {
+            return false;
+        };
         // Read by the program only after it has seen DIRECT.
         way.store(tap.into(), Ordering::SeqCst);
-        let done = word.compare_exchange(count, count | DIRECT, Ordering::SeqCst, Ordering::SeqCst).is_ok();
-        if done {
-            self.known.insert(mac, Slot { index, switched: Some(count) });
+        let before = count | (word.load(Ordering::SeqCst) & SHED);
+        let done = word.compare_exchange(before, count | DIRECT, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+        if done && let Some(slot) = self.known.get_mut(&mac) {
+            slot.switched = Some(count);
         }
         done
     }
 
+    fn shed(&mut self, mac: MacAddr, on: bool) {
+        let Some(word) = self.known_word(mac, WORD) else { return };
+        if on {
+            word.fetch_or(SHED, Ordering::SeqCst);
+        } else {
+            word.fetch_and(!SHED, Ordering::SeqCst);
+        }
+    }
+
+    fn admit(&mut self, mac: MacAddr, up_to: u64) {
+        if let Some(limit) = self.known_word(mac, LIMIT) {
+            limit.store(up_to, Ordering::SeqCst);
+        }
+    }
+
+    fn take_shed(&mut self, mac: MacAddr) -> u64 {
+        let Some(word) = self.known_word(mac, SHED_COUNT) else { return 0 };
+        let all = word.load(Ordering::SeqCst);
+        let Some(slot) = self.known.get_mut(&whole(mac)) else { return 0 };
+        all - std::mem::replace(&mut slot.shed_told, all)
+    }
+
     fn end(&mut self, mac: MacAddr) {
+        let mac = whole(mac);
         let Some(slot) = self.known.remove(&mac) else { return };
         match self.addresses.remove(&key(mac)) {
             Ok(()) => self.free.push_back(slot.index),
@@ -218,9 +264,15 @@ impl Handover for Ebpf {
     }
 }
 
+/// All group addresses are counted as one.
+fn whole(mac: MacAddr) -> MacAddr {
+    if mac.is_multicast() { MacAddr::BROADCAST } else { mac }
+}
+
 /// The address as `bpf/steer.c` reads it.
-fn key(MacAddr([a, b, c, d, e, f]): MacAddr) -> u64 {
-    u64::from_be_bytes([0, 0, a, b, c, d, e, f])
+fn key(mac: MacAddr) -> u64 {
+    let MacAddr([a, b, c, d, e, f]) = mac;
+    if mac.is_multicast() { GROUPS } else { u64::from_be_bytes([0, 0, a, b, c, d, e, f]) }
 }
 
 fn take_map(object: &mut aya::Ebpf, name: &'static str) -> Result<Map, Unavailable> {

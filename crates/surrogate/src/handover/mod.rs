@@ -20,11 +20,12 @@ use dormouse_types::MacAddr;
 pub(crate) use ebpf::Ebpf;
 pub(crate) use progress::Progress;
 
-/// Counts an address's frames on the bridge port, and redirects them on demand.
+/// Counts an address's frames on the bridge port, redirects or sheds them on demand.
 ///
-/// One per bridge, on its `s0`. Owned by that bridge's thread; calls never block.
+/// One per bridge, on its `s0`. Owned by that bridge's thread; calls never block. Any group address
+/// stands for all group frames together: they can be counted and shed, not redirected.
 pub(crate) trait Handover: Send {
-    /// Starts to count unicast frames for `mac` from zero. Called before the bridge sends any of
+    /// Starts to count frames for `mac` from zero, and to admit all of them. Called before the bridge sends any of
     /// them to the surrogate (or, after a restart, while it already does).
     ///
     /// # Errors
@@ -40,10 +41,28 @@ pub(crate) trait Handover: Send {
     /// `count`: [`Progress::highest`], once all of them are injected. The tap must be able to pass
     /// frames ([`Net::wait_running`](dormouse_net::Net::wait_running)). When this keeps saying no
     /// although nothing more is received, frames were lost before the socket: move the forwarding
-    /// entry instead, and count `counted - seen` as dropped.
+    /// entry instead, and count `counted - seen` as dropped. Nothing is shed any more after it.
     fn switch(&mut self, mac: MacAddr, count: u64, tap: u32) -> bool;
 
-    /// Forgets `mac`: its frames are neither counted nor redirected. No error if unknown.
+    /// While `on`: drops the frames of `mac` in the kernel, where they cost the surrogate nothing.
+    /// They get no number. Independent of [`Handover::admit`]; no error if unknown.
+    fn shed(&mut self, mac: MacAddr, on: bool);
+
+    /// Sheds what comes after the frame with the number `up_to` (or one more for each processor
+    /// that forwards at the same moment), until that is raised; `u64::MAX` admits everything, as
+    /// `begin` does.
+    ///
+    /// `up_to` = what was read of the address ([`Progress::highest`]) and a window above it, raised
+    /// with each batch: then no more than the window waits before the socket's reader, however
+    /// many come, and the reader gets as many as it can read. What the socket lost counts as
+    /// read once the socket has been empty: take [`Handover::counted`] then, or a window that was
+    /// lost as a whole is never opened again.
+    fn admit(&mut self, mac: MacAddr, up_to: u64);
+
+    /// Frames shed since this was last asked, or since `begin`. Ask before `end`.
+    fn take_shed(&mut self, mac: MacAddr) -> u64;
+
+    /// Forgets `mac`: its frames are neither counted, redirected nor shed. No error if unknown.
     fn end(&mut self, mac: MacAddr);
 }
 
@@ -72,6 +91,14 @@ impl Handover for Plain {
 
     fn switch(&mut self, _: MacAddr, _: u64, _: u32) -> bool {
         false
+    }
+
+    fn shed(&mut self, _: MacAddr, _: bool) {}
+
+    fn admit(&mut self, _: MacAddr, _: u64) {}
+
+    fn take_shed(&mut self, _: MacAddr) -> u64 {
+        0
     }
 
     fn end(&mut self, _: MacAddr) {}

@@ -349,6 +349,93 @@ fn other_addresses_pass_unmarked() {
 }
 
 #[test]
+fn each_frame_of_a_flood_is_passed_shed_or_direct() {
+    in_namespace(|runtime| {
+        let lab = Lab::new(runtime);
+        let mut holder = Holder::new(64 * MIB);
+        let mut ebpf = Ebpf::load("s0", holder.socket.has_marks()).unwrap();
+        ebpf.begin(MAC).unwrap();
+        lab.point_to(lab.s0, FdbState::Sticky);
+        let stop_client = Arc::new(AtomicBool::new(false));
+        let client = client(150_000, Arc::clone(&stop_client));
+        let (mut came, mut shed) = (0, 0);
+        // Every way of shedding, and its end, while frames come.
+        for turn in 0..200_u32 {
+            match turn % 7 {
+                0 => ebpf.shed(MAC, true),
+                1 => ebpf.shed(MAC, false),
+                2 => ebpf.admit(MAC, holder.progress.highest() + u64::from(turn % 5)),
+                5 => ebpf.admit(MAC, u64::MAX),
+                _ => thread::sleep(Duration::from_millis(2)),
+            }
+            came += holder.receive();
+            shed += ebpf.take_shed(MAC);
+        }
+        // Some of the stream is direct as well: switched while it is shed, so that the count stands.
+        ebpf.admit(MAC, u64::MAX);
+        ebpf.shed(MAC, true);
+        until(|| {
+            came += holder.receive();
+            ebpf.switch(MAC, holder.progress.highest(), lab.t0)
+        });
+        until(|| ebpf.redirected(MAC).unwrap() > 100);
+        stop_client.store(true, Ordering::SeqCst);
+        let sent = client.join().unwrap();
+        membarrier_global().unwrap();
+        until(|| {
+            shed += ebpf.take_shed(MAC);
+            came as u64 + shed + ebpf.redirected(MAC).unwrap() >= u64::from(sent)
+        });
+        let direct = ebpf.redirected(MAC).unwrap();
+        println!("{sent} sent: {came} passed, {shed} shed, {direct} direct");
+        assert!(came > 0 && shed > 0 && direct > 0, "{came} {shed} {direct}");
+        assert_eq!(ebpf.counted(MAC), Some(came as u64));
+        assert_eq!(holder.progress.missing(), 0);
+        assert_eq!(came as u64 + shed + direct, u64::from(sent));
+    });
+}
+
+#[test]
+fn group_frames_are_counted_together_and_shed_above_a_limit() {
+    in_namespace(|runtime| {
+        let _lab = Lab::new(runtime);
+        let holder = Holder::new(MIB);
+        let mut ebpf = Ebpf::load("s0", holder.socket.has_marks()).unwrap();
+        let any_group = MacAddr([0x33, 0x33, 0, 0, 0, 1]);
+        ebpf.begin(any_group).unwrap();
+        ebpf.admit(any_group, 10);
+        let socket = PacketSocket::open_inject("c1", false, MIB).unwrap();
+        for n in 0..50 {
+            let mut frame = numbered(n);
+            frame[..6].copy_from_slice(if n % 2 == 0 { &[0xff; 6] } else { &any_group.0 });
+            socket.send(&VnetHdr::PLAIN, &frame).unwrap();
+        }
+        let (mut batch, mut marks, mut shed) = (Batch::new(64, 2048), Vec::new(), 0);
+        // Frames of the kernel's own on the bridge are numbered and shed as well.
+        let mut receive = |marks: &mut Vec<u32>| {
+            holder.socket.receive(&mut batch).unwrap();
+            let ours = batch.frames().filter(|frame| number(frame.bytes).is_some());
+            marks.extend(ours.map(|frame| frame.mark));
+        };
+        until(|| {
+            receive(&mut marks);
+            shed += ebpf.take_shed(MacAddr::BROADCAST);
+            marks.len() as u64 + shed >= 50
+        });
+        assert!(marks.iter().all(|mark| (1..=10).contains(mark)) && marks.is_sorted(), "{marks:?}");
+        assert_eq!(ebpf.counted(any_group), Some(10));
+        ebpf.admit(any_group, u64::MAX);
+        let mut last = numbered(51);
+        last[..6].copy_from_slice(&[0xff; 6]);
+        socket.send(&VnetHdr::PLAIN, &last).unwrap();
+        until(|| {
+            receive(&mut marks);
+            marks.iter().any(|mark| *mark > 10)
+        });
+    });
+}
+
+#[test]
 fn the_program_of_a_killed_daemon_is_replaced_and_ours_goes_with_us() {
     in_namespace(|runtime| {
         let _lab = Lab::new(runtime);
