@@ -10,7 +10,9 @@ mod link;
 mod monitor;
 mod patience;
 mod port;
+mod switch;
 mod tap;
+mod vlan;
 
 pub use error::Error;
 pub use fdb::{FdbEntry, FdbState, FdbTarget, FdbTurn};
@@ -18,6 +20,8 @@ pub use link::{Link, LinkCounters};
 pub use monitor::{LinkEvent, Monitor};
 pub use patience::PATIENCE;
 pub use port::{MulticastRouter, PortFlags};
+pub use switch::{Flooding, Switch, SwitchKind, Turn};
+pub use vlan::Vlans;
 
 /// A handle for the network namespace in which it was made; cheap to clone.
 ///

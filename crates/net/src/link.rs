@@ -6,7 +6,7 @@ use dormouse_types::MacAddr;
 use futures::{StreamExt, TryStreamExt};
 use rtnetlink::{
     LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth,
-    packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
+    packet_route::link::{InfoBridge, InfoData, InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
 };
 
 use crate::{Error, Net, patience::Patience};
@@ -30,6 +30,8 @@ pub struct Link {
     pub mtu: u32,
     /// Is it a Linux bridge?
     pub is_bridge: bool,
+    /// A bridge that tells VLANs apart (`vlan_filtering 1`)?
+    pub filters_vlans: bool,
     /// Transferred since it was made.
     pub counters: LinkCounters,
 }
@@ -285,6 +287,7 @@ pub(crate) fn parse(message: &LinkMessage) -> Link {
         master: None,
         mtu: 0,
         is_bridge: false,
+        filters_vlans: false,
         counters: LinkCounters::default(),
     };
     for attribute in &message.attributes {
@@ -295,6 +298,7 @@ pub(crate) fn parse(message: &LinkMessage) -> Link {
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::LinkInfo(infos) => {
                 link.is_bridge = infos.iter().any(|info| matches!(info, LinkInfo::Kind(InfoKind::Bridge)));
+                link.filters_vlans = infos.iter().any(filters_vlans);
             }
             LinkAttribute::Stats64(stats) => {
                 link.counters = LinkCounters {
@@ -310,4 +314,9 @@ pub(crate) fn parse(message: &LinkMessage) -> Link {
         }
     }
     link
+}
+
+fn filters_vlans(info: &LinkInfo) -> bool {
+    let LinkInfo::Data(InfoData::Bridge(settings)) = info else { return false };
+    settings.iter().any(|setting| matches!(setting, InfoBridge::VlanFiltering(true)))
 }

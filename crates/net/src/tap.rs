@@ -15,17 +15,17 @@ impl Net {
     /// [`Error::NoBridge`], [`Error::NotABridge`]; [`Error::Tap`] when it is in use by another
     /// process, is no tap, or may not be opened.
     pub async fn ensure_tap(&self, name: &str, bridge: &str) -> Result<OwnedFd, Error> {
-        let bridge = self.bridge(bridge).await?;
+        let switch = self.switch(bridge).await?;
         let queue = open(name).await?;
         tap::set_persist(&queue, true)?;
         // Before it is up: the host would speak router and listener discovery on it at once.
         self.disable_ipv6(name)?;
         let link = self.link(name).await?.ok_or_else(|| Error::NoLink(name.to_owned()))?;
-        if link.mtu != bridge.mtu {
-            self.set_mtu(link.index, bridge.mtu).await?;
+        if link.mtu != switch.mtu() {
+            self.set_mtu(link.index, switch.mtu()).await?;
         }
-        if link.master != Some(bridge.index) {
-            self.set_master(link.index, bridge.index).await?;
+        if !switch.has(&link).await? {
+            switch.join(link.index).await?;
         }
         self.set_up(link.index).await?;
         Ok(queue)

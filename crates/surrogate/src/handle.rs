@@ -1,5 +1,6 @@
 //! The asynchronous side: does in order what goes by netlink, and asks the threads for the rest.
 
+mod ports;
 mod serve;
 
 use std::{
@@ -8,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dormouse_net::{FdbState, FdbTarget, FdbTurn, MulticastRouter, Net, PortFlags};
+use dormouse_net::{Flooding, Net, Switch};
 use dormouse_types::{MacAddr, MachineName};
 use dormouse_wire::{Identity, junk_frame};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -19,7 +20,7 @@ use crate::{
     links::{self, Pair},
     presence::Waker,
     queue::{Budget, ReplayQueue},
-    release::{PortReplay, Target},
+    release::PortReplay,
     taps,
     thread::Thread,
     worker::Capture,
@@ -32,13 +33,6 @@ const SETTLE: Duration = Duration::from_millis(2);
 /// A frame that left the bridge so long ago and has not come is lost. On a busy host it can lie in
 /// a processor's backlog for as long as that processor's softirq thread does not run.
 const ARRIVAL_PATIENCE: Duration = Duration::from_millis(100);
-
-/// A woken guest's tap gets all multicast at first: its bridge forgot the guest's memberships, and
-/// hears of them again only when a querier asks.
-const WOKEN: PortFlags = PortFlags { multicast_router: Some(MulticastRouter::Always), ..PortFlags::OPEN };
-
-/// By then every querier has asked: two of the default intervals of 125 s (RFC 3376, RFC 3810).
-const ASKED: Duration = Duration::from_secs(260);
 
 /// The stand-in for the sleepers of this host. Cheap to clone; see the crate's description.
 #[derive(Clone, Debug)]
@@ -59,6 +53,7 @@ struct Inner {
 /// A bridge that is served.
 #[derive(Debug)]
 struct Bridge {
+    switch: Switch,
     pair: Pair,
     thread: Thread,
 }
@@ -146,8 +141,8 @@ impl Surrogate {
                 .ask(move |worker| worker.capture(capture, &tap))
                 .await?
                 .map_err(Error::socket(&port.tap))?;
-            self.flags(port, PortFlags::CAPTURED).await?;
-            self.turn(port, bridge.pair.s0, FdbState::Sticky).await?;
+            self.flood(port, &bridge, Flooding::Nothing).await?;
+            self.divert(port, &bridge).await?;
         }
         barrier().await;
         Ok(())
@@ -186,7 +181,7 @@ impl Surrogate {
             let older = taps::leftovers(port)?;
             let capture = capture_of(sleeper, port, &machine);
             bridge.thread.ask(move |worker| worker.stand_in(capture, older)).await?;
-            self.turn(port, bridge.pair.s0, FdbState::Sticky).await?;
+            self.divert(port, &bridge).await?;
         }
         Ok(())
     }
@@ -209,7 +204,7 @@ impl Surrogate {
             // Only now, and never back: on a tap that is up the kernel drops frames meanwhile.
             net.set_txqlen(tap, self.0.settings.replay_queue).await.map_err(Error::net(what()))?;
             self.join(port, &bridge, tap).await?;
-            self.flags(port, PortFlags::CAPTURED).await?;
+            self.flood(port, &bridge, Flooding::Nothing).await?;
             net.set_up(tap).await.map_err(Error::net(what()))?;
             let (mac, tap) = (port.mac, port.tap.clone());
             let prepared = bridge.thread.ask(move |worker| worker.prepare(mac, &tap, &junk_frame(mac)));
@@ -312,10 +307,12 @@ impl Surrogate {
         let links = self.0.net.links().await.map_err(Error::net(what))?;
         let mut forgotten = 0;
         for port in links.iter().filter(|link| links::is_port(&self.0.settings.prefix, &link.name)) {
+            let switch = self.0.net.switch_of(port).await.map_err(Error::net(what))?;
+            let Some(switch) = switch else { continue };
             let claimed = self.claimed(port.index).await?;
-            for entry in self.0.net.fdb_list(port.index).await.map_err(Error::net(what))? {
-                if entry.state == FdbState::Sticky && !claimed.contains(&entry.target.mac) {
-                    self.forget(entry.target.mac, port.index).await?;
+            for mac in switch.diverted(port.index).await.map_err(Error::net(what))? {
+                if !claimed.contains(&mac) {
+                    switch.forget(mac, port.index).await.map_err(Error::net(what))?;
                     forgotten += 1;
                 }
             }
@@ -325,105 +322,6 @@ impl Surrogate {
 }
 
 impl Surrogate {
-    /// Replays into one port and turns the bridge to it. `None`: it was not captured.
-    async fn replay(&self, port: &Port, bridge: &Bridge) -> Result<Option<HandoverKind>, Error> {
-        let tap = self.index(port).await?;
-        self.join(port, bridge, tap).await?;
-        self.0.net.set_up(tap).await.map_err(Error::net(format!("set up {}", port.tap)))?;
-        let way = FdbTarget { port: tap, mac: port.mac, vlan: None };
-        let turn = FdbTurn::new(way, FdbState::Reachable)
-            .map_err(Error::net(format!("turn {} on bridge {}", port.mac, port.bridge)))?;
-        let (name, queue) = (port.tap.clone(), port.queue.clone());
-        let target = Target { tap: name, index: tap, queue, turn };
-        let (mac, patience) = (port.mac, self.0.settings.patience);
-        let caught_up = bridge.thread.ask(move |worker| worker.release(mac, target, patience)).await?;
-        let kind = match caught_up.map_err(Error::socket(&port.tap))? {
-            Some(caught_up) => Some(caught_up.await.map_err(|_| bridge.thread.ended())?),
-            None => None,
-        };
-        self.turn(port, tap, FdbState::Reachable).await?;
-        self.flags(port, WOKEN).await?;
-        Ok(kind)
-    }
-
-    async fn dismiss_port(&self, port: &Port) -> Result<u64, Error> {
-        let Some(bridge) = self.0.bridges.lock().await.get(&port.bridge).cloned() else { return Ok(0) };
-        let mac = port.mac;
-        let dropped = bridge.thread.ask(move |worker| worker.dismiss(mac)).await?;
-        self.forget(mac, bridge.pair.s0).await?;
-        Ok(dropped)
-    }
-
-    /// Makes a tap what it was before its guest was captured.
-    async fn put_back(&self, port: &Port) -> Result<(), Error> {
-        let what = || format!("put {} back into bridge {}", port.tap, port.bridge);
-        let (net, tap) = (&self.0.net, self.index(port).await?);
-        let bridge = net.bridge(&port.bridge).await.map_err(Error::net(what()))?;
-        net.set_master(tap, bridge.index).await.map_err(Error::net(what()))?;
-        self.flags(port, PortFlags::OPEN).await?;
-        net.set_up(tap).await.map_err(Error::net(what()))
-    }
-
-    /// Once the bridge knows a woken guest's memberships: multicast as for any guest.
-    fn ordinary_later(&self, sleeper: &Sleeper) {
-        let (inner, sleeper) = (Arc::downgrade(&self.0), without_queues(sleeper));
-        tokio::spawn(async move {
-            tokio::time::sleep(ASKED).await;
-            let Some(surrogate) = inner.upgrade().map(Self) else { return };
-            if surrogate.machine(&sleeper.name).is_some() {
-                return;
-            }
-            for port in &sleeper.ports {
-                if surrogate.flags(port, PortFlags::OPEN).await.is_err() {
-                    tracing::debug!(tap = port.tap, "a tap went away before it became ordinary");
-                }
-            }
-        });
-    }
-
-    /// Has the bridge send frames for the port's address to the bridge port `to`.
-    async fn turn(&self, port: &Port, to: u32, state: FdbState) -> Result<(), Error> {
-        let target = FdbTarget { port: to, mac: port.mac, vlan: None };
-        let turned = self.0.net.fdb_replace(target, state).await;
-        turned.map_err(Error::net(format!("turn {} on bridge {}", port.mac, port.bridge)))
-    }
-
-    async fn forget(&self, mac: MacAddr, s0: u32) -> Result<(), Error> {
-        let target = FdbTarget { port: s0, mac, vlan: None };
-        let deleted = self.0.net.fdb_delete(target).await;
-        deleted.map(drop).map_err(Error::net(format!("forget {mac}")))
-    }
-
-    async fn flags(&self, port: &Port, flags: PortFlags) -> Result<(), Error> {
-        let tap = self.index(port).await?;
-        let set = self.0.net.set_port_flags(tap, flags).await;
-        set.map_err(Error::net(format!("set what bridge {} floods to {}", port.bridge, port.tap)))
-    }
-
-    /// Undoes what a capture does to a tap: its machine may have failed asleep, and an earlier
-    /// process may have captured it, so that only the address was forgotten.
-    async fn open(&self, port: &Port) -> Result<(), Error> {
-        let tap = self.index(port).await?;
-        self.flags(port, PortFlags::OPEN).await?;
-        self.0.net.set_up(tap).await.map_err(Error::net(format!("set up {}", port.tap)))
-    }
-
-    async fn index(&self, port: &Port) -> Result<u32, Error> {
-        self.0.net.index(&port.tap).await.map_err(Error::net(format!("find tap {}", port.tap)))
-    }
-
-    /// Nothing can be flooded into the tap any more.
-    async fn shut(&self, port: &Port) -> Result<(), Error> {
-        let tap = self.index(port).await?;
-        let down = self.0.net.set_down(tap).await;
-        down.map_err(Error::net(format!("take down {}", port.tap)))
-    }
-
-    async fn join(&self, port: &Port, bridge: &Bridge, tap: u32) -> Result<(), Error> {
-        let joined = self.0.net.set_master(tap, bridge.pair.bridge).await;
-        joined.map_err(Error::net(format!("put {} into bridge {}", port.tap, port.bridge)))
-    }
-
     async fn watch_port(&self, name: &MachineName, port: &Port, afresh: bool) -> Result<(), Error> {
         let bridge = self.bridge(&port.bridge).await?;
         let (name, mac, tap) = (name.clone(), port.mac, port.tap.clone());

@@ -1,6 +1,6 @@
 //! The surrogate's pair of interfaces for a bridge: `s0` in the bridge, `s1` to read.
 
-use dormouse_net::{Link, Net, PortFlags};
+use dormouse_net::{Flooding, Net, Switch};
 use dormouse_types::MacAddr;
 use dormouse_wire::digest;
 
@@ -12,8 +12,6 @@ const LONGEST_NAME: usize = 15;
 /// The pair of one bridge.
 #[derive(Clone, Debug)]
 pub(crate) struct Pair {
-    /// The bridge's index.
-    pub(crate) bridge: u32,
     /// Index of the end in the bridge.
     pub(crate) s0: u32,
     /// Name of the end in the bridge.
@@ -38,16 +36,14 @@ pub(crate) fn is_port(prefix: &str, name: &str) -> bool {
 }
 
 /// Makes sure that the pair of a bridge exists and is set up; takes over what is there.
-pub(crate) async fn ensure(net: &Net, prefix: &str, bridge: &str) -> Result<Pair, Error> {
-    let (port, reader) = names(prefix, bridge);
-    let what = || format!("connect to bridge {bridge}");
-    let bridge = net.bridge(bridge).await.map_err(Error::net(what()))?;
-    let setup = set_up(net, &bridge, &port, &reader).await;
-    let s0 = setup.map_err(Error::net(what()))?;
-    Ok(Pair { bridge: bridge.index, s0, port, reader })
+pub(crate) async fn ensure(net: &Net, prefix: &str, switch: &Switch) -> Result<Pair, Error> {
+    let (port, reader) = names(prefix, switch.name());
+    let setup = set_up(net, switch, &port, &reader).await;
+    let s0 = setup.map_err(Error::net(format!("connect to bridge {}", switch.name())))?;
+    Ok(Pair { s0, port, reader })
 }
 
-async fn set_up(net: &Net, bridge: &Link, port: &str, reader: &str) -> Result<u32, dormouse_net::Error> {
+async fn set_up(net: &Net, switch: &Switch, port: &str, reader: &str) -> Result<u32, dormouse_net::Error> {
     if net.link(port).await?.is_none() || net.link(reader).await?.is_none() {
         net.delete_link(port).await?;
         net.delete_link(reader).await?;
@@ -58,13 +54,13 @@ async fn set_up(net: &Net, bridge: &Link, port: &str, reader: &str) -> Result<u3
         net.disable_ipv6(name)?;
         net.set_arp_off(end).await?;
         // Else the bridge would shrink to this port's.
-        net.set_mtu(end, bridge.mtu).await?;
+        net.set_mtu(end, switch.mtu()).await?;
     }
     net.set_up(net.index(reader).await?).await?;
     let s0 = net.index(port).await?;
     net.set_mac(s0, port_mac(port)).await?;
-    net.set_master(s0, bridge.index).await?;
-    net.set_port_flags(s0, PortFlags::SURROGATE).await?;
+    switch.join(s0).await?;
+    switch.flood(s0, Flooding::Listener).await?;
     net.set_up(s0).await?;
     Ok(s0)
 }

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dormouse_net::FdbTurn;
+use dormouse_net::Turn;
 use dormouse_sys::{PacketSocket, SendError, packet, tap};
 use dormouse_types::MacAddr;
 use tokio::sync::oneshot;
@@ -54,7 +54,7 @@ pub(crate) struct Target {
     /// Its queue, if it can be had.
     pub(crate) queue: Option<Arc<OwnedFd>>,
     /// Turns the bridge to it.
-    pub(crate) turn: FdbTurn,
+    pub(crate) turn: Turn,
 }
 
 /// What was given back by one port.

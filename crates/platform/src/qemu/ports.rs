@@ -67,12 +67,12 @@ impl Qemu {
         else {
             return Ok(false);
         };
-        let bridge = self.net.bridge(&known.port.bridge).await?;
-        if link.master != Some(bridge.index) {
-            if link.mtu != bridge.mtu {
-                self.net.set_mtu(link.index, bridge.mtu).await?;
+        let switch = self.net.switch(&known.port.bridge).await?;
+        if !switch.has(&link).await? {
+            if link.mtu != switch.mtu() {
+                self.net.set_mtu(link.index, switch.mtu()).await?;
             }
-            self.net.set_master(link.index, bridge.index).await?;
+            switch.join(link.index).await?;
         }
         Ok(true)
     }

@@ -45,12 +45,14 @@ impl Surrogate {
 
     async fn serve(&self, name: &str) -> Result<Bridge, Error> {
         let settings = &self.0.settings;
-        let pair = links::ensure(&self.0.net, &settings.prefix, name).await?;
+        let switch = self.0.net.switch(name).await;
+        let switch = switch.map_err(Error::net(format!("connect to bridge {name}")))?;
+        let pair = links::ensure(&self.0.net, &settings.prefix, &switch).await?;
         let buffer = settings.receive_buffer;
         let socket = PacketSocket::open_receive(&pair.reader, buffer).map_err(Error::socket(&pair.reader))?;
         let table = Table::new(self.handover(&pair, &socket), self.0.notices.clone());
         let thread = Thread::start(name, |jobs| Worker::new(name, socket, table, jobs))?;
-        Ok(Bridge { pair, thread })
+        Ok(Bridge { switch, pair, thread })
     }
 
     fn handover(&self, pair: &Pair, socket: &PacketSocket) -> Box<dyn Handover> {
@@ -89,8 +91,8 @@ impl Inner {
         let mut bridges = self.bridges.lock().await;
         let mut lost = Vec::new();
         for (name, bridge) in bridges.iter() {
-            if concerns(&bridge.pair, event)
-                && let Some(why) = self.why_lost(&bridge.pair).await
+            if concerns(bridge, event)
+                && let Some(why) = self.why_lost(bridge).await
             {
                 lost.push((name.clone(), why));
             }
@@ -108,7 +110,7 @@ impl Inner {
     async fn look_for_missed(&self) {
         let missed: Vec<String> = self.missed().iter().cloned().collect();
         for bridge in missed {
-            if self.net.bridge(&bridge).await.is_ok() && self.missed().remove(&bridge) {
+            if self.net.switch(&bridge).await.is_ok() && self.missed().remove(&bridge) {
                 let _ = self.notices.send(Notice::BridgeBack { bridge });
             }
         }
@@ -119,23 +121,30 @@ impl Inner {
     }
 
     /// Looks for itself: an event tells how things were.
-    async fn why_lost(&self, pair: &Pair) -> Option<String> {
-        match self.net.link_by_index(pair.s0).await {
-            Ok(Some(link)) if link.master == Some(pair.bridge) => None,
-            Ok(Some(link)) => Some(format!("{} was taken out of the bridge", link.name)),
-            Ok(None) => Some(format!("{} was deleted", pair.port)),
-            Err(error) => {
-                tracing::warn!(port = pair.port, error = chain(&error), "cannot look at our bridge port");
-                None
-            }
+    async fn why_lost(&self, bridge: &Bridge) -> Option<String> {
+        let pair = &bridge.pair;
+        let link = match self.net.link_by_index(pair.s0).await {
+            Ok(Some(link)) => link,
+            Ok(None) => return Some(format!("{} was deleted", pair.port)),
+            Err(error) => return doubtful(pair, &error),
+        };
+        match bridge.switch.has(&link).await {
+            Ok(true) => None,
+            Ok(false) => Some(format!("{} was taken out of the bridge", link.name)),
+            Err(error) => doubtful(pair, &error),
         }
     }
 }
 
-fn concerns(pair: &Pair, event: &LinkEvent) -> bool {
+fn doubtful(pair: &Pair, error: &dormouse_net::Error) -> Option<String> {
+    tracing::warn!(port = pair.port, error = chain(error), "cannot look at our bridge port");
+    None
+}
+
+fn concerns(bridge: &Bridge, event: &LinkEvent) -> bool {
     match event {
-        LinkEvent::Deleted { index, .. } => *index == pair.bridge || *index == pair.s0,
-        LinkEvent::Changed(link) => link.index == pair.s0,
+        LinkEvent::Deleted { index, .. } => *index == bridge.switch.index() || *index == bridge.pair.s0,
+        LinkEvent::Changed(link) => link.index == bridge.pair.s0,
         LinkEvent::Missed => true,
     }
 }
