@@ -2,7 +2,7 @@
 
 use dormouse_types::{Timestamp, WakeRule};
 use dormouse_wire::{
-    ArpOperation, Frame, Identity, Network, Persona, Policy, Proxy, Response, Rules, Verdict, summary,
+    ArpOperation, Frame, Identity, Network, Outcome, Persona, Policy, Proxy, Rules, Verdict, summary,
 };
 
 use crate::presence::{Judge, Judgement};
@@ -26,10 +26,10 @@ impl Judge for WireJudge {
     fn judge(&mut self, ethernet: &[u8], now: Timestamp) -> Judgement {
         let Some(frame) = Frame::new(ethernet) else { return Judgement::Ignore };
         match self.proxy.take(&frame, now) {
-            (by, Response::Reply(frame)) => return Judgement::Answer { by, frame },
-            (_, Response::Consume(_)) => return Judgement::Ignore,
-            (_, Response::Wake(_)) => return Judgement::Wake,
-            (_, Response::Later(..) | Response::Pass) => {}
+            (by, Outcome::Reply(frame)) => return Judgement::Answer { by, frame },
+            (_, Outcome::Consume(_)) => return Judgement::Ignore,
+            (_, Outcome::Wake(_)) => return Judgement::Wake,
+            (_, Outcome::Pass) => {}
         }
         let who = self.proxy.identity();
         match self.rules.judge(&frame, who, self.proxy.persona(), now) {

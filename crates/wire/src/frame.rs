@@ -34,6 +34,8 @@ pub struct Frame<'a> {
     ethertype: u16,
     /// Where the tags end and the EtherType stands.
     tags_end: usize,
+    /// Parsed once: every frame is looked at by many.
+    network: Network<'a>,
 }
 
 /// Octets of the two addresses.
@@ -42,7 +44,7 @@ const ADDRESSES: usize = 12;
 const MAX_TAGS: usize = 2;
 
 impl<'a> Frame<'a> {
-    /// A view of `bytes`; `None` if they end within the Ethernet header or a VLAN tag.
+    /// A view of `bytes`, which allocates nothing; `None` if they end within the Ethernet header or a VLAN tag.
     #[must_use]
     pub fn new(bytes: &'a [u8]) -> Option<Self> {
         let dst = MacAddr::from_slice(bytes)?;
@@ -56,7 +58,8 @@ impl<'a> Frame<'a> {
             tags_end += 4;
             ethertype = u16_at(bytes, tags_end)?;
         }
-        Some(Self { bytes, dst, src, ethertype, tags_end })
+        let network = Network::parse(ethertype, bytes.get(tags_end + 2..)?);
+        Some(Self { bytes, dst, src, ethertype, tags_end, network })
     }
 
     /// All bytes, as given.
@@ -107,10 +110,10 @@ impl<'a> Frame<'a> {
         self.bytes.get(self.tags_end + 2..).unwrap_or_default()
     }
 
-    /// What the payload is, one layer further. Allocates nothing.
+    /// What the payload is, one layer further.
     #[must_use]
-    pub fn network(&self) -> Network<'a> {
-        Network::parse(self.ethertype, self.payload())
+    pub const fn network(&self) -> Network<'a> {
+        self.network
     }
 }
 

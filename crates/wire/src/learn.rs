@@ -29,7 +29,9 @@ fn claims(frame: &Frame<'_>, mac: MacAddr) -> [Option<IpAddr>; 2] {
         Network::Ipv6(ip) => {
             let source = Some(IpAddr::V6(ip.src));
             match Neighbor::parse(&ip) {
-                Some(Neighbor::Advertisement { target }) if target != ip.src => [source, Some(target.into())],
+                Some(Neighbor::Advertisement { target, .. }) if target != ip.src => {
+                    [source, Some(target.into())]
+                }
                 Some(Neighbor::Solicitation { target, .. }) if ip.src.is_unspecified() => {
                     [Some(target.into()), None]
                 }

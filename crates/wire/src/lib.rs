@@ -5,6 +5,7 @@
 //! - [`Frame`] is a checked view of an Ethernet frame; [`Frame::network`] looks one layer further.
 //! - A [`Responder`] answers for a sleeper, described by an [`Identity`] and a [`Persona`]; a [`Proxy`]
 //!   is all of ours together, for one sleeper.
+//! - [`Audience`] tells which of many sleepers a group frame concerns.
 //! - [`Rules`] judge a frame by wake rules and ignore lists, by [`fits`]; [`learned`] tells the addresses
 //!   that a sender claims.
 //! - [`summary`], [`digest()`] and [`junk_frame`] are small helpers for whoever moves frames.
@@ -20,6 +21,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod audience;
 mod digest;
 mod frame;
 mod junk;
@@ -35,6 +37,7 @@ mod rules;
 mod scan;
 mod summary;
 
+pub use audience::Audience;
 pub use digest::digest;
 pub use frame::{Frame, ethertype};
 pub use junk::{JUNK_LEN, junk_frame};
@@ -43,7 +46,7 @@ pub use magic::is_magic;
 pub use matching::fits;
 pub use network::{Arp, ArpOperation, Fragment, IpPacket, Network, protocol};
 pub use persona::{Flow, Lease, MdnsRecord, Names, NetbiosName, Persona, Way};
-pub use proxy::{Deed, LeasePolicy, Policy, Proxy};
+pub use proxy::{Deed, LeasePolicy, Outcome, Policy, Proxy};
 pub use respond::{
     ArpResponder, Context, IcmpEcho, Icmpv6Echo, Identity, Memory, NeighborSolicitation, Responder, Response,
     standard,

@@ -3,7 +3,7 @@
 use core::net::Ipv6Addr;
 
 use dormouse_types::MacAddr;
-use smoltcp::wire::{Icmpv6Packet, NdiscRepr};
+use smoltcp::wire::{Icmpv6Packet, NdiscRepr, RawHardwareAddress};
 
 use crate::network::{Fragment, IpPacket, protocol};
 
@@ -20,7 +20,11 @@ pub(crate) enum Neighbor {
         source_mac: Option<MacAddr>,
     },
     /// The sender has `target`.
-    Advertisement { target: Ipv6Addr },
+    Advertisement {
+        target: Ipv6Addr,
+        /// The target link-layer address option.
+        target_mac: Option<MacAddr>,
+    },
 }
 
 impl Neighbor {
@@ -37,14 +41,16 @@ impl Neighbor {
         }
         let neighbor = match NdiscRepr::parse(&message).ok()? {
             NdiscRepr::NeighborSolicit { target_addr: target, lladdr } => {
-                let source_mac = lladdr.and_then(|address| MacAddr::from_slice(address.as_bytes()));
+                let source_mac = lladdr.and_then(mac_of);
                 let duplicate_check = ip.src.is_unspecified();
                 if duplicate_check && (source_mac.is_some() || !is_solicited_node(ip.dst)) {
                     return None;
                 }
                 Self::Solicitation { target, source_mac }
             }
-            NdiscRepr::NeighborAdvert { target_addr: target, .. } => Self::Advertisement { target },
+            NdiscRepr::NeighborAdvert { target_addr: target, lladdr, .. } => {
+                Self::Advertisement { target, target_mac: lladdr.and_then(mac_of) }
+            }
             _ => return None,
         };
         Some(neighbor).filter(|neighbor| !neighbor.target().is_multicast())
@@ -52,9 +58,13 @@ impl Neighbor {
 
     const fn target(&self) -> Ipv6Addr {
         match self {
-            Self::Solicitation { target, .. } | Self::Advertisement { target } => *target,
+            Self::Solicitation { target, .. } | Self::Advertisement { target, .. } => *target,
         }
     }
+}
+
+fn mac_of(option: RawHardwareAddress) -> Option<MacAddr> {
+    MacAddr::from_slice(option.as_bytes())
 }
 
 /// Is this a solicited-node multicast address, `ff02::1:ff00:0/104` (RFC 4291 §2.7.1)?

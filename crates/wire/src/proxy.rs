@@ -2,13 +2,14 @@
 //!
 //! ```text
 //!   Proxy::new(identity, persona, policy, now)
-//!     take(frame, now)   -> Response     what to do about a frame that came for it, or for a group
+//!     take(frame, now)   -> Outcome      what to do about a frame that came for it, or for a group
 //!     deadline()         -> when `due` is to be called next
 //!     due(now)           -> what it would send by itself now, as the renewal of a lease
 //!     persona()          -> what to keep, with the lease as it is now
 //! ```
 
 use alloc::{boxed::Box, vec::Vec};
+use core::{cmp::Reverse, time::Duration};
 
 use dormouse_types::Timestamp;
 
@@ -38,10 +39,24 @@ pub enum LeasePolicy {
     Ignore,
 }
 
+/// What becomes of a frame that was shown to a [`Proxy`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is answered with this frame, to be sent at once where the frame came from.
+    Reply(Vec<u8>),
+    /// The machine would do nothing with it, or it is answered by [`Proxy::due`] when the time has
+    /// come; the reason.
+    Consume(&'static str),
+    /// The machine is wanted, whatever its wake rules say; why, in a few words.
+    Wake(&'static str),
+    /// The wake rules are to be asked.
+    Pass,
+}
+
 /// What a sleeper would do without being asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Deed {
-    /// Send this frame; the word says what for, for counters, as `dhcp-renew`.
+    /// Send this frame; the word says what for, for counters: the responder's name, or `dhcp-renew`.
     Send(&'static str, Vec<u8>),
     /// It is wanted; why, in a few words.
     Wake(&'static str),
@@ -53,37 +68,75 @@ pub struct Proxy {
     who: Identity,
     persona: Box<Persona>,
     memory: Memory,
+    /// Answers that are not due yet, those due first at the end.
+    pending: Vec<Pending>,
 }
+
+/// An answer that is not due yet.
+#[derive(Debug)]
+struct Pending {
+    due: Timestamp,
+    by: &'static str,
+    frame: Vec<u8>,
+}
+
+/// The most answers that one sleeper owes: a report for each of its groups, and a few more.
+const MAX_PENDING: usize = Persona::MAX_GROUPS + 16;
 
 impl Proxy {
     /// Stands in from `now` on.
     #[must_use]
     pub fn new(who: Identity, persona: Persona, _policy: Policy, _now: Timestamp) -> Self {
-        Self { who, persona: Box::new(persona), memory: Memory::default() }
+        Self { who, persona: Box::new(persona), memory: Memory::default(), pending: Vec::new() }
     }
 
     /// What to do about a frame that came for it, or for a group; and by which responder.
-    pub fn take(&mut self, frame: &Frame<'_>, now: Timestamp) -> (&'static str, Response) {
+    pub fn take(&mut self, frame: &Frame<'_>, now: Timestamp) -> (&'static str, Outcome) {
         for responder in standard() {
             let mut context =
                 Context { who: &self.who, persona: &self.persona, now, memory: &mut self.memory };
-            match responder.respond(frame, &mut context) {
-                Response::Pass => {}
-                response => return (responder.name(), response),
+            let by = responder.name();
+            let outcome = match responder.respond(frame, &mut context) {
+                Response::Reply(reply) => Outcome::Reply(reply),
+                Response::Later(frames) => self.owe(by, frames, now),
+                Response::Consume(reason) => Outcome::Consume(reason),
+                Response::Wake(reason) => Outcome::Wake(reason),
+                Response::Pass => continue,
+            };
+            return (by, outcome);
+        }
+        ("", Outcome::Pass)
+    }
+
+    /// Puts answers off. One that is owed already is given once, at the earlier time (as RFC 3376
+    /// §5.2 and RFC 3810 §6.2 have it for reports); what exceeds [`MAX_PENDING`] is left to the
+    /// asker's next question.
+    fn owe(&mut self, by: &'static str, frames: Vec<(Duration, Vec<u8>)>, now: Timestamp) -> Outcome {
+        for (delay, frame) in frames {
+            let due = now + delay;
+            if let Some(same) = self.pending.iter_mut().find(|pending| pending.frame == frame) {
+                same.due = same.due.min(due);
+            } else if self.pending.len() < MAX_PENDING {
+                self.pending.push(Pending { due, by, frame });
             }
         }
-        ("", Response::Pass)
+        self.pending.sort_by_key(|pending| Reverse(pending.due));
+        Outcome::Consume("it is answered a little later")
     }
 
     /// When [`Proxy::due`] is to be called next; `None`: never, unless a frame changes that.
     #[must_use]
     pub fn deadline(&self) -> Option<Timestamp> {
-        None
+        self.pending.last().map(|pending| pending.due)
     }
 
     /// What it would send by itself, now that a deadline has come.
-    pub fn due(&mut self, _now: Timestamp) -> Vec<Deed> {
-        Vec::new()
+    pub fn due(&mut self, now: Timestamp) -> Vec<Deed> {
+        let mut deeds = Vec::new();
+        while let Some(Pending { by, frame, .. }) = self.pending.pop_if(|pending| pending.due <= now) {
+            deeds.push(Deed::Send(by, frame));
+        }
+        deeds
     }
 
     /// Who it stands in for.

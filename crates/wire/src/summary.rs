@@ -67,7 +67,7 @@ fn write_ipv6(line: &mut String, ip: &IpPacket<'_, Ipv6Addr>) -> core::fmt::Resu
         (Some(Neighbor::Solicitation { target, .. }), _) => {
             write!(line, "icmp6 who-has {target} tell {}", ip.src)
         }
-        (Some(Neighbor::Advertisement { target }), _) => {
+        (Some(Neighbor::Advertisement { target, .. }), _) => {
             write!(line, "icmp6 {target} is advertised, {} > {}", ip.src, ip.dst)
         }
         (None, Some(128)) => write_echo(line, "icmp6", "request", ip),

@@ -15,7 +15,8 @@ pub(super) fn parse(bytes: &[u8]) -> Option<IpPacket<'_, Ipv4Addr>> {
     if header.version() != 4 || header_len < IPV4_HEADER_LEN || (total_len != 0 && total_len < header_len) {
         return None;
     }
-    let end = if total_len == 0 { bytes.len() } else { total_len.min(bytes.len()) };
+    let declared = if total_len == 0 { bytes.len() } else { total_len };
+    let end = declared.min(bytes.len());
     Some(IpPacket {
         src: header.src_addr(),
         dst: header.dst_addr(),
@@ -26,5 +27,6 @@ pub(super) fn parse(bytes: &[u8]) -> Option<IpPacket<'_, Ipv4Addr>> {
         plain: header_len == IPV4_HEADER_LEN,
         complete: total_len != 0 && total_len <= bytes.len(),
         payload: bytes.get(header_len..end)?,
+        payload_len: declared.saturating_sub(header_len),
     })
 }

@@ -46,6 +46,7 @@ pub(super) fn parse(bytes: &[u8]) -> Option<IpPacket<'_, Ipv6Addr>> {
         plain: inner.payload.len() == len,
         complete: declared != 0 && declared <= rest.len(),
         payload: inner.payload,
+        payload_len: declared.max(len) - (len - inner.payload.len()),
     })
 }
 

@@ -14,6 +14,8 @@ use crate::frame::{ethertype, u16_at};
 pub mod protocol {
     /// ICMP (RFC 792).
     pub const ICMP: u8 = 1;
+    /// IGMP (RFC 3376).
+    pub const IGMP: u8 = 2;
     /// TCP (RFC 9293).
     pub const TCP: u8 = 6;
     /// UDP (RFC 768).
@@ -70,6 +72,9 @@ pub struct IpPacket<'a, A> {
     pub complete: bool,
     /// What follows the headers, without the padding of the frame.
     pub payload: &'a [u8],
+    /// Octets of the payload by the packet's header, of which a frame cut short has less; what is
+    /// there, where the header leaves it open.
+    pub payload_len: usize,
 }
 
 /// Which part of a datagram a packet is.

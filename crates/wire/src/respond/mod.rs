@@ -50,9 +50,9 @@ impl Identity {
 pub enum Response {
     /// It is answered with this frame, to be sent where the frame came from.
     Reply(Vec<u8>),
-    /// It is answered with this frame after a while, if the machine still sleeps then (as reports
-    /// to a querier, which all hosts would otherwise send at once).
-    Later(Duration, Vec<u8>),
+    /// It is answered with each of these frames after its time, if the machine still sleeps then
+    /// (as reports to a querier, which all hosts would otherwise send at once). None: no answer.
+    Later(Vec<(Duration, Vec<u8>)>),
     /// It needs no answer, and the machine would do nothing with it; the reason.
     Consume(&'static str),
     /// The machine is wanted, whatever its wake rules say; why, in a few words.
