@@ -48,11 +48,18 @@ impl Net {
         if let Some(vlans) = vlans {
             self.join_tagged(listener, vlans).await?;
         }
-        self.fdb_replace_many(&targets(mac, vlans, listener), FdbState::Sticky).await
+        self.replace_all(targets(mac, vlans, listener), FdbState::Sticky).await
     }
 
     pub(super) async fn give(&self, mac: MacAddr, vlans: Option<&Vlans>, tap: u32) -> Result<(), Error> {
-        self.fdb_replace_many(&targets(mac, vlans, tap), FdbState::Reachable).await
+        self.replace_all(targets(mac, vlans, tap), FdbState::Reachable).await
+    }
+
+    async fn replace_all(&self, targets: Vec<FdbTarget>, state: FdbState) -> Result<(), Error> {
+        for target in targets {
+            self.fdb_replace(target, state).await?;
+        }
+        Ok(())
     }
 
     pub(super) async fn diverted(&self, listener: u32) -> Result<BTreeSet<MacAddr>, Error> {
