@@ -22,6 +22,7 @@ extern crate alloc;
 extern crate std;
 
 mod audience;
+mod dhcp;
 mod digest;
 mod frame;
 mod junk;
@@ -32,10 +33,12 @@ mod ndisc;
 mod network;
 mod persona;
 mod proxy;
+mod renewal;
 mod respond;
 mod rules;
 mod scan;
 mod summary;
+mod udp;
 
 pub use audience::Audience;
 pub use digest::digest;
@@ -45,8 +48,9 @@ pub use learn::learned;
 pub use magic::is_magic;
 pub use matching::fits;
 pub use network::{Arp, ArpOperation, Fragment, IpPacket, Network, protocol};
-pub use persona::{Flow, Lease, MdnsRecord, Names, NetbiosName, Persona, Way};
+pub use persona::{Flow, Lease, LeaseRequest, MdnsRecord, Names, NetbiosName, Persona, Way};
 pub use proxy::{Deed, LeasePolicy, Outcome, Policy, Proxy};
+pub use renewal::Renewal;
 pub use respond::{
     ArpResponder, Context, IcmpEcho, Icmpv6Echo, Identity, Memory, NeighborSolicitation, Responder, Response,
     standard,

@@ -16,6 +16,7 @@ use dormouse_types::Timestamp;
 use crate::{
     frame::Frame,
     persona::Persona,
+    renewal::Renewal,
     respond::{Context, Identity, Memory, Response, standard},
 };
 
@@ -30,7 +31,8 @@ pub struct Policy {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LeasePolicy {
-    /// The stand-in renews it; if the server refuses or stays silent until T2, the machine is woken.
+    /// The stand-in renews it. The machine is woken if a server refuses, or if all stay silent
+    /// until half of the time between T2 and the end has passed.
     #[default]
     Renew,
     /// The machine is woken at T1 and renews it itself.
@@ -70,6 +72,8 @@ pub struct Proxy {
     memory: Memory,
     /// Answers that are not due yet, those due first at the end.
     pending: Vec<Pending>,
+    /// Keeps the persona's lease.
+    renewal: Option<Renewal>,
 }
 
 /// An answer that is not due yet.
@@ -86,12 +90,18 @@ const MAX_PENDING: usize = Persona::MAX_GROUPS + 16;
 impl Proxy {
     /// Stands in from `now` on.
     #[must_use]
-    pub fn new(who: Identity, persona: Persona, _policy: Policy, _now: Timestamp) -> Self {
-        Self { who, persona: Box::new(persona), memory: Memory::default(), pending: Vec::new() }
+    pub fn new(who: Identity, persona: Persona, policy: Policy, now: Timestamp) -> Self {
+        let renewal = persona.lease.as_ref().and_then(|lease| Renewal::new(lease, policy.lease, &who, now));
+        Self { who, persona: Box::new(persona), memory: Memory::default(), pending: Vec::new(), renewal }
     }
 
     /// What to do about a frame that came for it, or for a group; and by which responder.
     pub fn take(&mut self, frame: &Frame<'_>, now: Timestamp) -> (&'static str, Outcome) {
+        if let (Some(renewal), Some(lease)) = (&mut self.renewal, &mut self.persona.lease)
+            && let Some(outcome) = renewal.take(lease, frame, &self.who)
+        {
+            return (Renewal::NAME, outcome);
+        }
         for responder in standard() {
             let mut context =
                 Context { who: &self.who, persona: &self.persona, now, memory: &mut self.memory };
@@ -127,7 +137,9 @@ impl Proxy {
     /// When [`Proxy::due`] is to be called next; `None`: never, unless a frame changes that.
     #[must_use]
     pub fn deadline(&self) -> Option<Timestamp> {
-        self.pending.last().map(|pending| pending.due)
+        let owed = self.pending.last().map(|pending| pending.due);
+        let renewal = self.renewal.as_ref().and_then(Renewal::deadline);
+        owed.into_iter().chain(renewal).min()
     }
 
     /// What it would send by itself, now that a deadline has come.
@@ -135,6 +147,9 @@ impl Proxy {
         let mut deeds = Vec::new();
         while let Some(Pending { by, frame, .. }) = self.pending.pop_if(|pending| pending.due <= now) {
             deeds.push(Deed::Send(by, frame));
+        }
+        if let (Some(renewal), Some(lease)) = (&mut self.renewal, &self.persona.lease) {
+            deeds.extend(renewal.due(lease, &self.who, now));
         }
         deeds
     }

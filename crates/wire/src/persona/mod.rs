@@ -9,13 +9,13 @@ mod group;
 mod lease;
 mod names;
 
-use alloc::vec::Vec;
+use alloc::{boxed::Box, vec::Vec};
 
 use dormouse_types::{MacAddr, Timestamp};
 use serde::{Deserialize, Serialize};
 
 pub use flow::Flow;
-pub use lease::Lease;
+pub use lease::{Lease, LeaseRequest};
 pub use names::{MdnsRecord, Names, NetbiosName};
 
 use crate::frame::Frame;
@@ -30,6 +30,8 @@ pub struct Persona {
     pub groups: Vec<core::net::IpAddr>,
     /// Its lease of an IPv4 address.
     pub lease: Option<Lease>,
+    /// What it asked a server last, until that is answered.
+    pub request: Option<Box<LeaseRequest>>,
     /// The names that it answers to.
     pub names: Names,
 }
@@ -54,7 +56,7 @@ impl Persona {
     /// Connections are not learned here, since that takes every TCP frame: see [`Flow::note`].
     pub fn learn(&mut self, frame: &Frame<'_>, way: Way, mac: MacAddr, now: Timestamp) -> bool {
         let groups = group::learn(&mut self.groups, frame, way, mac);
-        let lease = lease::learn(&mut self.lease, frame, way, mac, now);
+        let lease = lease::learn(&mut self.lease, &mut self.request, frame, way, mac, now);
         let names = self.names.learn(frame, way, mac);
         groups || lease || names
     }

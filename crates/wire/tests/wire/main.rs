@@ -4,9 +4,11 @@
 mod any_bytes;
 mod audience;
 mod build;
+mod captures;
 mod check;
 mod helpers;
 mod learn;
+mod lease;
 mod network;
 mod packets;
 mod respond;

@@ -3,7 +3,7 @@
 
 pub struct Packet {
     pub name: &'static str,
-    hex: &'static str,
+    pub hex: &'static str,
 }
 
 impl Packet {
@@ -19,6 +19,7 @@ macro_rules! packets {
         pub const ALL: &[Packet] = &[$($name),*];
     };
 }
+pub(crate) use packets;
 
 packets! {
     /// Who-has 10.9.0.2 tell 10.9.0.1, broadcast.
