@@ -32,6 +32,8 @@ pub struct Link {
     pub is_bridge: bool,
     /// A bridge that tells VLANs apart (`vlan_filtering 1`)?
     pub filters_vlans: bool,
+    /// The VLAN that a bridge puts new ports into, untagged, if it filters.
+    pub default_vlan: Option<u16>,
     /// Transferred since it was made.
     pub counters: LinkCounters,
 }
@@ -288,6 +290,7 @@ pub(crate) fn parse(message: &LinkMessage) -> Link {
         mtu: 0,
         is_bridge: false,
         filters_vlans: false,
+        default_vlan: None,
         counters: LinkCounters::default(),
     };
     for attribute in &message.attributes {
@@ -298,7 +301,7 @@ pub(crate) fn parse(message: &LinkMessage) -> Link {
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::LinkInfo(infos) => {
                 link.is_bridge = infos.iter().any(|info| matches!(info, LinkInfo::Kind(InfoKind::Bridge)));
-                link.filters_vlans = infos.iter().any(filters_vlans);
+                infos.iter().for_each(|info| read_bridge(&mut link, info));
             }
             LinkAttribute::Stats64(stats) => {
                 link.counters = LinkCounters {
@@ -316,7 +319,13 @@ pub(crate) fn parse(message: &LinkMessage) -> Link {
     link
 }
 
-fn filters_vlans(info: &LinkInfo) -> bool {
-    let LinkInfo::Data(InfoData::Bridge(settings)) = info else { return false };
-    settings.iter().any(|setting| matches!(setting, InfoBridge::VlanFiltering(true)))
+fn read_bridge(link: &mut Link, info: &LinkInfo) {
+    let LinkInfo::Data(InfoData::Bridge(settings)) = info else { return };
+    for setting in settings {
+        match setting {
+            InfoBridge::VlanFiltering(on) => link.filters_vlans = *on,
+            InfoBridge::VlanDefaultPvid(vlan) => link.default_vlan = Some(*vlan).filter(|vlan| *vlan != 0),
+            _ => {}
+        }
+    }
 }

@@ -25,6 +25,12 @@ pub struct Vlans {
 }
 
 impl Vlans {
+    /// In one only, untagged.
+    #[must_use]
+    pub fn access(vlan: u16) -> Self {
+        Self { native: Some(vlan), untagged: [vlan].into(), tagged: BTreeSet::new() }
+    }
+
     /// All that the port is in.
     pub fn all(&self) -> impl Iterator<Item = u16> + '_ {
         self.untagged.union(&self.tagged).copied()

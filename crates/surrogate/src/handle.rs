@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dormouse_net::{Flooding, Net, Switch};
+use dormouse_net::{Flooding, Net, Switch, Vlans};
 use dormouse_types::{MacAddr, MachineName};
 use dormouse_wire::{Identity, junk_frame};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -134,7 +134,8 @@ impl Surrogate {
         let machine = self.machine(&sleeper.name).unwrap_or_else(|| self.enter(sleeper));
         for port in &sleeper.ports {
             let bridge = self.bridge(&port.bridge).await?;
-            let capture = capture_of(sleeper, port, &machine);
+            let vlans = self.vlans(port, &bridge).await?;
+            let capture = capture_of(sleeper, port, &machine, vlans);
             let tap = port.tap.clone();
             bridge
                 .thread
@@ -179,7 +180,8 @@ impl Surrogate {
                     "cannot take down the tap of a sleeper");
             }
             let older = taps::leftovers(port)?;
-            let capture = capture_of(sleeper, port, &machine);
+            let vlans = self.vlans(port, &bridge).await?;
+            let capture = capture_of(sleeper, port, &machine, vlans);
             bridge.thread.ask(move |worker| worker.stand_in(capture, older)).await?;
             self.divert(port, &bridge).await?;
         }
@@ -366,11 +368,12 @@ fn without_queues(sleeper: &Sleeper) -> Sleeper {
     sleeper
 }
 
-fn capture_of(sleeper: &Sleeper, port: &Port, machine: &Machine) -> Capture {
+fn capture_of(sleeper: &Sleeper, port: &Port, machine: &Machine, vlans: Option<Vlans>) -> Capture {
     let who = Identity { mac: port.mac, addresses: port.addresses.clone() };
     Capture {
         name: sleeper.name.clone(),
         mac: port.mac,
+        vlans,
         judge: WireJudge::new(who, sleeper.wake.clone()),
         queue: ReplayQueue::new(machine.budget.clone()),
         waker: machine.waker.clone(),

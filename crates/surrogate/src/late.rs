@@ -7,10 +7,11 @@
 
 use std::time::{Duration, Instant};
 
+use dormouse_net::Vlans;
 use dormouse_sys::{Frame, PacketSocket};
 use dormouse_types::MacAddr;
 
-use crate::packet::Packet;
+use crate::vlan::{Arrival, Delivery};
 
 /// How late a frame may be. On a host this busy a softirq thread waits for some 10 ms.
 const LATEST: Duration = Duration::from_secs(1);
@@ -19,6 +20,7 @@ const LATEST: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Late {
     injector: PacketSocket,
+    vlans: Option<Vlans>,
     until: Instant,
     passed: u64,
     lost: u64,
@@ -26,18 +28,23 @@ pub(crate) struct Late {
 
 impl Late {
     /// From `now` on passes frames to the tap of `injector`.
-    pub(crate) fn new(injector: PacketSocket, now: Instant) -> Self {
-        Self { injector, until: now + LATEST, passed: 0, lost: 0 }
+    pub(crate) fn new(injector: PacketSocket, vlans: Option<Vlans>, now: Instant) -> Self {
+        Self { injector, vlans, until: now + LATEST, passed: 0, lost: 0 }
     }
 
     /// Gives a frame to the guest.
     pub(crate) fn pass(&mut self, frame: &Frame<'_>) {
-        let sent = Packet::received(frame)
-            .is_some_and(|packet| self.injector.send(packet.header(), packet.ethernet()).is_ok());
-        if sent {
-            self.passed += 1;
-        } else {
-            self.lost += 1;
+        let packet = match Arrival::new(*frame).at(self.vlans.as_ref()) {
+            Delivery::Packet(packet) => packet,
+            Delivery::Elsewhere => return,
+            Delivery::Cut => {
+                self.lost += 1;
+                return;
+            }
+        };
+        match self.injector.send(packet.header(), packet.ethernet()) {
+            Ok(()) => self.passed += 1,
+            Err(_) => self.lost += 1,
         }
     }
 

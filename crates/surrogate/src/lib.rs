@@ -57,6 +57,7 @@ mod release;
 mod table;
 mod taps;
 mod thread;
+mod vlan;
 mod watch;
 mod worker;
 

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, fmt};
 
+use dormouse_net::Vlans;
 use dormouse_sys::{Frame, PacketSocket};
 use dormouse_types::{MacAddr, MachineName, Timestamp};
 use tokio::sync::mpsc::UnboundedSender;
@@ -12,9 +13,9 @@ use crate::{
     judge::WireJudge,
     late::Late,
     losses::Losses,
-    packet::Packet,
     presence::{Effect, Presence},
     release::Release,
+    vlan::{Arrival, Delivery, outward},
 };
 
 /// The captured ports of one bridge.
@@ -31,6 +32,8 @@ pub(crate) struct Table {
 pub(crate) struct Entry {
     pub(crate) name: MachineName,
     pub(crate) presence: Presence<WireJudge>,
+    /// The VLANs of its port, where the switch tells them apart.
+    pub(crate) vlans: Option<Vlans>,
     /// How far it has got with the frames that the handover numbered.
     pub(crate) progress: Progress,
     /// What the bridge's socket had lost when it was captured.
@@ -64,14 +67,15 @@ impl Table {
             self.deliver_to_all(frame, now, replies);
         } else if let Some(entry) = self.entries.get_mut(&destination) {
             entry.progress.note(frame.mark);
-            let effect = match Packet::received(frame) {
-                Some(packet) => entry.presence.take(&packet, now),
-                None => {
+            let effect = match Arrival::new(*frame).at(entry.vlans.as_ref()) {
+                Delivery::Packet(packet) => entry.presence.take(&packet, now),
+                Delivery::Elsewhere => return,
+                Delivery::Cut => {
                     entry.presence.queue().count_drops(Reason::TooLong, 1);
-                    Effect::default()
+                    return;
                 }
             };
-            apply(&self.notices, &entry.name, effect, replies);
+            apply(&self.notices, entry, effect, replies);
         } else if let Some(late) = self.late.get_mut(&destination) {
             late.pass(frame);
         }
@@ -79,22 +83,23 @@ impl Table {
 
     /// A group frame is for every sleeper but the one that sent it, which may still run.
     fn deliver_to_all(&mut self, frame: &Frame<'_>, now: Timestamp, replies: &mut Vec<Vec<u8>>) {
-        if self.entries.is_empty() {
-            return;
-        }
-        let Some(packet) = Packet::received(frame) else { return };
+        let arrival = Arrival::new(*frame);
         let source = frame.bytes.get(6..).and_then(MacAddr::from_slice);
         for (mac, entry) in &mut self.entries {
-            if source != Some(*mac) {
+            if source != Some(*mac)
+                && let Delivery::Packet(packet) = arrival.at(entry.vlans.as_ref())
+            {
                 let effect = entry.presence.take(&packet, now);
-                apply(&self.notices, &entry.name, effect, replies);
+                apply(&self.notices, entry, effect, replies);
             }
         }
     }
 
     /// Tells what is to be told, and collects what is to be sent.
-    pub(crate) fn apply(&self, name: &MachineName, effect: Effect, replies: &mut Vec<Vec<u8>>) {
-        apply(&self.notices, name, effect, replies);
+    pub(crate) fn apply(&self, mac: MacAddr, effect: Effect, replies: &mut Vec<Vec<u8>>) {
+        if let Some(entry) = self.entries.get(&mac) {
+            apply(&self.notices, entry, effect, replies);
+        }
     }
 
     /// Tells something without being asked.
@@ -104,10 +109,11 @@ impl Table {
     }
 }
 
-fn apply(notices: &UnboundedSender<Notice>, name: &MachineName, effect: Effect, replies: &mut Vec<Vec<u8>>) {
-    replies.extend(effect.replies);
+fn apply(notices: &UnboundedSender<Notice>, entry: &Entry, effect: Effect, replies: &mut Vec<Vec<u8>>) {
+    let vlans = entry.vlans.as_ref();
+    replies.extend(effect.replies.into_iter().filter_map(|reply| outward(reply, vlans)));
     if let Some(frame) = effect.wake {
-        let _ = notices.send(Notice::Wake { name: name.clone(), frame });
+        let _ = notices.send(Notice::Wake { name: entry.name.clone(), frame });
     }
 }
 

@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use dormouse_net::Vlans;
 use dormouse_sys::{
     Batch, PacketSocket, VnetHdr,
     packet::{Direction, Error as SocketError, Filter},
@@ -62,6 +63,7 @@ const FIRST_WATCH: u64 = 3;
 pub(crate) struct Capture {
     pub(crate) name: MachineName,
     pub(crate) mac: MacAddr,
+    pub(crate) vlans: Option<Vlans>,
     pub(crate) judge: WireJudge,
     pub(crate) queue: ReplayQueue,
     pub(crate) waker: Waker,
@@ -297,10 +299,11 @@ impl Worker {
     /// Forgets a port whose guest runs. Frames that were not counted may still be on their way.
     fn give_back(&mut self, mac: MacAddr, now: Instant) {
         let counted = self.table.handover.counted(mac).is_some();
-        let release = self.table.entries.get_mut(&mac).and_then(|entry| entry.release.take());
+        let entry = self.table.entries.get_mut(&mac);
+        let (vlans, release) = entry.map_or((None, None), |entry| (entry.vlans.take(), entry.release.take()));
         let mut sockets = release.into_iter().flat_map(Release::into_sockets);
         if !counted && let Some(injector) = sockets.next() {
-            self.table.late.insert(mac, Late::new(injector, now));
+            self.table.late.insert(mac, Late::new(injector, vlans, now));
         }
         self.reaper.close(sockets);
         self.forget(mac);
@@ -370,7 +373,7 @@ impl Worker {
         self.receive(BACKLOG);
         self.read_sniffs();
         self.unwatch(capture.mac);
-        let name = capture.name.clone();
+        let mac = capture.mac;
         let reaper = self.reaper.clone();
         let entry = self.entry(capture, Mode::Standing);
         Self::close_boundary(entry, &reaper);
@@ -378,7 +381,7 @@ impl Worker {
         reaper.close(entry.injector.take());
         let effect = entry.presence.stand_in(older, clock());
         let mut replies = Vec::new();
-        self.table.apply(&name, effect, &mut replies);
+        self.table.apply(mac, effect, &mut replies);
         self.replies.append(&mut replies);
         self.send_replies();
     }
@@ -505,19 +508,23 @@ impl Worker {
     }
 
     fn entry(&mut self, capture: Capture, mode: Mode) -> &mut Entry {
-        let Capture { name, mac, judge, queue, waker } = capture;
+        let Capture { name, mac, vlans, judge, queue, waker } = capture;
         self.reaper.close(self.table.late.remove(&mac).map(|late| late.end(mac)));
         self.count_lost();
         let lost_before = self.losses;
         let handover = &mut self.table.handover;
         self.table.entries.entry(mac).or_insert_with(|| {
-            if let Err(error) = handover.begin(mac) {
+            // The program would redirect frames with their tags, which the tap must not get.
+            if vlans.is_none()
+                && let Err(error) = handover.begin(mac)
+            {
                 tracing::warn!(machine = %name, %error, "this machine is handed over the plain way");
             }
             let presence = Presence::new(mode, judge, queue, waker);
             Entry {
                 name,
                 presence,
+                vlans,
                 progress: Progress::default(),
                 lost_before,
                 sniff: None,

@@ -31,11 +31,16 @@ pub(super) fn turn(mac: MacAddr, vlans: Option<&Vlans>, tap: u32) -> Result<Vec<
 }
 
 impl Net {
-    pub(super) async fn filtered_vlans(&self, bridge: u32, port: u32) -> Result<Option<Vlans>, Error> {
+    pub(super) async fn filtered_vlans(
+        &self,
+        bridge: u32,
+        port: Option<u32>,
+    ) -> Result<Option<Vlans>, Error> {
         let link = self.link_by_index(bridge).await?;
-        match link.is_some_and(|link| link.filters_vlans) {
-            true => self.vlans(port).await.map(Some),
-            false => Ok(None),
+        let Some(link) = link.filter(|link| link.filters_vlans) else { return Ok(None) };
+        match port {
+            Some(port) => self.vlans(port).await.map(Some),
+            None => Ok(Some(link.default_vlan.map_or_else(Vlans::default, Vlans::access))),
         }
     }
 

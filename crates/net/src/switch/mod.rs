@@ -138,11 +138,12 @@ impl Switch {
         }
     }
 
-    /// The VLANs that a guest's port is in; `None` on a switch that does not tell them apart.
+    /// The VLANs that a guest's port is in, or a new port would be; `None` on a switch that does not
+    /// tell them apart.
     ///
     /// # Errors
     /// When the switch cannot be asked.
-    pub async fn vlans(&self, port: u32) -> Result<Option<Vlans>, Error> {
+    pub async fn vlans(&self, port: Option<u32>) -> Result<Option<Vlans>, Error> {
         match self.kind {
             SwitchKind::Linux => self.net.filtered_vlans(self.index, port).await,
         }

@@ -29,8 +29,7 @@ impl Surrogate {
     pub(super) async fn vlans(&self, port: &Port, bridge: &Bridge) -> Result<Option<Vlans>, Error> {
         let what = || format!("read the VLANs of {}", port.tap);
         let tap = self.0.net.link(&port.tap).await.map_err(Error::net(what()))?;
-        let index = tap.map_or(bridge.pair.s0, |link| link.index);
-        bridge.switch.vlans(index).await.map_err(Error::net(what()))
+        bridge.switch.vlans(tap.map(|tap| tap.index)).await.map_err(Error::net(what()))
     }
 
     /// Replays into one port and turns the bridge to it. `None`: it was not captured.
