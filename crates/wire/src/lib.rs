@@ -38,6 +38,7 @@ mod respond;
 mod rules;
 mod scan;
 mod summary;
+mod tcp;
 mod udp;
 
 pub use audience::Audience;
@@ -48,12 +49,12 @@ pub use learn::learned;
 pub use magic::is_magic;
 pub use matching::fits;
 pub use network::{Arp, ArpOperation, Fragment, IpPacket, Network, protocol};
-pub use persona::{Flow, Lease, LeaseRequest, MdnsRecord, Names, NetbiosName, Persona, Way};
+pub use persona::{Flow, FlowTable, Lease, LeaseRequest, MdnsRecord, Names, NetbiosName, Persona, Way};
 pub use proxy::{Deed, LeasePolicy, Outcome, Policy, Proxy};
 pub use renewal::Renewal;
 pub use respond::{
-    ArpResponder, Context, IcmpEcho, Icmpv6Echo, Identity, Memory, NeighborSolicitation, Responder, Response,
-    standard,
+    ArpResponder, Context, IcmpEcho, Icmpv6Echo, Identity, Keepalive, Memory, NeighborSolicitation,
+    Responder, Response, standard,
 };
 pub use rules::{Rules, Verdict};
 pub use scan::{ScanLimits, Scanners};

@@ -14,7 +14,7 @@ use alloc::{boxed::Box, vec::Vec};
 use dormouse_types::{MacAddr, Timestamp};
 use serde::{Deserialize, Serialize};
 
-pub use flow::Flow;
+pub use flow::{Flow, FlowTable};
 pub use lease::{Lease, LeaseRequest};
 pub use names::{MdnsRecord, Names, NetbiosName};
 
@@ -53,7 +53,7 @@ impl Persona {
 
     /// Learns from a frame that the machine at `mac` sent or got; was there anything new?
     ///
-    /// Connections are not learned here, since that takes every TCP frame: see [`Flow::note`].
+    /// Connections are not learned here, since that takes every TCP frame: see [`FlowTable`].
     pub fn learn(&mut self, frame: &Frame<'_>, way: Way, mac: MacAddr, now: Timestamp) -> bool {
         let groups = group::learn(&mut self.groups, frame, way, mac);
         let lease = lease::learn(&mut self.lease, &mut self.request, frame, way, mac, now);

@@ -5,12 +5,12 @@ use core::net::Ipv4Addr;
 
 use smoltcp::{
     phy::ChecksumCapabilities,
-    wire::{Icmpv4Packet, Icmpv4Repr, IpProtocol, Ipv4Packet, Ipv4Repr},
+    wire::{Icmpv4Packet, Icmpv4Repr, Ipv4Packet},
 };
 
 use super::{Context, Identity, Responder, Response, build};
 use crate::{
-    frame::{Frame, ethertype},
+    frame::Frame,
     network::{Fragment, IpPacket, Network, is_host, protocol},
 };
 
@@ -60,21 +60,14 @@ fn reply(
     ip: &IpPacket<'_, Ipv4Addr>,
     message: &Icmpv4Repr<'_>,
 ) -> Vec<u8> {
-    let repr = Ipv4Repr {
-        src_addr: ip.dst,
-        dst_addr: ip.src,
-        next_header: IpProtocol::Icmp,
-        payload_len: message.buffer_len(),
+    let header = build::Header {
+        src: ip.dst,
+        dst: ip.src,
         hop_limit: build::HOP_LIMIT,
+        traffic_class: ip.traffic_class,
+        protocol: protocol::ICMP,
     };
-    let checksums = ChecksumCapabilities::default();
-    let len = repr.buffer_len() + message.buffer_len();
-    build::ethernet(frame, (who.mac, frame.src()), ethertype::IPV4, len, |bytes| {
-        let mut packet = Ipv4Packet::new_unchecked(bytes);
-        repr.emit(&mut packet, &checksums);
-        packet.set_dscp(ip.traffic_class >> 2);
-        packet.set_ecn(ip.traffic_class & 3);
-        packet.fill_checksum();
-        message.emit(&mut Icmpv4Packet::new_unchecked(packet.payload_mut()), &checksums);
+    build::ipv4(frame, (who.mac, frame.src()), &header, &[], message.buffer_len(), |bytes| {
+        message.emit(&mut Icmpv4Packet::new_unchecked(bytes), &ChecksumCapabilities::default());
     })
 }

@@ -49,11 +49,12 @@ fn reply(frame: &Frame<'_>, who: &Identity) -> Option<Vec<u8>> {
     else {
         return None;
     };
-    let header = build::Ipv6Header {
+    let header = build::Header {
         src: ip.dst,
         dst: ip.src,
         hop_limit: build::HOP_LIMIT,
         traffic_class: ip.traffic_class,
+        protocol: protocol::ICMPV6,
     };
     let answer = Icmpv6Repr::EchoReply { ident, seq_no, data };
     Some(build::icmpv6(frame, (who.mac, frame.src()), &header, &answer))

@@ -4,6 +4,7 @@ mod arp;
 mod build;
 mod icmpv4;
 mod icmpv6;
+mod keepalive;
 mod ndisc;
 
 use alloc::vec::Vec;
@@ -14,6 +15,7 @@ use dormouse_types::{MacAddr, Timestamp};
 pub use arp::ArpResponder;
 pub use icmpv4::IcmpEcho;
 pub use icmpv6::Icmpv6Echo;
+pub use keepalive::Keepalive;
 pub use ndisc::NeighborSolicitation;
 
 use crate::{frame::Frame, persona::Persona};
@@ -102,5 +104,5 @@ pub trait Responder: Send + Sync {
 /// All responders of this crate, in the order in which they are asked.
 #[must_use]
 pub fn standard() -> &'static [&'static dyn Responder] {
-    &[&ArpResponder, &NeighborSolicitation, &IcmpEcho, &Icmpv6Echo]
+    &[&ArpResponder, &NeighborSolicitation, &IcmpEcho, &Icmpv6Echo, &Keepalive]
 }

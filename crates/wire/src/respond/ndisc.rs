@@ -13,7 +13,7 @@ use super::{Context, Identity, Responder, Response, build};
 use crate::{
     frame::Frame,
     ndisc::Neighbor,
-    network::{IpPacket, Network},
+    network::{IpPacket, Network, protocol},
 };
 
 /// Answers neighbour solicitations for the sleeper's IPv6 addresses (RFC 4861 §7.2.3 and §7.2.4).
@@ -58,7 +58,8 @@ fn reply(frame: &Frame<'_>, who: &Identity) -> Option<Vec<u8>> {
         target_addr: target,
         lladdr: Some(RawHardwareAddress::from_bytes(&who.mac.0)),
     });
-    let header = build::Ipv6Header { src: target, dst, hop_limit: 255, traffic_class: 0 };
+    let header =
+        build::Header { src: target, dst, hop_limit: 255, traffic_class: 0, protocol: protocol::ICMPV6 };
     Some(build::icmpv6(frame, (who.mac, dst_mac), &header, &advertisement))
 }
 

@@ -12,6 +12,7 @@ mod lease;
 mod network;
 mod packets;
 mod respond;
+mod tcp;
 mod wake;
 
 use std::net::IpAddr;
