@@ -111,7 +111,14 @@ async fn open_registry(config: &Config) -> Result<Redb, ServiceError> {
 }
 
 fn surrogate_settings(config: &Config) -> Settings {
-    Settings { plain_handover: config.network.handover == Handover::Plain, ..Settings::default() }
+    let root = nix::unistd::geteuid().is_root();
+    let programs = config.responder.iter().map(|(name, responder)| responder.program(name, root));
+    Settings {
+        plain_handover: config.network.handover == Handover::Plain,
+        scan: config.scan.limits(),
+        externals: programs.collect(),
+        ..Settings::default()
+    }
 }
 
 /// Tells systemd, if it started us.

@@ -141,6 +141,10 @@ async fn what_is_wrong_is_said_with_its_key() {
     let misspelt = bad(file("typo", 5).replace("memory", "memmory"), "/").await;
     assert_eq!(misspelt.kind, ProblemKind::Invalid);
     assert!(misspelt.detail.contains("memmory"), "{}", misspelt.detail);
+    let unknown = format!("{}[[responder]]\nname = \"snmp\"\nframes = [\"any\"]\n", file("asks", 7));
+    let unknown = bad(unknown, "/").await;
+    assert_eq!((unknown.kind, unknown.key.as_deref()), (ProblemKind::Invalid, Some("responder[1].name")));
+    assert!(unknown.fix.unwrap().contains("[responder.snmp]"), "{}", unknown.detail);
     let relative = bad(file("rel", 6), "srv").await;
     assert_eq!(relative.key.as_deref(), Some("base"));
 }

@@ -9,8 +9,9 @@ use common::{Bench, SLEEP, WEB_MAC, create, file, hold, unaddressed_file, web, w
 use dormouse_api_types::{EventKind, MachineState, ProblemKind};
 use dormouse_daemon::driver::Order;
 use dormouse_machine::lifecycle::Process;
-use dormouse_surrogate::Notice;
-use dormouse_types::Depth;
+use dormouse_surrogate::{ExternalRule, Notice};
+use dormouse_types::{Depth, LeasePolicy, Service, ServiceKind};
+use dormouse_wire::Persona;
 
 const SAVE: [&str; 8] =
     ["journal:settling", "capture", "drain", "save", "stand-in", "flush", "journal:asleep", "quit"];
@@ -252,6 +253,51 @@ async fn what_boots_afresh_tells_its_addresses_afresh() {
     bench.order(Order::Stop { force: true, patience: None }).await.unwrap();
     bench.order(Order::Start { cold: false }).await.unwrap();
     assert_eq!(addresses(&bench).await, [] as [IpAddr; 0]);
+}
+
+/// What web is on its network, told as the surrogate does.
+fn tell_persona(bench: &Bench, group: u8) -> Persona {
+    let persona = Persona { groups: vec![[224, 0, 0, group].into()], ..Persona::default() };
+    let (name, mac, persona) = (web(), WEB_MAC, Box::new(persona));
+    bench.presence.send(Notice::Persona { name, mac, persona: persona.clone() }).unwrap();
+    *persona
+}
+
+#[tokio::test]
+async fn what_a_machine_was_on_its_network_is_kept_until_it_boots() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::with_web(dir.path()).await;
+    bench.order(SLEEP).await.unwrap();
+    tell_persona(&bench, 1);
+    let persona = tell_persona(&bench, 251);
+    bench.order(Order::Wake).await.unwrap();
+    bench.order(SLEEP).await.unwrap();
+    assert_eq!(bench.world.sleeper().ports[0].persona, persona);
+    bench.order(Order::Wake).await.unwrap();
+    bench.order(Order::Stop { force: true, patience: None }).await.unwrap();
+    bench.order(Order::Start { cold: false }).await.unwrap();
+    bench.order(SLEEP).await.unwrap();
+    assert_eq!(bench.world.sleeper().ports[0].persona, Persona::default());
+}
+
+#[tokio::test]
+async fn a_sleeper_is_what_its_file_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = format!(
+        "{}[wake]\non = [\"tcp:22 rate 2/3s\"]\nignore = [\"tcp:5666\"]\nlease = \"ignore\"\n\
+         [[service]]\nport = 80\nanswer = \"waking-page\"\n\
+         [[responder]]\nname = \"snmp\"\nframes = [\"udp:161\"]\n",
+        file("web", 2)
+    );
+    let bench = Bench::with_file(dir.path(), &file, "[responder.snmp]\nprogram = \"/bin/cat\"\n").await;
+    bench.order(SLEEP).await.unwrap();
+    let sleeper = bench.world.sleeper();
+    let texts = (sleeper.wake[0].to_string(), sleeper.ignore[0].to_string());
+    assert_eq!(texts, ("tcp:22 rate 2/3s".into(), "tcp:5666".into()));
+    assert_eq!(sleeper.policy.lease, LeasePolicy::Ignore);
+    assert_eq!(sleeper.services, [Service { port: 80, kind: ServiceKind::WakingPage, wakes: true }]);
+    let frames = vec!["udp:161".parse().unwrap()];
+    assert_eq!(sleeper.externals, [ExternalRule { program: "snmp".into(), frames }]);
 }
 
 #[tokio::test]

@@ -5,18 +5,28 @@ mod common;
 
 use std::{path::Path, sync::Arc};
 
-use common::{Bench, SLEEP, World, create, file, open, web};
+use common::{Bench, SLEEP, WEB_MAC, World, create, file, open, web};
 use dormouse_api_types::{EventKind, MachineState, ProblemKind};
 use dormouse_daemon::driver::Order;
 use dormouse_machine::lifecycle::{Cause, Process, SleepReason, State};
 use dormouse_registry::{Expect, Record, Registry, Transaction};
 use dormouse_types::{Depth, Timestamp};
+use dormouse_wire::Persona;
 
 async fn remember(dir: &Path, state: State) {
+    remember_file(dir, state, file("web", 2)).await;
+}
+
+async fn remember_file(dir: &Path, state: State, file: String) {
     let registry = open(dir).await;
-    let mut record = Record::new(web(), file("web", 2), "/".into(), Timestamp(1));
+    let mut record = Record::new(web(), file, "/".into(), Timestamp(1));
     record.state = state;
+    record.personas.insert(WEB_MAC, persona());
     registry.commit(Transaction::put(Expect::Absent, record)).await.unwrap();
+}
+
+fn persona() -> Persona {
+    Persona { groups: vec![[224, 0, 0, 251].into()], ..Persona::default() }
 }
 
 async fn found(state: State, process: Process, saved: bool) -> (Bench, Vec<String>) {
@@ -35,9 +45,25 @@ async fn sleepers_are_stood_in_for_before_the_api_is_served() {
     let asleep = State::Asleep { depth: Depth::Saved };
     let (bench, calls) = found(asleep, Process::Absent, true).await;
     assert_eq!(calls, ["observe", "stand-in", "settle"]);
+    assert_eq!(bench.world.sleeper().ports[0].persona, persona());
     assert_eq!(bench.state().await, MachineState::Asleep);
     bench.packet();
     bench.wait_state(MachineState::Active).await;
+}
+
+#[tokio::test]
+async fn a_responder_that_is_no_longer_configured_is_told_of_and_not_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let responder = |name| format!("[[responder]]\nname = {name:?}\nframes = [\"any\"]\n");
+    let file = [file("web", 2), responder("snmp"), responder("gone")].concat();
+    remember_file(dir.path(), State::Asleep { depth: Depth::Saved }, file).await;
+    let world = Arc::new(World::default());
+    world.set(Process::Absent, true);
+    let bench = Bench::start_with(dir.path(), world, "[responder.snmp]\nprogram = \"/bin/cat\"\n").await;
+    let asked: Vec<_> = bench.world.sleeper().externals.into_iter().map(|rule| rule.program).collect();
+    assert_eq!(asked, ["snmp"]);
+    let warnings = bench.warnings();
+    assert!(matches!(&*warnings, [why] if why.contains("[responder.gone]")), "{warnings:?}");
 }
 
 #[tokio::test]

@@ -10,7 +10,8 @@ use dormouse_machine::{
     lifecycle::{Cause, State},
 };
 use dormouse_types::{MacAddr, MachineName, Timestamp};
-use serde::{Deserialize, Serialize};
+use dormouse_wire::Persona;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::Error;
 
@@ -38,6 +39,9 @@ pub struct Record {
     /// Addresses learned from its traffic, by interface.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub learned: BTreeMap<MacAddr, Vec<IpAddr>>,
+    /// What it was seen to be on its networks, by interface.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "readable")]
+    pub personas: BTreeMap<MacAddr, Persona>,
     /// What forbids sleep.
     #[serde(default)]
     pub holds: Holds,
@@ -74,6 +78,7 @@ impl Record {
             since: now,
             reason: None,
             learned: BTreeMap::new(),
+            personas: BTreeMap::new(),
             holds: Holds::default(),
             last_wake: None,
             unknown: serde_json::Map::new(),
@@ -97,6 +102,13 @@ impl Record {
     }
 }
 
+/// Those that can be read. One of another version may not be, which must not cost the machine.
+fn readable<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<MacAddr, Persona>, D::Error> {
+    let kept = BTreeMap::<MacAddr, serde_json::Value>::deserialize(from)?;
+    let read = |(mac, persona)| Some((mac, serde_json::from_value(persona).ok()?));
+    Ok(kept.into_iter().filter_map(read).collect())
+}
+
 #[derive(Deserialize)]
 struct Head {
     format: u32,
@@ -113,6 +125,8 @@ mod tests {
             Record::new("web".parse().unwrap(), "name = \"web\"".into(), "/srv".into(), Timestamp(7));
         record.state = State::Asleep { depth: Depth::Saved };
         record.learned.insert(MacAddr([0x52, 0x54, 0, 0, 0, 2]), vec!["10.9.0.2".parse().unwrap()]);
+        let groups = vec!["224.0.0.251".parse().unwrap()];
+        record.personas.insert(MacAddr([0x52, 0x54, 0, 0, 0, 2]), Persona { groups, ..Persona::default() });
         record.last_wake = Some(LastWake {
             cause: Cause::Packet("tcp 10.9.0.1:40000 > 10.9.0.2:80 SYN".into()),
             at: Timestamp(5),
@@ -134,6 +148,17 @@ mod tests {
         let read = Record::decode("web", value.to_string().as_bytes()).unwrap();
         let written: serde_json::Value = serde_json::from_slice(&read.encode().unwrap()).unwrap();
         assert_eq!(written, value);
+    }
+
+    #[test]
+    fn reads_records_without_personas_and_passes_over_unreadable_ones() {
+        let mut value = serde_json::to_value(record()).unwrap();
+        let personas = value.as_object_mut().unwrap().remove("personas").unwrap();
+        let read = Record::decode("web", value.to_string().as_bytes()).unwrap();
+        assert!(read.personas.is_empty());
+        value["personas"] = personas;
+        value["personas"]["52:54:00:00:00:03"] = serde_json::json!({ "flows": "many" });
+        assert_eq!(Record::decode("web", value.to_string().as_bytes()).unwrap(), record());
     }
 
     #[test]

@@ -7,6 +7,7 @@
 extern crate alloc;
 
 mod depth;
+mod lease;
 mod mac;
 mod matcher;
 mod name;
@@ -18,6 +19,7 @@ mod time;
 mod wake;
 
 pub use depth::Depth;
+pub use lease::LeasePolicy;
 pub use mac::{MacAddr, MacError};
 pub use matcher::{Matcher, MatcherError, What};
 pub use name::{MachineName, NameError};

@@ -27,8 +27,9 @@ impl Rate {
     /// one to a day.
     #[must_use]
     pub fn new(count: u16, within: Duration) -> Option<Self> {
-        let is_span =
-            within.subsec_nanos() % 1_000_000 == 0 && !within.is_zero() && within <= Self::MAX_WITHIN;
+        let is_span = within.subsec_nanos().is_multiple_of(1_000_000)
+            && !within.is_zero()
+            && within <= Self::MAX_WITHIN;
         ((1..=Self::MAX_COUNT).contains(&count) && is_span).then_some(Self { count, within })
     }
 

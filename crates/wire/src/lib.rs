@@ -43,6 +43,7 @@ mod udp;
 
 pub use audience::Audience;
 pub use digest::digest;
+pub use dormouse_types::LeasePolicy;
 pub use frame::{Frame, ethertype};
 pub use junk::{JUNK_LEN, junk_frame};
 pub use learn::learned;
@@ -50,7 +51,7 @@ pub use magic::is_magic;
 pub use matching::fits;
 pub use network::{Arp, ArpOperation, Fragment, IpPacket, Network, protocol};
 pub use persona::{Flow, FlowTable, Lease, LeaseRequest, MdnsRecord, Names, NetbiosName, Persona, Way};
-pub use proxy::{Deed, LeasePolicy, Outcome, Policy, Proxy};
+pub use proxy::{Deed, Outcome, Policy, Proxy};
 pub use renewal::Renewal;
 pub use respond::{
     ArpResponder, Context, IcmpEcho, Icmpv6Echo, Identity, Keepalive, Memory, NeighborSolicitation,

@@ -11,7 +11,7 @@
 use alloc::{boxed::Box, vec::Vec};
 use core::{cmp::Reverse, time::Duration};
 
-use dormouse_types::Timestamp;
+use dormouse_types::{LeasePolicy, Timestamp};
 
 use crate::{
     frame::Frame,
@@ -25,20 +25,6 @@ use crate::{
 pub struct Policy {
     /// What becomes of its lease.
     pub lease: LeasePolicy,
-}
-
-/// What becomes of a sleeper's DHCP lease when it is due for renewal (T1, RFC 2131 §4.4.5).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LeasePolicy {
-    /// The stand-in renews it. The machine is woken if a server refuses, or if all stay silent
-    /// until half of the time between T2 and the end has passed.
-    #[default]
-    Renew,
-    /// The machine is woken at T1 and renews it itself.
-    Wake,
-    /// Nothing: the lease runs out.
-    Ignore,
 }
 
 /// What becomes of a frame that was shown to a [`Proxy`].

@@ -11,14 +11,14 @@
 
 use core::time::Duration;
 
-use dormouse_types::{MacAddr, Timestamp};
+use dormouse_types::{LeasePolicy, MacAddr, Timestamp};
 use smoltcp::wire::DhcpMessageType as Kind;
 
 use crate::{
     dhcp::{self, Message},
     frame::Frame,
     persona::Lease,
-    proxy::{Deed, LeasePolicy, Outcome},
+    proxy::{Deed, Outcome},
     respond::Identity,
 };
 

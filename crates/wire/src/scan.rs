@@ -11,14 +11,19 @@ use crate::frame::Frame;
 /// What makes a source a scanner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScanLimits {
-    /// As many different ports (TCP, UDP, SCTP; of one machine or of several) within `within`.
+    /// As many different ports (TCP, UDP, SCTP; of one machine or of several) within `within`; 0 counts none.
     pub ports: u32,
-    /// As many different addresses (asked for by ARP or NDP, or sent to) within `within`.
+    /// As many different addresses (asked for by ARP or NDP, or sent to) within `within`; 0 counts none.
     pub machines: u32,
     /// The time; and how long a scanner must try nothing new to be none any more.
     pub within: Duration,
     /// Sources that never are.
     pub trusted: Vec<IpNet>,
+}
+
+impl ScanLimits {
+    /// The largest limits: so much is remembered of each source. What is above counts as this.
+    pub const MOST: u32 = 256;
 }
 
 impl Default for ScanLimits {

@@ -4,13 +4,20 @@
 //! a value that is not allowed ends the daemon with an error that names it. Every key has a
 //! default, and `packaging/dormoused.toml` shows all of them; a test compares the two.
 
+mod responder;
 mod value;
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use dormouse_machine::spec::MemoryBacking;
+use dormouse_wire::ScanLimits;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+pub use responder::Responder;
 pub use value::{Handover, OnStop, Span};
 use value::{Rule, check};
 
@@ -43,6 +50,10 @@ pub struct Config {
     pub network: Network,
     /// See [`Limits`].
     pub limits: Limits,
+    /// See [`Scan`].
+    pub scan: Scan,
+    /// Programs that machine files may name as responders, by name.
+    pub responder: BTreeMap<String, Responder>,
 }
 
 /// How QEMU is run.
@@ -95,6 +106,37 @@ pub struct Limits {
     pub command_wait: Span,
 }
 
+/// What makes a source a scanner, whose frames wake nobody.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Scan {
+    /// As many different ports within `within`; 0: ports are not counted.
+    pub ports: u32,
+    /// As many different machines within `within`; 0: machines are not counted.
+    pub machines: u32,
+    /// The time; and how long a scanner must try nothing new to be none any more.
+    pub within: Span,
+    /// Networks and addresses whose sources never are scanners.
+    #[serde(with = "value::nets")]
+    pub trusted: Vec<IpNet>,
+}
+
+impl Scan {
+    /// As the surrogate takes it.
+    #[must_use]
+    pub fn limits(&self) -> ScanLimits {
+        let Self { ports, machines, within, trusted } = self.clone();
+        ScanLimits { ports, machines, within: within.get(), trusted }
+    }
+}
+
+impl Default for Scan {
+    fn default() -> Self {
+        let ScanLimits { ports, machines, within, trusted } = ScanLimits::default();
+        Self { ports, machines, within: Span::new(within), trusted }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -109,6 +151,8 @@ impl Default for Config {
             sleep: Sleep::default(),
             network: Network::default(),
             limits: Limits::default(),
+            scan: Scan::default(),
+            responder: BTreeMap::new(),
         }
     }
 }
@@ -178,7 +222,7 @@ pub enum ConfigError {
         /// The file.
         path: PathBuf,
         /// As `limits.held_frames`.
-        key: &'static str,
+        key: String,
         /// As it was written.
         value: String,
         /// What may be written.
@@ -222,7 +266,7 @@ impl Config {
             |key, span: Span| Rule::new(key, span, !span.get().is_zero(), "write a time above zero");
         let filter = tracing_subscriber::EnvFilter::try_new(&self.log).is_ok();
         let Limits { held_frames, held_bytes, request_bytes, command_wait } = self.limits;
-        vec![
+        let mut rules = vec![
             absolute("state_dir", &self.state_dir),
             absolute("socket", &self.socket),
             Rule::new(
@@ -275,6 +319,26 @@ impl Config {
                 request_bytes,
                 (4 << 10..=64 << 20).contains(&request_bytes),
                 "write a size from 4KiB to 64MiB",
+            ),
+        ];
+        rules.extend(self.scan_rules());
+        rules.extend(self.responder.iter().flat_map(|(name, responder)| responder.rules(name)));
+        rules
+    }
+
+    fn scan_rules(&self) -> [Rule; 3] {
+        let Scan { ports, machines, within, .. } = self.scan;
+        let most = ScanLimits::MOST;
+        let limit =
+            |key, limit| Rule::new(key, limit, limit <= most, "write a number up to 256; 0 counts none");
+        [
+            limit("scan.ports", ports),
+            limit("scan.machines", machines),
+            Rule::new(
+                "scan.within",
+                within,
+                (100..=3_600_000).contains(&within.get().as_millis()),
+                "write a time from 100ms to 1h",
             ),
         ]
     }
@@ -340,12 +404,43 @@ mod tests {
             ("on_stop = \"kill\"", ["on_stop", "kill", "leave"]),
             ("log = \"loud=quiet\"", ["log", "loud=quiet", "debug"]),
             ("event_history = 0", ["event_history", "= 0 ", "from 1"]),
+            ("[scan]\nports = 257", ["scan.ports", "= 257 ", "256"]),
+            ("[scan]\nwithin = \"2h\"", ["scan.within", "2h", "100ms to 1h"]),
+            ("[scan]\ntrusted = [\"ten\"]", ["trusted", "\"ten\"", "10.0.0.0/8"]),
+            ("[responder.a]\nargs = []", ["responder.a", "missing field", "program"]),
+            ("[responder.a]\nprogram = \"b\"", ["responder.a.program", "= b ", "absolute path"]),
+            ("[responder.\"a b\"]\nprogram = \"/b\"", ["responder", "= a b ", "letters, digits"]),
+            ("[responder.a]\nprogram = \"/b\"\ntimeout = \"2m\"", ["responder.a.timeout", "2m", "1ms to 1m"]),
         ] {
             let error = chain(&parse(text).unwrap_err());
             for part in parts {
                 assert!(error.contains(part), "{text}: {error:?} lacks {part:?}");
             }
         }
+    }
+
+    #[test]
+    fn responders_are_programs_with_a_user_of_little_rights() {
+        let text = "[responder.snmp]\nprogram = \"/usr/bin/snmp-proxy\"\nargs = [\"-q\"]";
+        let config = parse(text).unwrap();
+        let responder = &config.responder["snmp"];
+        let expected = dormouse_external::Program {
+            name: "snmp".into(),
+            program: "/usr/bin/snmp-proxy".into(),
+            args: vec!["-q".into()],
+            user: Some("nobody".into()),
+            timeout: std::time::Duration::from_secs(1),
+        };
+        assert_eq!(responder.program("snmp", true), expected);
+        assert_eq!(responder.program("snmp", false).user, None);
+    }
+
+    #[test]
+    fn the_example_of_a_responder_is_one() {
+        let example: Vec<_> =
+            SHIPPED.lines().skip_while(|line| !line.starts_with("#   [responder.")).collect();
+        let example: Vec<_> = example.iter().filter_map(|line| line.strip_prefix("#   ")).collect();
+        assert!(parse(&example.join("\n")).unwrap().responder.contains_key("snmp"), "{example:?}");
     }
 
     #[test]

@@ -32,6 +32,10 @@ pub enum OnStop {
 }
 
 impl Span {
+    pub(super) const fn new(span: Duration) -> Self {
+        Self(span)
+    }
+
     pub(super) const fn seconds(seconds: u64) -> Self {
         Self(Duration::from_secs(seconds))
     }
@@ -96,9 +100,28 @@ pub(super) fn bytes<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Erro
     }
 }
 
+/// Networks, each written as `10.0.0.0/8` or as a single address.
+pub(super) mod nets {
+    use dormouse_types::Matcher;
+    use ipnet::IpNet;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+    pub(in crate::config) fn serialize<S: Serializer>(nets: &[IpNet], to: S) -> Result<S::Ok, S::Error> {
+        nets.serialize(to)
+    }
+
+    /// As after `from` in a wake rule, which is read by the same rules.
+    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<IpNet>, D::Error> {
+        let texts = Vec::<String>::deserialize(from)?;
+        let net = |text: &String| format!("any from {text}").parse::<Matcher>();
+        let read: Result<Vec<_>, _> = texts.iter().map(net).collect();
+        Ok(read.map_err(D::Error::custom)?.into_iter().flat_map(|matcher| matcher.from).collect())
+    }
+}
+
 /// Something that must be true of a value.
 pub(super) struct Rule {
-    key: &'static str,
+    key: String,
     value: String,
     holds: bool,
     allowed: &'static str,
@@ -106,12 +129,12 @@ pub(super) struct Rule {
 
 impl Rule {
     pub(super) fn new(
-        key: &'static str,
+        key: impl Into<String>,
         value: impl fmt::Display,
         holds: bool,
         allowed: &'static str,
     ) -> Self {
-        Self { key, value: value.to_string(), holds, allowed }
+        Self { key: key.into(), value: value.to_string(), holds, allowed }
     }
 }
 
@@ -120,7 +143,7 @@ pub(super) fn check(rules: &[Rule], path: &Path) -> Result<(), ConfigError> {
     match rules.iter().find(|rule| !rule.holds) {
         None => Ok(()),
         Some(Rule { key, value, allowed, .. }) => {
-            Err(ConfigError::Value { path: path.into(), key, value: value.clone(), allowed })
+            Err(ConfigError::Value { path: path.into(), key: key.clone(), value: value.clone(), allowed })
         }
     }
 }

@@ -99,7 +99,21 @@ impl Driver {
         let (life, actions) = Lifecycle::recover(last.clone(), seen, self.now());
         self.life = life;
         self.tell_adopted(&last, seen);
+        self.tell_unknown_responders();
         self.act(actions);
+    }
+
+    /// The configuration may have changed since the machine was created.
+    fn tell_unknown_responders(&self) {
+        for responder in &self.subject.spec.responders {
+            if !self.shared.config.responder.contains_key(&responder.name) {
+                self.warn(format!(
+                    "its file names the responder {0}, and dormoused.toml has no [responder.{0}]: what that \
+                     would be asked about is held",
+                    responder.name
+                ));
+            }
+        }
     }
 
     fn tell_adopted(&self, last: &State, seen: Observed) {

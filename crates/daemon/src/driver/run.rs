@@ -8,9 +8,10 @@ use dormouse_machine::{
     lifecycle::{Action, Cause, Event, JOURNAL_RETRY, Lifecycle, State, Task},
 };
 use dormouse_platform::Counters;
-use dormouse_registry::{LastWake, Revision, Transaction};
+use dormouse_registry::{LastWake, Record, Revision, Transaction};
 use dormouse_surrogate::Status;
 use dormouse_types::{MacAddr, Timestamp};
+use dormouse_wire::Persona;
 use tokio::{
     sync::{oneshot, watch},
     task::{Id, JoinError, JoinSet},
@@ -204,8 +205,7 @@ impl Driver {
                 }
             }
             Notice::BridgeBack { .. } => self.event(Event::Back),
-            // TODO: keep it in the record.
-            Notice::Persona { .. } => {}
+            Notice::Persona { mac, persona, .. } => self.persona(mac, *persona),
         }
     }
 
@@ -217,6 +217,14 @@ impl Driver {
         }
         tracing::info!(machine = %self.subject.spec.name, %mac, ?addresses, "learned addresses");
         self.journal.change(|record| drop(record.learned.insert(mac, seen)), None);
+    }
+
+    /// Keeps what an interface is on its network, so that a later daemon can go on being it.
+    fn persona(&mut self, mac: MacAddr, persona: Persona) {
+        let is_ours = self.subject.spec.interfaces.iter().any(|interface| interface.mac == mac);
+        if is_ours && self.journal.record().personas.get(&mac) != Some(&persona) {
+            self.journal.change(|record| drop(record.personas.insert(mac, persona)), None);
+        }
     }
 
     /// Something wants the machine to run.
@@ -299,6 +307,7 @@ impl Driver {
             instance: Arc::clone(&self.subject.instance),
             spec: Arc::clone(&self.subject.spec),
             learned: self.journal.record().learned.clone(),
+            personas: self.journal.record().personas.clone(),
             patience: self.patience,
             heard: self.heard.subscribe(),
             detach: matches!(self.life.state(), State::Stopping | State::Stopped),
@@ -370,9 +379,8 @@ impl Driver {
                 if matches!(task, Task::StandIn | Task::Release | Task::Watch) {
                     self.is_recovered();
                 }
-                if task == Task::Boot && !self.journal.record().learned.is_empty() {
-                    // What boots afresh may have other addresses, and will tell.
-                    self.journal.change(|record| record.learned.clear(), None);
+                if task == Task::Boot {
+                    self.forget_presence();
                 }
                 self.event(Event::Done(task, Ok(())));
             }
@@ -385,6 +393,18 @@ impl Driver {
                     Err(why) => self.warn(format!("cannot judge whether it is idle: {why}")),
                 }
             }
+        }
+    }
+
+    /// What boots afresh may have other addresses, and has no connections: it will tell.
+    fn forget_presence(&mut self) {
+        let record = self.journal.record();
+        if !(record.learned.is_empty() && record.personas.is_empty()) {
+            let forget = |record: &mut Record| {
+                record.learned.clear();
+                record.personas.clear();
+            };
+            self.journal.change(forget, None);
         }
     }
 

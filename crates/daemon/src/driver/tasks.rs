@@ -4,13 +4,15 @@ use std::{collections::BTreeMap, future::Future, net::IpAddr, sync::Arc, time::D
 
 use dormouse_machine::{lifecycle::Task, spec::MachineSpec};
 use dormouse_platform::Instance;
-use dormouse_surrogate::{HandoverKind, Limits, Port, Replay, Sleeper, Status};
+use dormouse_surrogate::{ExternalRule, HandoverKind, Limits, Port, Replay, Sleeper, Status};
 use dormouse_types::{MacAddr, MachineName};
+use dormouse_wire::{Persona, Policy};
 use tokio::sync::watch;
 
 use super::Shared;
 use crate::{
     chain::chain,
+    config::Config,
     fault::{Edge, Step},
 };
 
@@ -21,6 +23,7 @@ pub(super) struct Context {
     pub(super) instance: Arc<dyn Instance>,
     pub(super) spec: Arc<MachineSpec>,
     pub(super) learned: BTreeMap<MacAddr, Vec<IpAddr>>,
+    pub(super) personas: BTreeMap<MacAddr, Persona>,
     /// How long a guest may take to shut down.
     pub(super) patience: Duration,
     /// Counts how often the guest was heard first, or is no longer waited for.
@@ -103,7 +106,7 @@ impl Context {
             tap: port.tap.clone(),
             queue: port.queue.clone(),
             addresses: addresses(&self.spec, &self.learned, port.mac),
-            persona: Default::default(),
+            persona: self.personas.get(&port.mac).cloned().unwrap_or_default(),
         };
         attached.0.iter().map(port).collect()
     }
@@ -115,10 +118,10 @@ impl Context {
             name: self.name().clone(),
             ports: self.ports(attached),
             wake: self.spec.wake.on.clone(),
-            ignore: Vec::new(),
-            services: Vec::new(),
-            externals: Vec::new(),
-            policy: Default::default(),
+            ignore: self.spec.wake.ignore.clone(),
+            services: self.spec.services.clone(),
+            externals: externals(&self.spec, &self.shared.config),
+            policy: Policy { lease: self.spec.wake.lease },
             limits: Limits {
                 frames: ours.queue_frames.map_or_else(|| or(limits.held_frames), u64::from),
                 bytes: ours.queue_bytes.unwrap_or_else(|| or(limits.held_bytes)),
@@ -224,6 +227,15 @@ pub(crate) fn addresses(
 ) -> Vec<IpAddr> {
     let written = spec.interfaces.iter().find(|i| i.mac == mac).map(|i| i.addresses.clone());
     written.filter(|a| !a.is_empty()).or_else(|| learned.get(&mac).cloned()).unwrap_or_default()
+}
+
+/// The programs that are asked for a machine. One that the configuration no longer knows is not: its
+/// frames are held.
+fn externals(spec: &MachineSpec, config: &Config) -> Vec<ExternalRule> {
+    let known = spec.responders.iter().filter(|responder| config.responder.contains_key(&responder.name));
+    known
+        .map(|responder| ExternalRule { program: responder.name.clone(), frames: responder.frames.clone() })
+        .collect()
 }
 
 fn replay_figures(replay: &Replay) -> BTreeMap<String, f64> {

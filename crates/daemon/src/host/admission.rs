@@ -9,7 +9,7 @@ use dormouse_types::MachineName;
 use nix::net::if_::if_nametoindex;
 
 use super::lost::Lost;
-use crate::{chain::chain, driver::Handle};
+use crate::{chain::chain, config::Config, driver::Handle};
 
 /// Reads a machine file.
 pub(super) fn read(toml: &str, base: &Path) -> Result<MachineSpec, Problem> {
@@ -39,6 +39,20 @@ pub(super) fn check_files(spec: &MachineSpec) -> Result<(), Problem> {
             let fix = "relative paths start from the folder of the machine file";
             return Err(Problem::new(ProblemKind::Invalid, detail).key(key).fix(fix));
         }
+    }
+    Ok(())
+}
+
+/// The programs that it names are in the daemon's configuration.
+pub(super) fn check_responders(spec: &MachineSpec, config: &Config) -> Result<(), Problem> {
+    let names = spec.responders.iter().map(|responder| &responder.name).enumerate();
+    for (n, name) in names.filter(|(_, name)| !config.responder.contains_key(*name)) {
+        let key = format!("responder[{}].name", n + 1);
+        let known: Vec<_> = config.responder.keys().map(String::as_str).collect();
+        let known = if known.is_empty() { "none".into() } else { known.join(", ") };
+        let detail = format!("{key} = {name:?}: is no program of dormoused.toml, which has {known}");
+        let fix = format!("write a table [responder.{name}] there and restart dormoused");
+        return Err(Problem::new(ProblemKind::Invalid, detail).key(key).fix(fix));
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! What is true of the one machine `web`, and a log of all that was asked, by whomever.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     net::IpAddr,
     sync::{Arc, Mutex},
     time::Duration,
@@ -38,8 +38,8 @@ struct Inner {
     /// Steps that wait until they are let go.
     gates: HashSet<String>,
     waiting: HashSet<String>,
-    /// Addresses that sleepers were captured with.
-    addresses: HashMap<MacAddr, Vec<IpAddr>>,
+    /// The sleeper as it was last captured, or stood in for.
+    sleeper: Option<surrogate::Sleeper>,
     counters: Counters,
     /// How often a running save or flush was to end early.
     hurries: u64,
@@ -59,7 +59,7 @@ impl Default for World {
             panics: HashSet::new(),
             gates: HashSet::new(),
             waiting: HashSet::new(),
-            addresses: HashMap::new(),
+            sleeper: None,
             counters: Counters::default(),
             hurries: 0,
             unplugged: false,
@@ -96,7 +96,13 @@ impl World {
     }
 
     pub fn addresses(&self, mac: MacAddr) -> Vec<IpAddr> {
-        self.with(|w| w.addresses.get(&mac).cloned().unwrap_or_default())
+        let ports = self.sleeper().ports.into_iter();
+        ports.filter(|port| port.mac == mac).flat_map(|port| port.addresses).collect()
+    }
+
+    /// The sleeper as it was last captured, or stood in for.
+    pub fn sleeper(&self) -> surrogate::Sleeper {
+        self.with(|w| w.sleeper.clone()).expect("nobody was captured")
     }
 
     /// From now on this step fails, until told otherwise.
@@ -345,7 +351,7 @@ impl Presence for World {
     }
 
     async fn capture(&self, sleeper: &surrogate::Sleeper) -> Result<(), surrogate::Error> {
-        self.with(|w| w.addresses.extend(sleeper.ports.iter().map(|p| (p.mac, p.addresses.clone()))));
+        self.with(|w| w.sleeper = Some(sleeper.clone()));
         self.stand("capture", Some(true)).await
     }
 
@@ -353,7 +359,8 @@ impl Presence for World {
         self.stand("drain", None).await
     }
 
-    async fn stand_in(&self, _: &surrogate::Sleeper) -> Result<(), surrogate::Error> {
+    async fn stand_in(&self, sleeper: &surrogate::Sleeper) -> Result<(), surrogate::Error> {
+        self.with(|w| w.sleeper = Some(sleeper.clone()));
         self.stand("stand-in", Some(true)).await
     }
 

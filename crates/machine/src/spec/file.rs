@@ -6,13 +6,13 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use dormouse_types::{Depth, MacAddr};
+use dormouse_types::{Depth, LeasePolicy, MacAddr, Service, ServiceKind};
 use toml::de::DeTable;
 
 use super::read::{Report, Section, Value};
 use super::{
     Accel, DiskFormat, DiskSpec, InterfaceSpec, LimitsSpec, MachineSpec, MachineType, MemoryBacking,
-    PlatformSpec, QemuSpec, SleepSpec, SpecErrors, WakeSpec,
+    PlatformSpec, QemuSpec, ResponderSpec, SleepSpec, SpecErrors, WakeSpec,
 };
 
 const MIB: u64 = 1 << 20;
@@ -20,6 +20,10 @@ const MIB: u64 = 1 << 20;
 const MEMORY: std::ops::RangeInclusive<u64> = 16 * MIB..=16 << 40;
 /// The longest name of a link: `IFNAMSIZ` without its NUL.
 const LINK_NAME: usize = 15;
+/// The most services of a machine, and the most programs that are asked for it.
+const HELPERS: usize = 16;
+/// The longest banner, octets: it goes out in one segment.
+const BANNER: usize = 1024;
 
 pub(super) fn read(text: &str, base: &Path) -> Result<MachineSpec, SpecErrors> {
     let report = Report::new(text);
@@ -44,9 +48,12 @@ fn machine(root: Section<'_, '_>, base: &Path) -> Option<MachineSpec> {
     let interfaces = interfaces(&root);
     let sleep = root.section("sleep").map_or_else(SleepSpec::default, sleep);
     let wake = root.section("wake").map_or_else(WakeSpec::default, wake);
+    let services = services(&root);
+    let responders = responders(&root);
     let limits = root.section("limits").map_or_else(LimitsSpec::default, limits);
     root.close();
-    Some(MachineSpec { name: name?, platform: PlatformSpec::Qemu(qemu??), interfaces, sleep, wake, limits })
+    let platform = PlatformSpec::Qemu(qemu??);
+    Some(MachineSpec { name: name?, platform, interfaces, sleep, wake, services, responders, limits })
 }
 
 fn qemu(section: Section<'_, '_>, base: &Path) -> Option<QemuSpec> {
@@ -147,10 +154,83 @@ fn sleep(section: Section<'_, '_>) -> SleepSpec {
 fn wake(section: Section<'_, '_>) -> WakeSpec {
     let spec = WakeSpec {
         on: section.list("on", "[\"tcp:22,80\"]", parsed).unwrap_or_else(|| WakeSpec::default().on),
+        ignore: section.list("ignore", "[\"tcp:5666 from 10.0.0.9\"]", parsed).unwrap_or_default(),
+        lease: section.optional("lease", |v| one_of(v, &LEASE)).unwrap_or_default(),
         boot_timeout: section.optional("boot_timeout", duration),
     };
     section.close();
     spec
+}
+
+const LEASE: [(&str, LeasePolicy); 3] =
+    [("renew", LeasePolicy::Renew), ("wake", LeasePolicy::Wake), ("ignore", LeasePolicy::Ignore)];
+
+fn services(root: &Section<'_, '_>) -> Vec<Service> {
+    let mut services: Vec<Service> = Vec::new();
+    for section in root.sections("service", "[[service]] on a line of its own") {
+        let service = service(&section);
+        if service.as_ref().is_some_and(|new| services.iter().any(|other| other.port == new.port)) {
+            section
+                .wrong("port", "has another service of this machine already; each needs a port of its own");
+        }
+        section.close();
+        services.extend(service);
+    }
+    if services.len() > HELPERS {
+        root.wrong("service", format!("is there too often; a machine can have {HELPERS}"));
+    }
+    services
+}
+
+fn service(section: &Section<'_, '_>) -> Option<Service> {
+    let answers = [
+        ("waking-page", ServiceKind::WakingPage),
+        ("echo", ServiceKind::Echo),
+        ("banner", ServiceKind::Banner(String::new())),
+        ("connect", ServiceKind::Connect),
+    ];
+    let port = section.required("port", "80", |v| integer(v, 1, 65_535));
+    let answer = section.required("answer", "\"waking-page\"", |v| one_of(v, &answers));
+    let text = section.optional("text", banner);
+    let wakes = section.optional("wakes", boolean);
+    let kind = match (answer?, section.has("text")) {
+        (ServiceKind::Banner(_), true) => ServiceKind::Banner(text?),
+        (ServiceKind::Banner(_), false) => {
+            section.wrong("text", "is missing; write what is sent, for example text = \"asleep\\n\"");
+            return None;
+        }
+        (kind, true) => {
+            section.wrong("text", "is sent by a banner only; write answer = \"banner\" or remove it");
+            kind
+        }
+        (kind, false) => kind,
+    };
+    let wakes = wakes.unwrap_or(kind == ServiceKind::WakingPage);
+    Some(Service { port: port?, kind, wakes })
+}
+
+fn responders(root: &Section<'_, '_>) -> Vec<ResponderSpec> {
+    let mut responders: Vec<ResponderSpec> = Vec::new();
+    for section in root.sections("responder", "[[responder]] on a line of its own") {
+        let name = section.required("name", "\"echo\"", responder_name);
+        if !section.has("frames") {
+            section.wrong("frames", "is missing; write for example frames = [\"udp:7\"]");
+        }
+        let frames = section.list("frames", "[\"udp:7\"]", parsed).unwrap_or_default();
+        if section.is_empty_list("frames") {
+            section
+                .wrong("frames", "is empty, so that it would never be asked; write for example [\"udp:7\"]");
+        }
+        if responders.iter().any(|other| Some(&other.name) == name.as_ref()) {
+            section.wrong("name", "is another responder's of this machine; write all its frames there");
+        }
+        section.close();
+        responders.extend(name.map(|name| ResponderSpec { name, frames }));
+    }
+    if responders.len() > HELPERS {
+        root.wrong("responder", format!("is there too often; a machine can have {HELPERS}"));
+    }
+    responders
 }
 
 fn limits(section: Section<'_, '_>) -> LimitsSpec {
@@ -171,13 +251,13 @@ fn parsed<T: FromStr<Err: std::fmt::Display>>(value: &Value<'_>) -> Result<T, St
     text(value, "it in quotes")?.parse().map_err(|error: T::Err| error.to_string())
 }
 
-fn one_of<T: Copy>(value: &Value<'_>, words: &[(&str, T)]) -> Result<T, String> {
+fn one_of<T: Clone>(value: &Value<'_>, words: &[(&str, T)]) -> Result<T, String> {
     let allowed = || {
         let words: Vec<_> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
         format!("must be one of {}", words.join(", "))
     };
     let found = value.as_str().and_then(|text| words.iter().find(|(word, _)| *word == text));
-    found.map(|(_, value)| *value).ok_or_else(allowed)
+    found.map(|(_, value)| value.clone()).ok_or_else(allowed)
 }
 
 fn whole(value: &Value<'_>) -> Option<i64> {
@@ -271,6 +351,27 @@ fn link_name(value: &Value<'_>) -> Result<String, String> {
     let fits = (1..=LINK_NAME).contains(&name.len()) && name != "." && name != "..";
     let clean = !name.chars().any(|c| c == '/' || c == ':' || c.is_whitespace() || c.is_control());
     if fits && clean { Ok(name.into()) } else { Err(allowed.into()) }
+}
+
+/// A key of `[responder]` in the daemon's configuration.
+fn responder_name(value: &Value<'_>) -> Result<String, String> {
+    let name = text(value, "it in quotes")?;
+    let clean = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+    if clean && (1..=63).contains(&name.len()) {
+        Ok(name.into())
+    } else {
+        Err("must be the NAME of a table [responder.NAME] of dormoused.toml: letters, digits, '-' and '_'"
+            .into())
+    }
+}
+
+fn banner(value: &Value<'_>) -> Result<String, String> {
+    let text = text(value, "what is sent, in quotes")?;
+    if (1..=BANNER).contains(&text.len()) {
+        Ok(text.into())
+    } else {
+        Err(format!("must have 1 to {BANNER} octets; a line ends with \\r\\n"))
+    }
 }
 
 fn path(value: &Value<'_>, base: &Path) -> Result<PathBuf, String> {

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use dormouse_types::{Depth, MacAddr, MachineName, WakeRule, What};
+use dormouse_types::{Depth, LeasePolicy, MacAddr, MachineName, Matcher, Service, WakeRule, What};
 use serde::{Deserialize, Serialize};
 
 pub use error::{SpecError, SpecErrors};
@@ -30,6 +30,12 @@ pub struct MachineSpec {
     pub sleep: SleepSpec,
     /// What wakes it.
     pub wake: WakeSpec,
+    /// TCP services that are spoken for it while it sleeps, each at a port of its own.
+    #[serde(default)]
+    pub services: Vec<Service>,
+    /// Programs that are asked about frames while it sleeps, each named once.
+    #[serde(default)]
+    pub responders: Vec<ResponderSpec>,
     /// What is held for it.
     pub limits: LimitsSpec,
 }
@@ -182,14 +188,34 @@ impl Default for SleepSpec {
 pub struct WakeSpec {
     /// Frames that wake it; when empty, only commands and holds do.
     pub on: Vec<WakeRule>,
+    /// Frames that are dropped while it sleeps; they come before `on`.
+    #[serde(default)]
+    pub ignore: Vec<Matcher>,
+    /// What becomes of its DHCP lease.
+    #[serde(default)]
+    pub lease: LeasePolicy,
     /// How long it may take to boot until it is first heard.
     pub boot_timeout: Option<Duration>,
 }
 
 impl Default for WakeSpec {
     fn default() -> Self {
-        Self { on: vec![WakeRule::of(What::AnyUnicast)], boot_timeout: None }
+        Self {
+            on: vec![WakeRule::of(What::AnyUnicast)],
+            ignore: Vec::new(),
+            lease: LeasePolicy::default(),
+            boot_timeout: None,
+        }
     }
+}
+
+/// `[[responder]]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResponderSpec {
+    /// The program's name in the daemon's configuration.
+    pub name: String,
+    /// The frames that it is asked about.
+    pub frames: Vec<Matcher>,
 }
 
 /// `[limits]`: what may be held for it while it sleeps and wakes.

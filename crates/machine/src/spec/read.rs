@@ -96,6 +96,12 @@ impl<'a, 'i> Section<'a, 'i> {
         self.optional(key, parse)
     }
 
+    /// Is the value of `key` a list with nothing in it?
+    pub(super) fn is_empty_list(&self, key: &str) -> bool {
+        let values = self.table.iter().find(|(k, _)| k.get_ref() == key);
+        values.and_then(|(_, value)| value.get_ref().as_array()).is_some_and(|values| values.is_empty())
+    }
+
     pub(super) fn has(&self, key: &str) -> bool {
         self.table.iter().any(|(k, _)| k.get_ref() == key)
     }

@@ -1,6 +1,7 @@
 //! The machine file of the manual, every default, and every way to get it wrong.
 
 use super::*;
+use dormouse_types::ServiceKind;
 use proptest::prelude::*;
 
 const MANUAL: &str = r#"
@@ -20,7 +21,23 @@ depth = "saved"
 network_below = "2KiB/s"
 cpu_below = 2.5
 [wake]
-on = ["tcp:22,80", "udp:53", "any-unicast", "magic"]
+on = ["tcp:22,80", "udp:53 from 10.0.0.0/8 rate 3/10s", "any-unicast", "magic"]
+ignore = ["tcp:5666 from 10.9.0.9", "udp:137,138"]
+lease = "wake"
+[[service]]
+port = 80
+answer = "waking-page"
+[[service]]
+port = 7
+answer = "echo"
+wakes = true
+[[service]]
+port = 25
+answer = "banner"
+text = "421 asleep\r\n"
+[[responder]]
+name = "snmp"
+frames = ["udp:161", "udp:162 from 10.9.0.0/24"]
 [limits]
 queue_bytes = "8MiB"
 "#;
@@ -50,6 +67,15 @@ fn reads_the_file_of_the_manual() {
     assert_eq!(spec.sleep.idle_after, Some(Duration::from_secs(600)));
     assert_eq!((spec.sleep.network_below, spec.sleep.cpu_below), (2048, 2.5));
     assert_eq!(spec.wake.on.len(), 4);
+    assert_eq!(spec.wake.ignore[0].to_string(), "tcp:5666 from 10.9.0.9");
+    assert_eq!(spec.wake.lease, LeasePolicy::Wake);
+    let services = [
+        (80, ServiceKind::WakingPage, true),
+        (7, ServiceKind::Echo, true),
+        (25, ServiceKind::Banner("421 asleep\r\n".into()), false),
+    ];
+    assert_eq!(spec.services, services.map(|(port, kind, wakes)| Service { port, kind, wakes }));
+    assert_eq!((&*spec.responders[0].name, spec.responders[0].frames.len()), ("snmp", 2));
     assert_eq!(spec.limits, LimitsSpec { queue_frames: None, queue_bytes: Some(8 << 20) });
 }
 
@@ -60,6 +86,7 @@ fn what_is_not_said_has_its_default() {
     assert_eq!((qemu(&spec).machine, qemu(&spec).accel), (MachineType::Q35, Accel::Auto));
     assert_eq!((spec.sleep, spec.wake), (SleepSpec::default(), WakeSpec::default()));
     assert_eq!((spec.limits, spec.interfaces), (LimitsSpec::default(), vec![]));
+    assert_eq!((spec.services, spec.responders), (vec![], vec![]));
     let never = read(&format!("{LEAST}[sleep]\nidle_after = \"never\"\n")).unwrap();
     assert_eq!(never.sleep.idle_after, None);
 }
@@ -146,6 +173,26 @@ fn blames_the_right_key() {
         (format!("{LEAST}sleep = 3"), "sleep"),
         (format!("{LEAST}libvirt = {{ domain = \"web\" }}"), "libvirt"),
         (format!("{LEAST}wake.on = \"tcp:22\""), "wake.on"),
+        (format!("{LEAST}wake.on = [\"any\"]"), "wake.on[1]"),
+        (format!("{LEAST}wake.on = [\"tcp:22 rate 3\"]"), "wake.on[1]"),
+        (format!("{LEAST}wake.ignore = [\"any\", \"tcp:22 rate 2/1s\"]"), "wake.ignore[2]"),
+        (format!("{LEAST}wake.lease = \"keep\""), "wake.lease"),
+        (format!("{LEAST}[[service]]\nanswer = \"echo\""), "service[1].port"),
+        (format!("{LEAST}[[service]]\nport = 80"), "service[1].answer"),
+        (format!("{LEAST}[[service]]\nport = 0\nanswer = \"echo\""), "service[1].port"),
+        (format!("{LEAST}[[service]]\nport = 80\nanswer = \"http\""), "service[1].answer"),
+        (format!("{LEAST}[[service]]\nport = 80\nanswer = \"banner\""), "service[1].text"),
+        (format!("{LEAST}[[service]]\nport = 80\nanswer = \"banner\"\ntext = \"\""), "service[1].text"),
+        (format!("{LEAST}[[service]]\nport = 80\nanswer = \"echo\"\ntext = \"x\""), "service[1].text"),
+        (format!("{LEAST}{}", "[[service]]\nport = 80\nanswer = \"echo\"\n".repeat(2)), "service[2].port"),
+        (format!("{LEAST}[[responder]]\nframes = [\"udp:7\"]"), "responder[1].name"),
+        (format!("{LEAST}[[responder]]\nname = \"echo\""), "responder[1].frames"),
+        (format!("{LEAST}[[responder]]\nname = \"echo\"\nframes = []"), "responder[1].frames"),
+        (format!("{LEAST}[[responder]]\nname = \"../echo\"\nframes = [\"any\"]"), "responder[1].name"),
+        (
+            format!("{LEAST}{}", "[[responder]]\nname = \"a\"\nframes = [\"any\"]\n".repeat(2)),
+            "responder[2].name",
+        ),
         (format!("{LEAST}sleep.idle_after = \"0s\""), "sleep.idle_after"),
         (format!("{LEAST}sleep.idle_after = 600"), "sleep.idle_after"),
         (format!("{LEAST}sleep.grace = \"2 years\""), "sleep.grace"),
@@ -183,7 +230,7 @@ proptest! {
 
     /// A file of the manual in which one value was replaced by any other.
     #[test]
-    fn any_value_is_taken_or_blamed(line in 0usize..20, value in "[-0-9]{1,30}|\"\\PC{0,30}\"|true|\\[\\]|\\{\\}|inf|1979-05-27") {
+    fn any_value_is_taken_or_blamed(line in 0usize..40, value in "[-0-9]{1,30}|\"\\PC{0,30}\"|true|\\[\\]|\\{\\}|inf|1979-05-27") {
         let mut lines: Vec<String> = MANUAL.lines().map(Into::into).collect();
         let line = line % lines.len();
         if let Some((key, _)) = lines[line].clone().split_once(" = ") {
