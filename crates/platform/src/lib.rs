@@ -40,6 +40,24 @@ pub trait Instance: Send + Sync {
     /// that a process was given and that is gone is used again.
     async fn load(&self) -> Result<(), Error>;
 
+    /// Makes ready what a later `load` will need, at the price of memory, of which
+    /// [`Instance::standby_bytes`] tells. The saved state is not used up by it. False: there is
+    /// nothing that could be made ready, for the machine does not sleep saved. May be asked for
+    /// beside everything else; a `load` takes what there is by then.
+    async fn warm(&self) -> Result<bool, Error> {
+        Ok(false)
+    }
+
+    /// Gives up what `warm` has made ready, and its memory.
+    async fn cool(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Bytes of host memory that what `warm` has made ready occupies now; `None` if nothing is.
+    async fn standby_bytes(&self) -> Option<u64> {
+        None
+    }
+
     /// Lets the guest run (after `load`, `pause` or `save`); returns once it does.
     async fn resume(&self) -> Result<(), Error>;
 
@@ -122,6 +140,8 @@ pub struct Facts {
     pub pid: Option<u32>,
     /// Bytes of host memory that the machine occupies now (its process, and its cached RAM file).
     pub resident_bytes: u64,
+    /// Of these, bytes of the process that stands by for a wake; `None` if none does.
+    pub standby_bytes: Option<u64>,
     /// Bytes on disk of its RAM file and saved state.
     pub disk_bytes: u64,
     /// The serial console's log.

@@ -9,11 +9,13 @@ impl Qemu {
     pub(super) async fn tell(&self) -> Facts {
         let pid = self.running().await.ok().map(|r| r.process.pid);
         let (ram, state) = (self.dir.ram(), self.dir.state());
-        let resident_bytes =
-            pid.map_or(0, anonymous_bytes) + dormouse_sys::memory::resident_bytes(&ram).unwrap_or(0);
+        let standby = self.standby_pid().await;
+        let standby_bytes = self.standby_memory().await;
+        let resident_bytes = pid.or(standby).map_or(0, anonymous_bytes)
+            + dormouse_sys::memory::resident_bytes(&ram).unwrap_or(0);
         let disk_bytes = allocated(&ram) + allocated(&state);
         let console = Some(self.dir.console()).filter(|c| c.exists());
-        Facts { pid, resident_bytes, disk_bytes, console }
+        Facts { pid, resident_bytes, standby_bytes, disk_bytes, console }
     }
 
     /// Drops the memory's pages from the page cache; they were flushed, so that none stays.

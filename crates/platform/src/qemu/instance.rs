@@ -39,6 +39,18 @@ impl Instance for Qemu {
         self.load_state().await
     }
 
+    async fn warm(&self) -> Result<bool, Error> {
+        self.warm_up().await
+    }
+
+    async fn cool(&self) -> Result<(), Error> {
+        self.cool_down().await
+    }
+
+    async fn standby_bytes(&self) -> Option<u64> {
+        self.standby_memory().await
+    }
+
     async fn resume(&self) -> Result<(), Error> {
         self.run_on().await
     }
@@ -77,6 +89,7 @@ impl Instance for Qemu {
 
     async fn erase(&self) -> Result<(), Error> {
         self.forbid_second().await?;
+        self.cool_down().await?;
         self.detach_all().await?;
         let dir = self.dir.path().to_owned();
         blocking(move || match std::fs::remove_dir_all(&dir) {

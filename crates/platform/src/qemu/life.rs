@@ -17,7 +17,7 @@ use super::{
     args::Start,
     blocking,
     launch::{Answers, make_ram},
-    migration::{self, Saving},
+    migration::{self, Disks, Saving},
     process::Found,
     record::{self, Origin},
     running::{self, RunState, Running},
@@ -53,8 +53,9 @@ impl Qemu {
                 running.loaded.store(true, Ordering::Release);
                 Ok(Seen::Incoming)
             }
-            // Loaded, and stopped by `-S` before its first instruction.
-            "paused" if taken => {
+            // Loaded, and stopped by `-S` before its first instruction: no guest that is paused has
+            // a saved state.
+            "paused" if taken || record::exists(&self.dir) => {
                 running.loaded.store(true, Ordering::Release);
                 Ok(Seen::Incoming)
             }
@@ -73,6 +74,7 @@ impl Qemu {
         // Held until there is a process: who looks for one meanwhile waits for it.
         let mut slot = self.running.lock().await;
         self.forbid_second_in(&mut slot).await?;
+        self.cool_in(&mut slot).await?;
         let dir = self.dir.clone();
         blocking(move || record::discard(&dir)).await?;
         make_ram(self)?;
@@ -96,7 +98,7 @@ impl Qemu {
         }
     }
 
-    fn keep(&self, slot: &mut Option<Arc<Running>>, running: Running) -> Arc<Running> {
+    pub(super) fn keep(&self, slot: &mut Option<Arc<Running>>, running: Running) -> Arc<Running> {
         let running = Arc::new(running);
         running::watch(self.config.name.clone(), &running, self.notices.clone());
         *slot = Some(Arc::clone(&running));
@@ -104,7 +106,7 @@ impl Qemu {
     }
 
     /// A process that did not come up is of no use; its end is no news.
-    async fn or_kill(
+    pub(super) async fn or_kill(
         &self,
         running: &Running,
         work: impl Future<Output = Result<(), Error>>,
@@ -128,17 +130,22 @@ impl Qemu {
         let record = blocking(move || record::verify(&dir, &devices)).await?;
         let mut slot = self.running.lock().await;
         self.forbid_second_in(&mut slot).await?;
-        let commands = migration::incoming(self.config.memory_backing);
-        let (running, answers) = self.launch(Start::Load { board: record.board }, commands).await?;
-        running.loaded.store(true, Ordering::Release);
-        let mut events = running.qmp.events();
-        let running = self.keep(&mut slot, running);
+        let (running, begun) = match self.promote(&mut slot).await {
+            Some(running) => (running, None),
+            None => {
+                let (running, begun) = self.begin_load(&mut slot, record.board, Disks::AtOnce).await?;
+                (running, Some(begun))
+            }
+        };
         drop(slot);
         self.tell_spawned();
         // Used up while the process starts, which takes longer.
         let dir = self.dir.clone();
         let taking = tokio::spawn(blocking(move || record::take(&dir)));
-        let loading = self.or_kill(&running, self.loading(&running, answers, &mut events)).await;
+        let loading = match begun {
+            Some(begun) => self.or_kill(&running, self.loading(&running, begun)).await,
+            None => Ok(()),
+        };
         let taken = taking.await.unwrap_or_else(|e| Err(Error::Unsupported(e.to_string())));
         if let Err(error) = loading {
             self.give_back().await?;
@@ -146,6 +153,25 @@ impl Qemu {
         }
         // Without it, nothing would stop a second use.
         self.or_kill(&running, async { taken }).await
+    }
+
+    /// Starts a process that reads the saved state.
+    pub(super) async fn begin_load(
+        &self,
+        slot: &mut Option<Arc<Running>>,
+        board: String,
+        disks: Disks,
+    ) -> Result<(Arc<Running>, Begun), Error> {
+        let commands = migration::incoming(self.config.memory_backing, disks);
+        let (running, answers) = self.launch(Start::Load { board }, commands).await?;
+        running.loaded.store(true, Ordering::Release);
+        running.standby.store(disks == Disks::Late, Ordering::Release);
+        running.expected.store(disks == Disks::Late, Ordering::Release);
+        if disks == Disks::Late {
+            running.stand_back();
+        }
+        let events = running.qmp.events();
+        Ok((self.keep(slot, running), Begun { answers, events }))
     }
 
     /// Lets the journal be written while the process loads. Not where that takes long: a power cut
@@ -157,14 +183,11 @@ impl Qemu {
         }
     }
 
-    async fn loading(
-        &self,
-        running: &Running,
-        answers: Answers,
-        events: &mut broadcast::Receiver<Event>,
-    ) -> Result<(), Error> {
+    /// Waits until a process has read the saved state.
+    pub(super) async fn loading(&self, running: &Running, begun: Begun) -> Result<(), Error> {
+        let Begun { answers, mut events } = begun;
         answered(running, answers, self.settings.answer_timeout).await?;
-        migration::loaded(running, events, self.settings.stall_timeout).await?;
+        migration::loaded(running, &mut events, self.settings.stall_timeout).await?;
         running.ready.store(true, Ordering::Release);
         Ok(())
     }
@@ -187,8 +210,7 @@ impl Qemu {
         let running = self.running().await?;
         if running.loaded.load(Ordering::Acquire) {
             if !running.ready.load(Ordering::Acquire) {
-                let (backing, stall) = (self.config.memory_backing, self.settings.stall_timeout);
-                migration::ensure_loaded(&running, backing, stall).await?;
+                self.ensure_loaded(&running).await?;
             }
         } else if running.run_state().await?.is("running") {
             return Ok(());
@@ -296,6 +318,7 @@ impl Qemu {
     }
 
     pub(super) async fn end_now(&self) -> Result<(), Error> {
+        self.cool_down().await?;
         let known = self.running().await;
         let process = match &known {
             Ok(running) => {
@@ -315,14 +338,23 @@ impl Qemu {
             })?;
         }
         let untouched = known.is_ok_and(|r| r.loaded.load(Ordering::Acquire));
-        *self.running.lock().await = None;
+        self.forget().await;
         if untouched { self.give_back().await } else { Ok(()) }
     }
 
     pub(super) async fn forget_state(&self) -> Result<(), Error> {
+        let mut slot = self.running.lock().await;
+        self.cool_in(&mut slot).await?;
         let dir = self.dir.clone();
         blocking(move || record::discard(&dir)).await
     }
+}
+
+/// What a process that reads a state was told, and what it tells.
+#[derive(Debug)]
+pub(super) struct Begun {
+    answers: Answers,
+    events: broadcast::Receiver<Event>,
 }
 
 /// Set when a flush must not make a record any more.

@@ -21,21 +21,44 @@ const DOWNTIME: u64 = 300_000;
 /// A full disk has no more than this, in bytes.
 const FULL: u64 = 1 << 20;
 
-fn capabilities(backing: MemoryBacking) -> Value {
-    let shared = backing == MemoryBacking::File;
+/// Leaves the disks alone until `cont`: not locked, and nothing of them kept in mind.
+const LATE: &str = "late-block-activate";
+
+/// When a process that reads a state takes possession of the disks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Disks {
+    /// When it has read the state, beside what else a wake waits for.
+    AtOnce,
+    /// When the guest is to run.
+    Late,
+}
+
+fn capabilities(backing: MemoryBacking, disks: Disks) -> Value {
     json!({ "capabilities": [
         { "capability": "events", "state": true },
-        { "capability": "x-ignore-shared", "state": shared },
+        { "capability": "x-ignore-shared", "state": backing == MemoryBacking::File },
+        { "capability": LATE, "state": disks == Disks::Late },
     ] })
 }
 
 /// What a process that is to load a state must be told first.
-pub(super) fn incoming(backing: MemoryBacking) -> Commands {
+pub(super) fn incoming(backing: MemoryBacking, disks: Disks) -> Commands {
     vec![
         ("qmp_capabilities", Value::Null),
-        ("migrate-set-capabilities", capabilities(backing)),
+        ("migrate-set-capabilities", capabilities(backing, disks)),
         ("migrate-incoming", json!({ "uri": format!("fd:{STATE_FD}") })),
     ]
+}
+
+/// Has a process that was found read its state, and does it leave the disks alone until its guest is to run?
+pub(super) async fn stands_by(running: &Running) -> Result<bool, Error> {
+    let info = running.execute("query-migrate", Value::Null).await?;
+    if info["status"] != "completed" {
+        return Ok(false);
+    }
+    let all = running.execute("query-migrate-capabilities", Value::Null).await?;
+    let mut all = all.as_array().into_iter().flatten();
+    Ok(all.any(|c| c["capability"] == LATE && c["state"] == true))
 }
 
 /// A state being written.
@@ -55,7 +78,7 @@ impl Saving<'_> {
         let path = self.dir.state();
         let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
         let file = file.map_err(Error::io("make", &path))?;
-        self.running.execute("migrate-set-capabilities", capabilities(self.backing)).await?;
+        self.running.execute("migrate-set-capabilities", capabilities(self.backing, Disks::AtOnce)).await?;
         let limits = json!({ "max-bandwidth": BANDWIDTH, "downtime-limit": DOWNTIME });
         self.running.execute("migrate-set-parameters", limits).await?;
         self.running.qmp.give_fd("state", file.as_fd()).await.map_err(Error::qmp("getfd"))?;
@@ -112,6 +135,7 @@ impl Saving<'_> {
 pub(super) async fn ensure_loaded(
     running: &Running,
     backing: MemoryBacking,
+    disks: Disks,
     stall: Duration,
 ) -> Result<(), Error> {
     let mut events = running.qmp.events();
@@ -119,7 +143,7 @@ pub(super) async fn ensure_loaded(
     match info["status"].as_str() {
         Some("completed") => return Ok(()),
         Some("none") | None => {
-            for (command, arguments) in incoming(backing).split_off(1) {
+            for (command, arguments) in incoming(backing, disks).split_off(1) {
                 running.execute(command, arguments).await?;
             }
         }

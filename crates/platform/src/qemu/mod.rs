@@ -22,6 +22,7 @@ mod ports;
 mod process;
 mod record;
 mod running;
+mod standby;
 
 use std::sync::{Arc, Mutex, PoisonError, atomic::Ordering};
 
@@ -92,7 +93,7 @@ impl Qemu {
 
     async fn running_in(&self, slot: &mut Option<Arc<Running>>) -> Result<Arc<Running>, Error> {
         if let Some(running) = slot.as_ref().filter(|r| !r.process.is_gone()) {
-            return Ok(Arc::clone(running));
+            return if running.is_standby() { Err(Error::NotRunning) } else { Ok(Arc::clone(running)) };
         }
         if slot.take().is_some_and(|r| r.loaded.load(Ordering::Acquire)) {
             record::give_back(&self.dir)?;
@@ -105,14 +106,13 @@ impl Qemu {
         self.judge(&running, &state)?;
         // Only now: a failed adoption is tried again and again.
         found.watch()?;
-        let running = Arc::new(running);
-        running::watch(self.config.name.clone(), &running, self.notices.clone());
-        *slot = Some(Arc::clone(&running));
-        Ok(running)
+        let running = self.keep(slot, running);
+        if self.adopt_standby(&running, slot).await? { Err(Error::NotRunning) } else { Ok(running) }
     }
 
+    /// Forgets a process that has ended.
     async fn forget(&self) {
-        *self.running.lock().await = None;
+        self.running.lock().await.take_if(|running| running.process.is_gone());
     }
 
     fn log(&self) -> Log {

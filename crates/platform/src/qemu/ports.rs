@@ -51,6 +51,8 @@ impl Qemu {
         for (n, (known, interface)) in attached.iter().zip(&self.config.interfaces).enumerate() {
             let whole = self.put_back(known).await;
             if !whole.map_err(|source| failed(interface, source.into()))? {
+                // It has the tap that is gone.
+                self.cool_down().await?;
                 tracing::warn!(name = %self.config.name, tap = known.port.tap, "is gone: made anew");
                 let anew = self.attach_one(n, interface).await?;
                 if let Some(entry) = self.attached().get_mut(n) {
@@ -90,7 +92,14 @@ impl Qemu {
     async fn queue(&self, name: &str, bridge: &str) -> Result<OwnedFd, Source> {
         let running = match self.running().await {
             Ok(running) => running,
-            Err(Error::NotRunning) => return Ok(self.net.ensure_tap(name, bridge).await?),
+            Err(Error::NotRunning) => {
+                if let Some(queue) = self.standby_queue(name).await {
+                    return Ok(queue);
+                }
+                // One that has not the tap is of no use.
+                self.cool_down().await?;
+                return Ok(self.net.ensure_tap(name, bridge).await?);
+            }
             Err(error) => return Err(error.into()),
         };
         let pid = running.process.pid;

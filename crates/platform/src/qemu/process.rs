@@ -22,7 +22,7 @@ use std::{
 use command_fds::{CommandFdExt, FdMapping};
 use rustix::{
     fs::FlockOperation,
-    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
+    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal, setpriority_pgrp},
 };
 use tokio::sync::watch;
 
@@ -201,6 +201,12 @@ impl Process {
     /// Waits until it has ended, or `patience` is over.
     pub(super) async fn gone_within(&self, patience: Duration) -> Option<String> {
         tokio::time::timeout(patience, self.gone()).await.ok()
+    }
+
+    /// Sets the nice value of all its threads, which are a process group.
+    pub(super) fn set_nice(&self, nice: i32) -> io::Result<()> {
+        let group = i32::try_from(self.pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::NotFound)?;
+        Ok(setpriority_pgrp(Some(group), nice)?)
     }
 
     /// Ends it at once.

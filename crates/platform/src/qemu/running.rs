@@ -31,6 +31,8 @@ pub(super) struct Running {
     pub(super) log: Log,
     /// Its end is wanted: nobody need be told.
     pub(super) expected: Arc<AtomicBool>,
+    /// It only waits for a wake: as far as others are concerned the machine has no process.
+    pub(super) standby: AtomicBool,
     /// It was given a saved state, and its guest has not yet run.
     pub(super) loaded: AtomicBool,
     /// That state was read.
@@ -59,6 +61,7 @@ impl Running {
             qmp,
             log,
             expected: Arc::default(),
+            standby: AtomicBool::new(false),
             loaded: AtomicBool::new(false),
             ready: AtomicBool::new(false),
             threads: OnceCell::new(),

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     sync::OnceLock,
     time::{Duration, Instant},
@@ -10,7 +10,7 @@ use std::{
 
 use dormouse_machine::{
     lifecycle::{Observed, Process, StateOnDisk},
-    spec::{Accel, MachineType, MemoryBacking, QemuSpec},
+    spec::{Accel, DiskFormat, DiskSpec, MachineType, MemoryBacking, QemuSpec},
 };
 use dormouse_net::Net;
 use dormouse_platform::{
@@ -21,6 +21,24 @@ use tokio::{sync::mpsc, time::sleep};
 
 /// A guest that does nothing but count on its console, so that it boots in a second.
 pub const TICKS: &str = "console=ttyS0 quiet no_timer_check rdinit=/bin/sh -- -c \"n=0; while :; do n=$((n+1)); echo tick $n; sleep 0.1; done\"";
+
+/// As [`TICKS`], with each tick written to its first disk and read back.
+pub const DISK_TICKS: &str = "console=ttyS0 quiet no_timer_check rdinit=/bin/sh -- -c \"mount -t devtmpfs d /dev; cd /lib/modules; \
+    for m in virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci virtio_blk; do insmod $m.ko; done; \
+    n=0; while :; do n=$((n+1)); echo tick $n | dd of=/dev/vda conv=sync,fsync bs=512 2>/dev/null && dd if=/dev/vda bs=512 count=1 2>/dev/null | head -n1; sleep 0.1; done\"";
+
+/// A new, empty disk in `folder`.
+pub fn disk(folder: &Path, format: DiskFormat) -> DiskSpec {
+    let image = folder.join(format!("{format:?}"));
+    let kind = if format == DiskFormat::Raw { "raw" } else { "qcow2" };
+    qemu_img(&["create", "-q", "-f", kind, image.to_str().unwrap(), "16M"]);
+    DiskSpec { image, format, readonly: false }
+}
+
+pub fn qemu_img(args: &[&str]) {
+    let out = Command::new("qemu-img").args(args).output().unwrap();
+    assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
+}
 
 fn guest_image() -> PathBuf {
     static IMAGE: OnceLock<PathBuf> = OnceLock::new();

@@ -1,41 +1,20 @@
 //! Disks, the power button, and what is counted.
 
-use std::{process::Command, time::Duration};
+use std::time::Duration;
 
-use dormouse_machine::{
-    lifecycle::Process,
-    spec::{DiskFormat, DiskSpec},
-};
+use dormouse_machine::{lifecycle::Process, spec::DiskFormat};
 use dormouse_platform::{Error, Instance, Notice};
 use tokio::time::sleep;
 
-use crate::bench::{Bench, chain, observed, timed};
+use crate::bench::{Bench, DISK_TICKS, chain, disk, observed, timed};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn disks_are_written_through_a_sleep_and_locked() {
-    let cmdline = "console=ttyS0 quiet no_timer_check rdinit=/bin/sh -- -c \"mount -t devtmpfs d /dev; cd /lib/modules; \
-        for m in virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci virtio_blk; do insmod $m.ko; done; \
-        n=0; while :; do n=$((n+1)); echo tick $n | dd of=/dev/vda conv=sync,fsync bs=512 2>/dev/null && dd if=/dev/vda bs=512 count=1 2>/dev/null | head -n1; sleep 0.1; done\"";
     let scratch = tempfile::tempdir_in("/var/tmp").unwrap();
-    let disk = |name: &str, format| {
-        let image = scratch.path().join(name);
-        let kind = if format == DiskFormat::Raw { "raw" } else { "qcow2" };
-        assert!(
-            Command::new("qemu-img")
-                .args(["create", "-q", "-f", kind])
-                .arg(&image)
-                .arg("16M")
-                .status()
-                .unwrap()
-                .success()
-        );
-        DiskSpec { image, format, readonly: false }
-    };
     for format in [DiskFormat::Qcow2, DiskFormat::Raw] {
-        let name = format!("{format:?}");
-        let image = disk(&name, format);
+        let image = disk(scratch.path(), format);
         let bench = Bench::new(|config| {
-            config.qemu.cmdline = Some(cmdline.into());
+            config.qemu.cmdline = Some(DISK_TICKS.into());
             config.qemu.disks = vec![image.clone()];
         });
         let tick = bench.booted().await;

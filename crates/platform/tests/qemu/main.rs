@@ -7,3 +7,4 @@ mod failure;
 mod network;
 mod restart;
 mod sleep;
+mod standby;

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use crate::bench::{Bench, chain, timed};
 
 /// Runs a test on a thread in a network namespace of its own, which ends with it.
-fn in_own_network<T: Future<Output = ()>>(test: impl FnOnce() -> T + Send + 'static) {
+pub fn in_own_network<T: Future<Output = ()>>(test: impl FnOnce() -> T + Send + 'static) {
     let thread = std::thread::spawn(move || {
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
         tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(test());
@@ -20,7 +20,7 @@ fn in_own_network<T: Future<Output = ()>>(test: impl FnOnce() -> T + Send + 'sta
     }
 }
 
-fn ip(args: &str) {
+pub fn ip(args: &str) {
     assert!(Command::new("ip").args(args.split(' ')).status().unwrap().success(), "ip {args}");
 }
 
