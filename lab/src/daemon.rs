@@ -59,13 +59,16 @@ impl Daemon {
         Ok(daemon)
     }
 
-    /// Writes the configuration that the next start will read: the lab's paths, then `more`.
+    /// Writes the configuration that the next start will read: the lab's paths, then `more`. No process
+    /// stands by for a wake unless `more` says so: tests look for what a sleep leaves.
     ///
     /// # Errors
     ///
     /// If it cannot be written.
     pub fn configure(&self, more: &str) -> Result<()> {
-        let text = format!("state_dir = {:?}\nsocket = {:?}\n{more}\n", self.state_dir(), self.socket());
+        let standby = if more.contains("[standby]") { "" } else { "[standby]\nmemory = 0\n" };
+        let text =
+            format!("state_dir = {:?}\nsocket = {:?}\n{more}\n{standby}", self.state_dir(), self.socket());
         let path = self.config();
         fs::write(&path, text).map_err(Error::file("write", &path))
     }

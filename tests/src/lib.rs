@@ -22,6 +22,8 @@ pub const LONG: Duration = Duration::from_secs(60);
 
 /// Samples often, so that a guest is known to be idle within seconds.
 pub const FAST_SAMPLES: &str = "sample_interval = \"200ms\"\n";
+/// A process stands by for the wake of each sleeper, soon after it fell asleep.
+pub const STANDBY: &str = "sample_interval = \"200ms\"\n[standby]\nmemory = \"256MiB\"\nafter = \"100ms\"\n";
 /// Room for seconds of a fast stream.
 pub const ROOMY: &str = "[limits]\nheld_frames = 400000\nheld_bytes = \"256MiB\"\n";
 /// Connections to the guest's services wake it; datagrams to the sink and the echo service are held.

@@ -166,6 +166,20 @@ impl Scene {
         outcome
     }
 
+    /// Waits until a process stands by for its wake; returns that.
+    ///
+    /// # Panics
+    ///
+    /// When none does in time.
+    #[track_caller]
+    pub fn wait_standby(&self) -> i32 {
+        let stands_by = |m: &dormouse_lab::api::MachineDetail| m.summary.standby_bytes.is_some();
+        let (machine, _) =
+            self.daemon.wait_machine(self.name(), "asleep with a standby", LONG, stands_by).unwrap();
+        assert_eq!((machine.summary.state, machine.pid), (MachineState::Asleep, None));
+        self.qemu()
+    }
+
     /// Waits until no QEMU process is left.
     ///
     /// # Panics

@@ -1,7 +1,7 @@
 //! The daemon dies at every step of sleep and wake, before it and after it, and loses no machine.
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
-use dormouse_e2e::{Before, FAST_SAMPLES, LONG, Scene};
+use dormouse_e2e::{Before, FAST_SAMPLES, LONG, STANDBY, Scene};
 use dormouse_lab::{
     Guest,
     api::{EventKind, MachineState},
@@ -19,14 +19,28 @@ const EDGES: [&str; 2] = ["before", "after"];
 struct Crashes {
     scene: Scene,
     before: Before,
+    /// A process stands by before each wake.
+    standby: bool,
 }
 
 impl Crashes {
     fn new(prefix: &str, depth: &str) -> Self {
+        Self::with(prefix, depth, FAST_SAMPLES, false)
+    }
+
+    fn with(prefix: &str, depth: &str, config: &str, standby: bool) -> Self {
         let guest = Guest::new("web", 2).dirty(10).set("sleep.depth", depth);
-        let scene = Scene::boot(prefix, FAST_SAMPLES, guest);
+        let scene = Scene::boot(prefix, config, guest);
         let before = scene.before();
-        Self { scene, before }
+        Self { scene, before, standby }
+    }
+
+    #[track_caller]
+    fn sleep(&self) {
+        self.scene.sleep();
+        if self.standby {
+            self.scene.wait_standby();
+        }
     }
 
     /// With the crash planted, does as told, and waits until the daemon is dead.
@@ -65,14 +79,14 @@ impl Crashes {
             for edge in EDGES {
                 let step = format!("{step}:{edge}");
                 if verb == "wake" {
-                    self.scene.sleep();
+                    self.sleep();
                 }
                 self.die_at(&step, verb);
                 self.is_whole(&step);
             }
         }
         // It sleeps and wakes as if nothing had been.
-        self.scene.sleep();
+        self.sleep();
         self.scene.page();
         assert_eq!(self.scene.before(), self.before);
         self.scene.wait(MachineState::Active);
@@ -87,6 +101,12 @@ fn while_it_saves() {
 #[test]
 fn while_it_loads() {
     Crashes::new("crash-l", "saved").at_each_edge(&WAKE_SAVED, "wake");
+}
+
+/// The standby of the daemon that was killed is found by the one that dies in the wake.
+#[test]
+fn while_it_wakes_by_way_of_a_standby() {
+    Crashes::with("crash-y", "saved", STANDBY, true).at_each_edge(&WAKE_SAVED, "wake");
 }
 
 #[test]

@@ -99,6 +99,9 @@ pub struct MachineSummary {
     pub memory_bytes: u64,
     /// The memory of the host that it occupies now.
     pub resident_bytes: u64,
+    /// Host memory of the process that stands by for its wake, while there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standby_bytes: Option<u64>,
     /// Why nobody answers for it, though it sleeps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub absent: Option<String>,

@@ -33,6 +33,7 @@ fn machine(name: &str) -> MachineSummary {
         since: now(),
         memory_bytes: 256 << 20,
         resident_bytes: 0,
+        standby_bytes: None,
         absent: None,
         idle_for_ms: None,
         holds: 0,

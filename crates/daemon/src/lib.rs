@@ -21,5 +21,6 @@ pub mod fault;
 pub mod host;
 pub mod platforms;
 pub mod presence;
+mod pressure;
 pub mod service;
 pub mod watchdog;

@@ -8,3 +8,4 @@ pub mod hold;
 pub mod idle;
 pub mod lifecycle;
 pub mod spec;
+pub mod standby;

@@ -46,6 +46,8 @@ pub struct Config {
     pub qemu: Qemu,
     /// See [`Sleep`].
     pub sleep: Sleep,
+    /// See [`Standby`].
+    pub standby: Standby,
     /// See [`Network`].
     pub network: Network,
     /// See [`Limits`].
@@ -80,6 +82,17 @@ pub struct Sleep {
     pub boot_timeout: Span,
     /// How long a guest may take to shut itself down.
     pub stop_timeout: Span,
+}
+
+/// Processes that wait for the wakes of machines that sleep saved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Standby {
+    /// Bytes that all of them may occupy together; none are started with 0.
+    #[serde(deserialize_with = "value::bytes")]
+    pub memory: usize,
+    /// How long a machine has slept before one is started for it.
+    pub after: Span,
 }
 
 /// Standing in for sleepers.
@@ -149,6 +162,7 @@ impl Default for Config {
             on_stop: OnStop::Leave,
             qemu: Qemu::default(),
             sleep: Sleep::default(),
+            standby: Standby::default(),
             network: Network::default(),
             limits: Limits::default(),
             scan: Scan::default(),
@@ -175,6 +189,12 @@ impl Default for Sleep {
             boot_timeout: Span::seconds(120),
             stop_timeout: Span::seconds(60),
         }
+    }
+}
+
+impl Default for Standby {
+    fn default() -> Self {
+        Self { memory: 256 << 20, after: Span::seconds(3) }
     }
 }
 

@@ -32,6 +32,27 @@ pub fn examine(config: &Config, surrogate: &Capabilities, bridges: BTreeSet<Stri
     Report { checks }
 }
 
+/// The processes that stand by for wakes, and the bytes that each has.
+pub(crate) fn standbys(budget: usize, bytes: &[u64]) -> Check {
+    let sum = bytes.iter().copied().fold(0, u64::saturating_add);
+    let budget = u64::try_from(budget).unwrap_or(u64::MAX);
+    let found = match (budget, bytes.len()) {
+        (0, 0) => "none: standby.memory is 0, so that every wake starts its process first".to_owned(),
+        (_, count) => {
+            format!("{count} standing by for wakes, in {} of {}", bytesize(sum), bytesize(budget))
+        }
+    };
+    if crate::pressure::is_tight() {
+        let fix = "free memory, or lower standby.memory in dormoused.toml";
+        return warn("standby", format!("{found}; the host is short of memory, and they are given up"), fix);
+    }
+    ok("standby", found)
+}
+
+fn bytesize(bytes: u64) -> String {
+    bytesize::ByteSize(bytes).to_string()
+}
+
 /// A machine that is remembered and cannot be driven.
 pub(crate) fn lost_machine(name: &dormouse_types::MachineName, why: &str) -> Check {
     let fix = format!(

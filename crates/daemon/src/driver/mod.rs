@@ -141,6 +141,11 @@ impl Handle {
         self.view.borrow().clone()
     }
 
+    /// Looks at what is known of the machine, without a copy of it.
+    pub(crate) fn peek<T>(&self, look: impl FnOnce(&View) -> T) -> T {
+        look(&self.view.borrow())
+    }
+
     /// Gives an order; answered when the machine has settled, or at once, or when `patience` ends.
     pub(crate) async fn order(&self, order: Order, wait: bool, patience: Duration) -> Result<Given, Problem> {
         let (reply, answer) = oneshot::channel();

@@ -6,6 +6,7 @@ use dormouse_api_types::{
     Abilities, Held, Hold, Interface, LastWake, MachineDetail, MachineSummary, Signal, Time, Why, millis,
 };
 use dormouse_machine::{hold, idle, lifecycle::State};
+use dormouse_platform::Facts;
 use dormouse_surrogate::Status;
 use dormouse_types::Timestamp;
 
@@ -14,10 +15,10 @@ use crate::driver::{Handle, Shared, View, addresses, cause_parts, state_of};
 /// A machine in a list.
 pub(super) async fn summary(shared: &Shared, handle: &Handle) -> MachineSummary {
     let facts = handle.instance.facts().await;
-    summarize(handle, &handle.view(), facts.resident_bytes, shared.clock.now())
+    summarize(handle, &handle.view(), &facts, shared.clock.now())
 }
 
-fn summarize(handle: &Handle, view: &View, resident_bytes: u64, now: Timestamp) -> MachineSummary {
+fn summarize(handle: &Handle, view: &View, facts: &Facts, now: Timestamp) -> MachineSummary {
     let interfaces = handle.spec.interfaces.iter();
     let idle_since = view.idle.as_ref().and_then(|verdict| verdict.idle_since);
     MachineSummary {
@@ -26,7 +27,8 @@ fn summarize(handle: &Handle, view: &View, resident_bytes: u64, now: Timestamp) 
         depth: view.depth(),
         since: view.since.into(),
         memory_bytes: handle.spec.platform.memory(),
-        resident_bytes,
+        resident_bytes: facts.resident_bytes,
+        standby_bytes: facts.standby_bytes,
         absent: view.absent.clone(),
         idle_for_ms: idle_since.map(|since| millis(now.since(since))),
         holds: u64::try_from(view.holds.blocking(now).count()).unwrap_or(u64::MAX),
@@ -47,7 +49,7 @@ pub(super) async fn detail(shared: &Shared, handle: &Handle) -> MachineDetail {
     let abilities = handle.instance.capabilities();
     let (toml, base) = view.file.clone();
     MachineDetail {
-        summary: summarize(handle, &view, facts.resident_bytes, now),
+        summary: summarize(handle, &view, &facts, now),
         failure: view.failure(),
         toml,
         base,

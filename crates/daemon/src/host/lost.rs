@@ -57,6 +57,7 @@ impl Lost {
             since: self.record.as_ref().map_or(self.found, |record| record.since).into(),
             memory_bytes: 0,
             resident_bytes: 0,
+            standby_bytes: None,
             absent: None,
             idle_for_ms: None,
             holds: 0,

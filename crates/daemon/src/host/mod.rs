@@ -3,6 +3,7 @@
 mod admission;
 mod answers;
 mod lost;
+mod pool;
 mod start;
 mod supervise;
 
@@ -152,11 +153,12 @@ impl Host {
 
     /// What stands in the way of Dormouse on this host.
     pub async fn doctor(&self) -> Report {
-        let config = self.config().clone();
+        let (config, standbys) = (self.config().clone(), self.standbys().await);
         let surrogate = self.shared.presence.capabilities().await;
         let bridges = self.handles().iter().flat_map(|h| admission::bridges(&h.spec)).collect();
         let report = tokio::task::spawn_blocking(move || doctor::examine(&config, &surrogate, bridges)).await;
         let mut report = report.unwrap_or_default();
+        report.checks.push(standbys);
         report.checks.extend(self.lost().iter().map(|(name, lost)| doctor::lost_machine(name, &lost.why)));
         report
     }

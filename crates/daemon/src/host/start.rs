@@ -66,6 +66,7 @@ impl Host {
         if let Err(error) = host.shared.presence.settle().await {
             tracing::warn!(error = chain(&error), "addresses of an earlier daemon may be left on a bridge");
         }
+        super::pool::start(&host);
         tracing::info!(machines = count, "all machines are recovered");
         Ok(host)
     }
@@ -153,6 +154,7 @@ impl Host {
             });
             join_all(orders).await;
         }
+        self.cool_all().await;
         let sleepers = handles.iter().filter(asleep).count();
         if sleepers > 0 {
             tracing::warn!(sleepers, "ending: nobody answers for the sleepers until dormoused is back");

@@ -1,0 +1,118 @@
+//! The standbys of this host: what [`dormouse_machine::standby`] decides, done.
+
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use dormouse_api_types::Check;
+use dormouse_machine::{
+    lifecycle::State,
+    standby::{self, Seen, Standbys, Step},
+};
+use dormouse_types::{Depth, MachineName};
+use futures::future::join_all;
+use tokio::time::MissedTickBehavior;
+
+use super::Host;
+use crate::{chain::chain, doctor, driver::Handle, pressure};
+
+/// How often the sleepers are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Keeps the standbys as the policy wants them, for as long as there is a host.
+pub(super) async fn keep(host: Weak<Host>) {
+    let mut ticks = tokio::time::interval(LOOK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut policy = None;
+    loop {
+        ticks.tick().await;
+        let Some(host) = host.upgrade() else { return };
+        let wanted = &host.config().standby;
+        let budget = u64::try_from(wanted.memory).unwrap_or(u64::MAX);
+        let policy = policy.get_or_insert_with(|| Standbys::new(budget, wanted.after.get()));
+        // Until there is nothing more to do, so that a burst of sleeps is served without delay.
+        while host.tend(policy).await {}
+    }
+}
+
+impl Host {
+    /// One step; false if there was none to take.
+    async fn tend(&self, policy: &mut Standbys) -> bool {
+        let handles = self.handles();
+        let machines = join_all(handles.iter().map(look)).await;
+        let is_busy = |view: &crate::driver::View| {
+            matches!(view.state, State::Waking { .. } | State::Settling { .. } | State::Undoing { .. })
+        };
+        let busy = handles.iter().any(|handle| handle.peek(is_busy));
+        let state = standby::Host { busy, tight: pressure::is_tight() };
+        let now = self.shared.clock.now();
+        let Some(step) = policy.next(&machines, state, now) else { return false };
+        let (Step::Warm(name) | Step::Cool(name)) = &step;
+        let Ok(handle) = self.find(name) else { return false };
+        match step {
+            Step::Warm(_) => self.warm(&handle, policy).await,
+            Step::Cool(_) => cool(&handle).await,
+        }
+    }
+
+    async fn warm(&self, handle: &Handle, policy: &mut Standbys) -> bool {
+        let name = &handle.name;
+        match handle.instance.warm().await {
+            Ok(true) => {
+                tracing::debug!(machine = %name, "a process stands by for its wake");
+                return true;
+            }
+            Ok(false) => tracing::debug!(machine = %name, "there is nothing to stand by for"),
+            Err(error) => {
+                tracing::warn!(machine = %name, error = chain(&error), "no process stands by: it wakes without");
+            }
+        }
+        policy.failed(name, self.shared.clock.now());
+        true
+    }
+
+    /// Ends all: who goes on sleeping needs none while nobody watches over them.
+    pub(super) async fn cool_all(&self) {
+        join_all(self.handles().iter().map(cool)).await;
+    }
+
+    /// What `doctor` says of them.
+    pub(super) async fn standbys(&self) -> Check {
+        let handles = self.handles();
+        let bytes: Vec<u64> =
+            join_all(handles.iter().map(look)).await.into_iter().filter_map(|seen| seen.standby).collect();
+        doctor::standbys(self.config().standby.memory, &bytes)
+    }
+}
+
+async fn look(handle: &Handle) -> Seen {
+    let standby = handle.instance.standby_bytes().await;
+    handle.peek(|view| Seen {
+        name: handle.name.clone(),
+        asleep_since: asleep_since(view),
+        last_wake: view.last_wake.as_ref().map(|wake| wake.at),
+        standby,
+    })
+}
+
+fn asleep_since(view: &crate::driver::View) -> Option<dormouse_types::Timestamp> {
+    let sleeps = view.settled && view.state == State::Asleep { depth: Depth::Saved };
+    sleeps.then_some(view.since)
+}
+
+async fn cool(handle: &Handle) -> bool {
+    let name: &MachineName = &handle.name;
+    match handle.instance.cool().await {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::warn!(machine = %name, error = chain(&error), "a process that stands by cannot be ended");
+            false
+        }
+    }
+}
+
+/// Starts [`keep`].
+pub(super) fn start(host: &Arc<Host>) {
+    tokio::spawn(keep(Arc::downgrade(host)));
+}
