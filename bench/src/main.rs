@@ -6,7 +6,9 @@
 #![forbid(unsafe_code)]
 
 mod awake;
+mod crowd;
 mod files;
+mod presence;
 mod qmp;
 mod reap;
 mod report;
@@ -46,6 +48,12 @@ struct Args {
     /// Datagrams a second.
     #[arg(long, value_delimiter = ',', default_value = "1000,20000,100000")]
     rates: Vec<u32>,
+    /// Sleepers that are answered for at a time.
+    #[arg(long, value_delimiter = ',', default_value = "10,1000,10000")]
+    sleepers: Vec<u32>,
+    /// Frames a second of a flood.
+    #[arg(long, value_delimiter = ',', default_value = "100000,400000")]
+    floods: Vec<u32>,
     /// Put the tables into this document, at the places it has for them.
     #[arg(long, value_name = "FILE")]
     write: Option<PathBuf>,
@@ -59,6 +67,14 @@ enum Helper {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<String>,
     },
+    /// Stand in for sleepers that there are not.
+    #[command(hide = true)]
+    StandIn {
+        #[arg(long)]
+        bridge: String,
+        #[arg(long)]
+        sleepers: u32,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -69,16 +85,26 @@ enum Section {
     Awake,
     /// Streams through sleep and wake.
     Stream,
+    /// Questions answered for many sleepers.
+    Answers,
+    /// What many sleepers cost.
+    Scale,
+    /// What many sleepers cost the whole daemon.
+    Crowd,
+    /// A wake while another sleeper is flooded.
+    Flood,
 }
 
 impl Section {
-    const ALL: [Self; 3] = [Self::Wake, Self::Awake, Self::Stream];
+    const ALL: [Self; 7] =
+        [Self::Wake, Self::Awake, Self::Stream, Self::Answers, Self::Scale, Self::Crowd, Self::Flood];
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
     let done = match &args.helper {
         Some(Helper::Reap { words }) => reap::run(words),
+        Some(Helper::StandIn { bridge, sleepers }) => presence::stand::serve(bridge, *sleepers),
         None => measure(&args).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| {
@@ -111,9 +137,25 @@ fn measure(args: &Args) -> Result<()> {
             Section::Stream => {
                 part("stream", stream::measure(&machine(), &args.rates, args.cycles)?.to_string());
             }
+            Section::Answers => {
+                part("answers", presence::answers::measure(&args.sleepers, rounds(args))?.to_string());
+            }
+            Section::Scale => {
+                part("scale", presence::scale::measure(&args.sleepers, rounds(args))?.to_string());
+            }
+            Section::Crowd => part("crowd", crowd::measure(&image, &args.sleepers)?.to_string()),
+            Section::Flood => {
+                let wakes = 20 * args.cycles;
+                part("flood", presence::flood::measure(&args.floods, wakes)?.to_string());
+            }
         }
     }
     args.write.as_ref().map_or(Ok(()), |document| report::fill_in(document, &parts))
+}
+
+/// Repetitions of what takes seconds each time.
+fn rounds(args: &Args) -> usize {
+    args.cycles.div_ceil(4)
 }
 
 fn plan(args: &Args) -> wake::Plan {

@@ -157,7 +157,12 @@ impl Daemon {
         Ok(())
     }
 
-    fn has_ended(&mut self) -> Result<bool> {
+    /// Has its process ended?
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be asked.
+    pub fn has_ended(&mut self) -> Result<bool> {
         let Some(child) = &mut self.child else { return Ok(true) };
         let status = child.try_wait().map_err(|source| Error::Run { program: "dormoused".into(), source })?;
         Ok(status.is_some())
