@@ -131,7 +131,11 @@ fn row(count: u32, measured: &[(&'static str, Figures)], rival: &[&Figures]) -> 
         ratio(Some(of(arp) / rivals(arp))),
         format!("{:.1} %", 100.0 * of(|f| f.steady.answers() / f64::from(STEADY_RATE))),
         format!("{:.0} %", 100.0 * of(|f| f.machine)),
-        if process.is_empty() { "–".into() } else { format!("{:.0} %", 100.0 * median(process.into_iter())) },
+        if process.is_empty() {
+            "–".into()
+        } else {
+            format!("{:.0} %", 100.0 * median(process.into_iter()))
+        },
     ]
 }
 

@@ -136,7 +136,8 @@ fn row(what: &str, traffic: Option<Traffic>, measured: &Wakes, rest: &Wakes) -> 
     let more = quantile(measured, 99)
         .zip(quantile(rest, 99))
         .map(|(loaded, quiet)| (loaded.as_secs_f64() - quiet.as_secs_f64()) * 1e3);
-    let a_second = |per: fn(&Traffic) -> f64| traffic.map_or_else(|| "–".into(), |t| format!("{:.0}", per(&t)));
+    let a_second =
+        |per: fn(&Traffic) -> f64| traffic.map_or_else(|| "–".into(), |t| format!("{:.0}", per(&t)));
     vec![
         what.into(),
         a_second(Traffic::rate),

@@ -43,8 +43,7 @@ impl StandIn {
             let lines = BufReader::new(output).lines().map_while(Result::ok);
             lines.filter_map(|line| serde_json::from_str(&line).ok()).try_for_each(|said| tell.send(said))
         });
-        let mut stand_in =
-            Self { child, input, said, ready_after: Duration::ZERO, took: Duration::ZERO };
+        let mut stand_in = Self { child, input, said, ready_after: Duration::ZERO, took: Duration::ZERO };
         let Said::Ready { took_ms } = stand_in.next(PATIENCE)?.context("it does not get ready")? else {
             bail!("it speaks before it is ready");
         };

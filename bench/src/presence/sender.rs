@@ -122,7 +122,8 @@ pub(super) fn quiet(client: &Namespace) -> Result<()> {
 /// Frames that the link received, in the calling thread's namespace.
 fn received() -> Result<u64> {
     let text = fs::read_to_string("/proc/thread-self/net/dev")?;
-    let line = text.lines().find_map(|line| line.trim().strip_prefix(Lab::CLIENT_INTERFACE)?.strip_prefix(':'));
+    let line =
+        text.lines().find_map(|line| line.trim().strip_prefix(Lab::CLIENT_INTERFACE)?.strip_prefix(':'));
     let packets = line.and_then(|line| line.split_whitespace().nth(1));
     Ok(packets.context("the client has no link")?.parse()?)
 }
