@@ -4,6 +4,7 @@ use core::net::IpAddr;
 
 use crate::{
     frame::Frame,
+    membership::kind,
     ndisc::Neighbor,
     network::{ArpOperation, IpPacket, Network, protocol},
 };
@@ -30,9 +31,6 @@ pub enum Audience {
 
 /// UDP destination ports of group frames that proxies look at: NetBIOS names, DHCP clients, mDNS, LLMNR.
 const PORTS: [u16; 4] = [137, 68, 5353, 5355];
-/// The IGMP and ICMPv6 types of membership queries (RFC 3376 §4, RFC 3810 §5.1).
-const IGMP_QUERY: u8 = 0x11;
-const MLD_QUERY: u8 = 130;
 
 impl Audience {
     /// Whom `frame` concerns, if it is sent to a group; of other frames this says nothing.
@@ -45,7 +43,7 @@ impl Audience {
                 Self::Owners { asked: asks.then_some(arp.target.into()), claimed }
             }
             Network::Ipv4(ip) if ip.protocol == protocol::IGMP => {
-                Self::everyone_if(ip.payload.first() == Some(&IGMP_QUERY))
+                Self::everyone_if(ip.payload.first() == Some(&kind::IGMP_QUERY))
             }
             Network::Ipv4(ip) => Self::everyone_if(is_to_known_port(&ip)),
             Network::Ipv6(ip) => match Neighbor::parse(&ip) {
@@ -55,7 +53,7 @@ impl Audience {
                 Some(Neighbor::Advertisement { target, .. }) => {
                     Self::Owners { asked: None, claimed: Some(target.into()) }
                 }
-                None => Self::everyone_if(ip.icmpv6_type() == Some(MLD_QUERY) || is_to_known_port(&ip)),
+                None => Self::everyone_if(ip.icmpv6_type() == Some(kind::MLD_QUERY) || is_to_known_port(&ip)),
             },
             Network::Other(_) => Self::Nobody,
         }

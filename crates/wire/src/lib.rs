@@ -29,6 +29,7 @@ mod junk;
 mod learn;
 mod magic;
 mod matching;
+mod membership;
 mod ndisc;
 mod network;
 mod persona;
@@ -54,8 +55,8 @@ pub use persona::{Flow, FlowTable, Lease, LeaseRequest, MdnsRecord, Names, Netbi
 pub use proxy::{Deed, Outcome, Policy, Proxy};
 pub use renewal::Renewal;
 pub use respond::{
-    ArpResponder, Context, IcmpEcho, Icmpv6Echo, Identity, Keepalive, Memory, NeighborSolicitation,
-    Responder, Response, standard,
+    ArpDefence, ArpResponder, Context, IcmpEcho, Icmpv6Echo, Identity, IgmpMember, Keepalive, Memory,
+    MldMember, NeighborDefence, NeighborSolicitation, Responder, Response, standard,
 };
 pub use rules::{Rules, Verdict};
 pub use scan::{ScanLimits, Scanners};

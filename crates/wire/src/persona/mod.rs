@@ -15,6 +15,7 @@ use dormouse_types::{MacAddr, Timestamp};
 use serde::{Deserialize, Serialize};
 
 pub use flow::{Flow, FlowTable};
+pub(crate) use group::is_reported;
 pub use lease::{Lease, LeaseRequest};
 pub use names::{MdnsRecord, Names, NetbiosName};
 

@@ -35,7 +35,8 @@ fn reply(frame: &Frame<'_>, who: &Identity) -> Option<Vec<u8>> {
     let for_us = frame.dst() == who.mac || frame.is_group();
     let from_others = who.is_foreign(frame.src()) && who.is_foreign(request.sender_mac);
     let asks = request.operation == ArpOperation::Request && !request.is_announcement();
-    if !(for_us && from_others && asks && who.has(request.target)) {
+    // Who claims an address of the sleeper's is not answered, but fought: see `ArpDefence`.
+    if !(for_us && from_others && asks && who.has(request.target)) || who.has(request.sender) {
         return None;
     }
     let answer = ArpRepr::EthernetIpv4 {

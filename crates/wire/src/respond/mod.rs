@@ -2,9 +2,11 @@
 
 mod arp;
 mod build;
+mod conflict;
 mod icmpv4;
 mod icmpv6;
 mod keepalive;
+mod membership;
 mod ndisc;
 
 use alloc::vec::Vec;
@@ -13,9 +15,11 @@ use core::{net::IpAddr, time::Duration};
 use dormouse_types::{MacAddr, Timestamp};
 
 pub use arp::ArpResponder;
+pub use conflict::{ArpDefence, NeighborDefence};
 pub use icmpv4::IcmpEcho;
 pub use icmpv6::Icmpv6Echo;
 pub use keepalive::Keepalive;
+pub use membership::{IgmpMember, MldMember};
 pub use ndisc::NeighborSolicitation;
 
 use crate::{frame::Frame, persona::Persona};
@@ -87,6 +91,8 @@ pub struct Context<'a> {
 pub struct Memory {
     /// When its IPv4 address was last defended against another claimant (RFC 5227 §2.4).
     pub defended: Option<Timestamp>,
+    /// The same of its IPv6 addresses.
+    pub advertised: Option<Timestamp>,
 }
 
 /// Answers one kind of frame for a sleeper.
@@ -104,5 +110,15 @@ pub trait Responder: Send + Sync {
 /// All responders of this crate, in the order in which they are asked.
 #[must_use]
 pub fn standard() -> &'static [&'static dyn Responder] {
-    &[&ArpResponder, &NeighborSolicitation, &IcmpEcho, &Icmpv6Echo, &Keepalive]
+    &[
+        &ArpResponder,
+        &NeighborSolicitation,
+        &IcmpEcho,
+        &Icmpv6Echo,
+        &Keepalive,
+        &IgmpMember,
+        &MldMember,
+        &ArpDefence,
+        &NeighborDefence,
+    ]
 }

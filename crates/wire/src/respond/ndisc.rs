@@ -53,14 +53,29 @@ fn reply(frame: &Frame<'_>, who: &Identity) -> Option<Vec<u8>> {
         let asker = source_mac.filter(|mac| who.is_foreign(*mac)).unwrap_or(frame.src());
         (ip.src, asker, Flags::SOLICITED | Flags::OVERRIDE)
     };
-    let advertisement = Icmpv6Repr::Ndisc(NdiscRepr::NeighborAdvert {
+    Some(advertisement(frame, (who.mac, dst_mac), target, dst, flags))
+}
+
+/// Tells all nodes that `target` is where `mac` is, whatever they know (RFC 4861 §7.2.6).
+pub(super) fn unsolicited(frame: &Frame<'_>, mac: MacAddr, target: Ipv6Addr) -> Vec<u8> {
+    advertisement(frame, (mac, ALL_NODES_MAC), target, ALL_NODES, Flags::OVERRIDE)
+}
+
+fn advertisement(
+    frame: &Frame<'_>,
+    macs: (MacAddr, MacAddr),
+    target: Ipv6Addr,
+    dst: Ipv6Addr,
+    flags: Flags,
+) -> Vec<u8> {
+    let message = Icmpv6Repr::Ndisc(NdiscRepr::NeighborAdvert {
         flags,
         target_addr: target,
-        lladdr: Some(RawHardwareAddress::from_bytes(&who.mac.0)),
+        lladdr: Some(RawHardwareAddress::from_bytes(&macs.0.0)),
     });
     let header =
         build::Header { src: target, dst, hop_limit: 255, traffic_class: 0, protocol: protocol::ICMPV6 };
-    Some(build::icmpv6(frame, (who.mac, dst_mac), &header, &advertisement))
+    build::icmpv6(frame, macs, &header, &message)
 }
 
 /// Would the sleeper's own network stack take this packet, and can its source be answered?

@@ -4,7 +4,10 @@ use dormouse_types::{MacAddr, Timestamp};
 use dormouse_wire::{Context, Frame, Identity, Memory, Persona, Response, standard};
 use smoltcp::{
     phy::ChecksumCapabilities,
-    wire::{ArpPacket, ArpRepr, Icmpv4Packet, Icmpv4Repr, Icmpv6Packet, Icmpv6Repr, Ipv4Packet, Ipv4Repr},
+    wire::{
+        ArpOperation, ArpPacket, ArpRepr, Icmpv4Packet, Icmpv4Repr, Icmpv6Packet, Icmpv6Repr, Ipv4Packet,
+        Ipv4Repr,
+    },
     wire::{Ipv6Packet, Ipv6Repr, NdiscRepr},
 };
 
@@ -41,7 +44,7 @@ pub fn reply(bytes: &[u8], who: &Identity) -> Vec<u8> {
 }
 
 /// A reply is from the sleeper's Ethernet address and one of its IP addresses, goes to one
-/// station (or is the answer to a duplicate check), stays in the VLAN, has right checksums, and
+/// station (or is the answer to a duplicate check, or to a rival's claim), stays in the VLAN, has right checksums, and
 /// is not much longer than what it answers.
 pub fn sound(request: &Frame<'_>, bytes: &[u8], who: &Identity) {
     let reply = Frame::new(bytes).expect("a whole frame");
@@ -50,29 +53,40 @@ pub fn sound(request: &Frame<'_>, bytes: &[u8], who: &Identity) {
     assert_eq!(reply.ethertype(), request.ethertype());
     assert_ne!(reply.dst(), who.mac);
     assert!(bytes.len() <= request.bytes().len() + 8, "amplified");
-    let all_nodes = match reply.ethertype() {
+    let to_all = match reply.ethertype() {
         0x0806 => arp(&reply, who),
         0x0800 => icmpv4(&reply, who),
         0x86dd => icmpv6(&reply, who),
         other => panic!("a reply of type {other:#x}"),
     };
-    if all_nodes {
-        assert_eq!(reply.dst(), ALL_NODES_MAC);
+    if to_all {
+        assert!([ALL_NODES_MAC, MacAddr::BROADCAST].contains(&reply.dst()));
     } else {
         assert!(!reply.dst().is_multicast(), "a reply to a group");
     }
 }
 
+/// Is it an announcement, to all stations?
 fn arp(reply: &Frame<'_>, who: &Identity) -> bool {
-    let ArpRepr::EthernetIpv4 { source_hardware_addr, source_protocol_addr, target_hardware_addr, .. } =
-        ArpRepr::parse(&ArpPacket::new_checked(reply.payload()).unwrap()).unwrap()
+    let ArpRepr::EthernetIpv4 {
+        operation,
+        source_hardware_addr,
+        source_protocol_addr,
+        target_hardware_addr,
+        target_protocol_addr,
+    } = ArpRepr::parse(&ArpPacket::new_checked(reply.payload()).unwrap()).unwrap()
     else {
         panic!("not for IPv4")
     };
     assert_eq!(source_hardware_addr.0, who.mac.0);
-    assert_eq!(target_hardware_addr.0, reply.dst().0);
     assert!(who.has(source_protocol_addr));
-    false
+    let defends = operation == ArpOperation::Request;
+    if defends {
+        assert_eq!((source_protocol_addr, [0; 6]), (target_protocol_addr, target_hardware_addr.0));
+    } else {
+        assert_eq!(target_hardware_addr.0, reply.dst().0);
+    }
+    defends
 }
 
 fn icmpv4(reply: &Frame<'_>, who: &Identity) -> bool {

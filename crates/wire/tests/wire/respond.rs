@@ -120,7 +120,7 @@ fn passes_on_what_the_sleeper_sent_itself() {
 
 #[test]
 fn passes_on_what_asks_nothing() {
-    let announcement = arp(1, (MAC_3, Ipv4Addr::new(10, 9, 0, 2)), (MAC_3, Ipv4Addr::new(10, 9, 0, 2)));
+    let announcement = arp(1, (MAC_3, Ipv4Addr::new(10, 9, 0, 3)), (MAC_3, Ipv4Addr::new(10, 9, 0, 3)));
     let announcement = ethernet(MacAddr::BROADCAST, MAC_3, &[], 0x0806, &announcement);
     assert!(passes(&announcement, &host_2()));
     for packet in [&p::ARP_REPLY, &p::NA, &p::PONG, &p::PONG6, &p::PORT_UNREACHABLE] {
