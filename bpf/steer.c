@@ -10,9 +10,7 @@
 // shed: nothing else becomes of it, and the three counts say what became of all.
 //
 // The layout of `struct slot` and the names of the maps are known to handover/ebpf.rs.
-#include <linux/bpf.h>
-#include <linux/pkt_cls.h>
-#include <bpf/bpf_helpers.h>
+#include "frame.h"
 
 #define SLOTS 16384
 #define DIRECT (1ULL << 63)
@@ -45,19 +43,13 @@ struct {
 	__type(value, struct slot);
 } slots SEC(".maps");
 
-// Shifts rather than a copy into the number: clang 14 makes calls to memcpy of some of those.
 static __always_inline int destination(struct __sk_buff *skb, __u64 *key)
 {
-	__u8 mac[6];
-
-	if (bpf_skb_load_bytes(skb, 0, mac, sizeof(mac)))
+	if (load_address(skb, 0, key))
 		return -1;
-	if (mac[0] & 1) {
+	// The first octet's lowest bit says that it is a group's.
+	if (*key & 1ULL << 40)
 		*key = GROUPS;
-		return 0;
-	}
-	*key = (__u64)mac[0] << 40 | (__u64)mac[1] << 32 | (__u64)mac[2] << 24 |
-	       (__u64)mac[3] << 16 | (__u64)mac[4] << 8 | mac[5];
 	return 0;
 }
 
@@ -78,9 +70,8 @@ SEC("classifier") int steer(struct __sk_buff *skb)
 	}
 	// Looked at before it is counted, or a number would be given to a frame that is not sent on.
 	// What sets SHED or DIRECT in between comes a frame too late and no more.
-	before = *(volatile __u64 *)&slot->word;
-	if (!(before & DIRECT) &&
-	    ((before & SHED) || (before & COUNT) >= *(volatile __u64 *)&slot->limit)) {
+	before = ONCE(slot->word);
+	if (!(before & DIRECT) && ((before & SHED) || (before & COUNT) >= ONCE(slot->limit))) {
 		__sync_fetch_and_add(&slot->shed, 1);
 		return TC_ACT_SHOT;
 	}

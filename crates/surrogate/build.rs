@@ -10,7 +10,7 @@ const PACKAGES: &str =
     "clang, libbpf-dev and linux-libc-dev (Debian: apt install clang libbpf-dev linux-libc-dev)";
 
 fn main() -> ExitCode {
-    match compile("steer") {
+    match ["steer", "flows"].into_iter().try_for_each(compile) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             println!("cargo::error={why}");
@@ -21,9 +21,12 @@ fn main() -> ExitCode {
 
 fn compile(program: &str) -> Result<(), String> {
     let variable = |name| env::var(name).map_err(|_| format!("cargo did not set {name}"));
-    let source = Path::new(&variable("CARGO_MANIFEST_DIR")?).join("../../bpf").join(format!("{program}.c"));
+    let folder = Path::new(&variable("CARGO_MANIFEST_DIR")?).join("../../bpf");
+    let source = folder.join(format!("{program}.c"));
     let object = PathBuf::from(variable("OUT_DIR")?).join(format!("{program}.o"));
-    println!("cargo::rerun-if-changed={}", source.display());
+    for input in [&source, &folder.join("frame.h")] {
+        println!("cargo::rerun-if-changed={}", input.display());
+    }
     println!("cargo::rerun-if-env-changed=CLANG");
     let clang = env::var("CLANG").unwrap_or_else(|_| "clang".to_owned());
     let output = Command::new(&clang)

@@ -16,6 +16,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::{
     Capabilities, Drops, Error, HandoverKind, Notice, Port, Replay, Settings, Sleeper, Status,
+    error::chain,
     judge::WireJudge,
     links::{self, Pair},
     presence::Waker,
@@ -176,7 +177,7 @@ impl Surrogate {
         for port in &sleeper.ports {
             let bridge = self.bridge(&port.bridge).await?;
             if let Err(error) = self.shut(port).await {
-                tracing::warn!(machine = %sleeper.name, tap = port.tap, error = serve::chain(&error),
+                tracing::warn!(machine = %sleeper.name, tap = port.tap, error = chain(&error),
                     "cannot take down the tap of a sleeper");
             }
             let older = taps::leftovers(port)?;
@@ -270,7 +271,7 @@ impl Surrogate {
             let part = self.dismiss_port(port).await;
             // The tap may be gone with the machine.
             if let Err(error) = self.put_back(port).await {
-                tracing::debug!(tap = port.tap, error = serve::chain(&error), "a tap is not put back");
+                tracing::debug!(tap = port.tap, error = chain(&error), "a tap is not put back");
             }
             dropped = dropped.and_then(|frames| Ok(frames + part?));
         }

@@ -39,6 +39,7 @@
 //! beyond the barrier of a release, is lost: whether the guest got it cannot be told any more.
 #![forbid(unsafe_code)]
 
+mod bpf;
 mod count;
 mod error;
 mod flows;
@@ -56,6 +57,8 @@ mod reaper;
 mod release;
 mod table;
 mod taps;
+#[cfg(test)]
+mod testing;
 mod thread;
 mod vlan;
 mod watch;
@@ -65,6 +68,6 @@ pub use count::{Drops, Reason};
 pub use error::Error;
 pub use handle::Surrogate;
 pub use model::{
-    Capabilities, ExternalRule, HandoverKind, Limits, Mode, Noted, Notice, Port, Rehearsal, Replay, Settings,
-    Sleeper, Status,
+    Capabilities, ExternalRule, FollowKind, HandoverKind, Limits, Mode, Noted, Notice, Port, Rehearsal,
+    Replay, Settings, Sleeper, Status,
 };

@@ -224,6 +224,19 @@ pub struct Capabilities {
     pub handover: HandoverKind,
     /// Why not by eBPF, if so.
     pub obstacle: Option<String>,
+    /// How the connections of running guests are followed.
+    pub flows: FollowKind,
+    /// Why not by eBPF, if so.
+    pub flows_obstacle: Option<String>,
+}
+
+/// How the TCP connections of running guests are followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FollowKind {
+    /// By a program on each guest's tap.
+    Ebpf,
+    /// By reading the headers of what each guest sends.
+    Packets,
 }
 
 impl Default for Settings {
@@ -245,6 +258,15 @@ impl fmt::Display for HandoverKind {
         f.pad(match self {
             Self::Ebpf => "ebpf",
             Self::Plain => "plain",
+        })
+    }
+}
+
+impl fmt::Display for FollowKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Ebpf => "ebpf",
+            Self::Packets => "packets",
         })
     }
 }

@@ -26,6 +26,7 @@ pub fn examine(config: &Config, surrogate: &Capabilities, bridges: BTreeSet<Stri
         host::socket(&config.socket, &config.socket_group),
         network::tun(),
         network::handover(surrogate),
+        network::flows(surrogate),
         network::bridge_netfilter(),
     ];
     checks.extend(bridges.iter().map(|bridge| network::bridge(bridge)));

@@ -3,7 +3,7 @@
 use std::fs;
 
 use dormouse_api_types::Check;
-use dormouse_surrogate::{Capabilities, HandoverKind};
+use dormouse_surrogate::{Capabilities, FollowKind, HandoverKind};
 use nix::net::if_::if_nametoindex;
 
 use super::{fail, ok, warn};
@@ -24,6 +24,22 @@ pub(super) fn handover(surrogate: &Capabilities) -> Check {
             "handover",
             format!(
                 "plain, since {}: above some 20,000 frames a second a few may be overtaken by others",
+                obstacle.as_deref().unwrap_or("the configuration says so")
+            ),
+            "give dormoused CAP_BPF and CAP_NET_ADMIN on a kernel with BPF, and set network.handover to auto",
+        ),
+    }
+}
+
+/// How are the connections of running guests followed?
+pub(super) fn flows(surrogate: &Capabilities) -> Check {
+    match (surrogate.flows, &surrogate.flows_obstacle) {
+        (FollowKind::Ebpf, _) => ok("connections", "followed by eBPF: their keepalive probes are answered"),
+        (FollowKind::Packets, obstacle) => warn(
+            "connections",
+            format!(
+                "followed by reading headers, since {}: it takes processor time for each TCP frame \
+                 that a running machine sends",
                 obstacle.as_deref().unwrap_or("the configuration says so")
             ),
             "give dormoused CAP_BPF and CAP_NET_ADMIN on a kernel with BPF, and set network.handover to auto",
@@ -64,11 +80,20 @@ mod tests {
     use dormouse_api_types::CheckStatus;
 
     #[test]
-    fn says_why_the_handover_is_plain() {
-        let obstacle = Some("the kernel refuses BPF programs".to_owned());
-        let check = handover(&Capabilities { handover: HandoverKind::Plain, obstacle });
-        assert_eq!(check.status, CheckStatus::Warn);
-        assert!(check.found.contains("the kernel refuses BPF programs"));
+    fn says_why_not_by_ebpf() {
+        let capabilities = Capabilities {
+            handover: HandoverKind::Plain,
+            obstacle: Some("the kernel refuses BPF programs".into()),
+            flows: FollowKind::Packets,
+            flows_obstacle: Some("the kernel refuses this one".into()),
+        };
+        for (check, why) in [
+            (handover(&capabilities), "the kernel refuses BPF programs"),
+            (flows(&capabilities), "the kernel refuses this one"),
+        ] {
+            assert_eq!(check.status, CheckStatus::Warn);
+            assert!(check.found.contains(why), "{}", check.found);
+        }
     }
 
     #[test]

@@ -393,7 +393,12 @@ impl Presence for World {
     }
 
     async fn capabilities(&self) -> surrogate::Capabilities {
-        surrogate::Capabilities { handover: surrogate::HandoverKind::Ebpf, obstacle: None }
+        surrogate::Capabilities {
+            handover: surrogate::HandoverKind::Ebpf,
+            obstacle: None,
+            flows: surrogate::FollowKind::Ebpf,
+            flows_obstacle: None,
+        }
     }
 }
 

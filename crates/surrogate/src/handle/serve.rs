@@ -10,7 +10,9 @@ use dormouse_sys::PacketSocket;
 
 use super::{Bridge, Inner, Surrogate};
 use crate::{
-    Capabilities, Error, HandoverKind, Notice, Settings,
+    Capabilities, Error, FollowKind, HandoverKind, Notice, Settings,
+    error::chain,
+    flows::Flows,
     handover::{Ebpf, Handover, Plain},
     links::{self, Pair},
     table::Table,
@@ -157,11 +159,11 @@ pub(super) fn check(settings: &Settings) -> Result<(), Error> {
     if ok { Ok(()) } else { Err(Error::Setting { key: "prefix", value: prefix.clone(), allowed }) }
 }
 
-/// Tries the eBPF handover on a pair of interfaces made for this.
+/// Tries on a pair of interfaces made for this what eBPF can do.
 pub(super) async fn probe(net: &Net, settings: &Settings) -> Result<Capabilities, Error> {
-    let plain = |why: String| Capabilities { handover: HandoverKind::Plain, obstacle: Some(why) };
     if settings.plain_handover {
-        return Ok(plain("it is switched off in the settings".into()));
+        let why = Err("it is switched off in the settings".to_owned());
+        return Ok(capabilities(why.clone(), why));
     }
     let names = [format!("{}p0", settings.prefix), format!("{}p1", settings.prefix)];
     let [port, reader] = &names;
@@ -170,18 +172,18 @@ pub(super) async fn probe(net: &Net, settings: &Settings) -> Result<Capabilities
     net.create_veth(port, reader).await.map_err(Error::net(what))?;
     let tried = PacketSocket::open_receive(reader, 1 << 16)
         .map_err(Error::socket(reader))
-        .map(|socket| Ebpf::load(port, socket.has_marks()).map(drop));
+        .map(|socket| Ebpf::load(port, socket.has_marks()).map(drop).map_err(|error| chain(&error)));
+    let followed = Flows::probe(port).map_err(|error| chain(&error));
     net.delete_link(port).await.map_err(Error::net(what))?;
-    Ok(match tried? {
-        Ok(()) => Capabilities { handover: HandoverKind::Ebpf, obstacle: None },
-        Err(error) => plain(chain(&error)),
-    })
+    Ok(capabilities(tried?, followed))
 }
 
-/// An error with its causes, in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    std::iter::successors(Some(error), |error| error.source())
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(": ")
+/// What there is, from what was tried, and why not.
+fn capabilities(handover: Result<(), String>, flows: Result<(), String>) -> Capabilities {
+    Capabilities {
+        handover: if handover.is_ok() { HandoverKind::Ebpf } else { HandoverKind::Plain },
+        obstacle: handover.err(),
+        flows: if flows.is_ok() { FollowKind::Ebpf } else { FollowKind::Packets },
+        flows_obstacle: flows.err(),
+    }
 }

@@ -6,21 +6,15 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
 };
 
-use aya::{
-    EbpfError, EbpfLoader,
-    maps::{Map, MapData, MapError},
-    programs::{ProgramError, SchedClassifier, TcAttachType, tc},
-};
+use aya::{maps::MapData, programs::TcAttachType};
 use dormouse_sys::SharedWords;
 use dormouse_types::MacAddr;
 
 use super::{Handover, HandoverError};
+use crate::bpf::{self, Unavailable};
 
 /// The compiled program, aligned as the object parser wants it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/steer.o"));
@@ -47,51 +41,6 @@ const SHED: u64 = 1 << 62;
 const COUNT: u64 = SHED - 1;
 /// The key of all group addresses in `bpf/steer.c`.
 const GROUPS: u64 = 1 << 48;
-
-/// Why the kernel's help cannot be had; the plain handover is used then.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub(crate) enum Unavailable {
-    /// The kernel is too old.
-    #[error("the kernel does not tell packet sockets the marks of frames: it needs Linux 5.19")]
-    NoMarks,
-    /// The kernel does not take the program.
-    #[error("the kernel does not load BPF programs for us: grant CAP_BPF and CAP_NET_ADMIN")]
-    Load(#[source] Box<EbpfError>),
-    /// The kernel does not verify or attach the program.
-    #[error("cannot attach the BPF program to {port}: grant CAP_BPF and CAP_NET_ADMIN")]
-    Attach {
-        /// The bridge port.
-        port: String,
-        /// What went wrong.
-        #[source]
-        source: Box<ProgramError>,
-    },
-    /// A program of a killed daemon is in the way.
-    #[error("cannot remove the BPF program that an earlier daemon left on {port}")]
-    Stale {
-        /// The bridge port.
-        port: String,
-        /// What went wrong.
-        #[source]
-        source: Box<tc::TcError>,
-    },
-    /// The object is not the one that this code was written for.
-    #[error("the BPF object has no {0}")]
-    Object(&'static str),
-    /// A map cannot be used.
-    #[error("cannot use the BPF map {map}")]
-    Map {
-        /// Its name.
-        map: &'static str,
-        /// What went wrong.
-        #[source]
-        source: Box<MapError>,
-    },
-    /// The counters cannot be shared with the kernel.
-    #[error(transparent)]
-    Share(#[from] dormouse_sys::shared::Error),
-}
 
 /// Counts and redirects on one bridge port. Dropping it detaches the program.
 #[derive(Debug)]
@@ -121,21 +70,6 @@ impl Slot {
     }
 }
 
-/// Makes what a new loader reads, all types of the kernel, be read once in the life of the process
-/// (some 100 ms of CPU time, before which nobody is stood in for) and not at each load.
-static LOADER: Mutex<Option<EbpfLoader<'static>>> = Mutex::new(None);
-
-fn load_object() -> Result<aya::Ebpf, Unavailable> {
-    let mut loader = LOADER.lock().unwrap_or_else(PoisonError::into_inner);
-    let loader = loader.get_or_insert_with(|| {
-        let mut loader = EbpfLoader::new();
-        // The program has no relocations against the kernel's types.
-        loader.btf(None);
-        loader
-    });
-    loader.load(OBJECT).map_err(|error| Unavailable::Load(Box::new(error)))
-}
-
 impl Ebpf {
     /// Loads the program and attaches it to the bridge port `port`, in the calling thread's
     /// network namespace.
@@ -149,17 +83,11 @@ impl Ebpf {
         if !has_marks {
             return Err(Unavailable::NoMarks);
         }
-        let mut object = load_object()?;
-        let addresses = take_map(&mut object, "slot_of")?;
-        let addresses = aya::maps::HashMap::try_from(addresses)
-            .map_err(|source| Unavailable::Map { map: "slot_of", source: Box::new(source) })?;
-        let Map::Array(slots) = take_map(&mut object, "slots")? else {
-            return Err(Unavailable::Object("array of slots"));
-        };
+        let mut object = bpf::load(OBJECT, PROGRAM)?;
+        let addresses = bpf::hash_map(&mut object, "slot_of")?;
         let bytes = usize::try_from(SLOTS).unwrap_or_default() * SLOT_BYTES;
-        let words = SharedWords::map(slots.fd(), bytes)?;
-        remove_stale(port)?;
-        attach(&mut object, port)?;
+        let words = bpf::shared_array(&mut object, "slots", bytes)?;
+        bpf::attach(&mut object, PROGRAM, port, TcAttachType::Egress)?;
         Ok(Self { addresses, words, known: HashMap::new(), free: (0..SLOTS).collect(), _program: object })
     }
 
@@ -275,47 +203,8 @@ fn key(mac: MacAddr) -> u64 {
     if mac.is_multicast() { GROUPS } else { u64::from_be_bytes([0, 0, a, b, c, d, e, f]) }
 }
 
-fn take_map(object: &mut aya::Ebpf, name: &'static str) -> Result<Map, Unavailable> {
-    object.take_map(name).ok_or(Unavailable::Object(name))
-}
-
-/// Removes the filter that a killed daemon left.
-fn remove_stale(port: &str) -> Result<(), Unavailable> {
-    match tc::qdisc_detach_program(port, TcAttachType::Egress, PROGRAM) {
-        Ok(()) => {
-            tracing::info!(port, "removed the BPF program of an earlier daemon");
-            Ok(())
-        }
-        Err(tc::TcError::IoError(error)) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(source) => Err(Unavailable::Stale { port: port.to_owned(), source: Box::new(source) }),
-    }
-}
-
-fn attach(object: &mut aya::Ebpf, port: &str) -> Result<(), Unavailable> {
-    let refused =
-        |source: ProgramError| Unavailable::Attach { port: port.to_owned(), source: Box::new(source) };
-    let program = object.program_mut(PROGRAM).ok_or(Unavailable::Object(PROGRAM))?;
-    let program: &mut SchedClassifier = program.try_into().map_err(refused)?;
-    program.load().map_err(refused)?;
-    if program.attach(port, TcAttachType::Egress).is_ok() {
-        return Ok(());
-    }
-    // Only kernels that attach no program without it get the queueing discipline: adding it
-    // stops the port for a moment, and frames are lost. It is there already after a restart.
-    let _ = tc::qdisc_add_clsact(port);
-    let options = tc::TcAttachOptions::Netlink(tc::NlOptions::default());
-    program.attach_with_options(port, TcAttachType::Egress, options).map_err(refused)?;
-    Ok(())
-}
-
 /// Attaches the program as kernels before 6.6 do, and leaves it there.
 #[cfg(test)]
 pub(super) fn tests_leave_stale(port: &str) {
-    let mut object = aya::Ebpf::load(OBJECT).unwrap();
-    tc::qdisc_add_clsact(port).unwrap();
-    let program: &mut SchedClassifier = object.program_mut(PROGRAM).unwrap().try_into().unwrap();
-    program.load().unwrap();
-    let options = tc::TcAttachOptions::Netlink(tc::NlOptions::default());
-    program.attach_with_options(port, TcAttachType::Egress, options).unwrap();
-    std::mem::forget(object);
+    bpf::tests_leave_stale(OBJECT, PROGRAM, port, TcAttachType::Egress);
 }

@@ -15,21 +15,10 @@ use dormouse_net::{FdbState, FdbTarget, Net, PortFlags};
 use dormouse_sys::{Batch, PacketSocket, SendError, VnetHdr, membarrier_global, packet, tap};
 
 use super::*;
+use crate::testing::{filters, in_namespace, until};
 
 const MAC: MacAddr = MacAddr([0x52, 0x54, 0, 0, 0, 2]);
 const MIB: u32 = 1 << 20;
-
-/// Runs a test in a new network namespace, which ends with its thread.
-fn in_namespace(test: impl FnOnce(tokio::runtime::Runtime) + Send + 'static) {
-    let result = thread::spawn(|| {
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("this test needs root");
-        test(tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap());
-    })
-    .join();
-    if let Err(panic) = result {
-        std::panic::resume_unwind(panic);
-    }
-}
 
 /// A bridge `br` with a client behind `c0`, the surrogate behind `s0`, a guest behind `t0`.
 struct Lab {
@@ -41,7 +30,8 @@ struct Lab {
 }
 
 impl Lab {
-    fn new(runtime: tokio::runtime::Runtime) -> Self {
+    fn new() -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let (net, s0, t0, queue) = runtime.block_on(async {
             let net = Net::connect().unwrap();
             net.create_bridge("br").await.unwrap();
@@ -70,15 +60,6 @@ impl Lab {
     fn point_to(&self, port: u32, state: FdbState) {
         let target = FdbTarget { port, mac: MAC, vlan: None };
         self.runtime.block_on(self.net.fdb_replace(target, state)).unwrap();
-    }
-}
-
-/// Tries until it holds: on a busy machine frames take their time.
-fn until(mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !holds() {
-        assert!(Instant::now() < deadline, "waited in vain");
-        thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -231,8 +212,8 @@ impl Holder {
 
 #[test]
 fn nothing_is_lost_doubled_or_overtaken_over_many_sleeps() {
-    in_namespace(|runtime| {
-        let mut lab = Lab::new(runtime);
+    in_namespace(|| {
+        let mut lab = Lab::new();
         let mut holder = Holder::new(64 * MIB);
         let mut ebpf = Ebpf::load("s0", holder.socket.has_marks()).unwrap();
         lab.point_to(lab.t0, FdbState::Reachable);
@@ -271,8 +252,8 @@ fn nothing_is_lost_doubled_or_overtaken_over_many_sleeps() {
 
 #[test]
 fn an_address_that_already_has_traffic_can_be_taken_over() {
-    in_namespace(|runtime| {
-        let mut lab = Lab::new(runtime);
+    in_namespace(|| {
+        let mut lab = Lab::new();
         let mut holder = Holder::new(64 * MIB);
         lab.point_to(lab.s0, FdbState::Sticky);
         let total = Arc::new(OnceLock::new());
@@ -297,8 +278,8 @@ fn an_address_that_already_has_traffic_can_be_taken_over() {
 
 #[test]
 fn frames_lost_before_the_socket_are_known_by_number() {
-    in_namespace(|runtime| {
-        let lab = Lab::new(runtime);
+    in_namespace(|| {
+        let lab = Lab::new();
         let mut holder = Holder::new(64 * 1024);
         let mut ebpf = Ebpf::load("s0", holder.socket.has_marks()).unwrap();
         ebpf.begin(MAC).unwrap();
@@ -334,8 +315,8 @@ fn frames_lost_before_the_socket_are_known_by_number() {
 
 #[test]
 fn other_addresses_pass_unmarked() {
-    in_namespace(|runtime| {
-        let lab = Lab::new(runtime);
+    in_namespace(|| {
+        let lab = Lab::new();
         let holder = Holder::new(MIB);
         let _ebpf = Ebpf::load("s0", holder.socket.has_marks()).unwrap();
         lab.point_to(lab.s0, FdbState::Sticky);
@@ -350,8 +331,8 @@ fn other_addresses_pass_unmarked() {
 
 #[test]
 fn each_frame_of_a_flood_is_passed_shed_or_direct() {
-    in_namespace(|runtime| {
-        let lab = Lab::new(runtime);
+    in_namespace(|| {
+        let lab = Lab::new();
         let mut holder = Holder::new(64 * MIB);
         let mut ebpf = Ebpf::load("s0", holder.socket.has_marks()).unwrap();
         ebpf.begin(MAC).unwrap();
@@ -397,8 +378,8 @@ fn each_frame_of_a_flood_is_passed_shed_or_direct() {
 
 #[test]
 fn group_frames_are_counted_together_and_shed_above_a_limit() {
-    in_namespace(|runtime| {
-        let _lab = Lab::new(runtime);
+    in_namespace(|| {
+        let _lab = Lab::new();
         let holder = Holder::new(MIB);
         let mut ebpf = Ebpf::load("s0", holder.socket.has_marks()).unwrap();
         let any_group = MacAddr([0x33, 0x33, 0, 0, 0, 1]);
@@ -437,23 +418,15 @@ fn group_frames_are_counted_together_and_shed_above_a_limit() {
 
 #[test]
 fn the_program_of_a_killed_daemon_is_replaced_and_ours_goes_with_us() {
-    in_namespace(|runtime| {
-        let _lab = Lab::new(runtime);
+    in_namespace(|| {
+        let _lab = Lab::new();
         // A filter of the queueing discipline outlives its process, as on kernels before 6.6.
         ebpf::tests_leave_stale("s0");
-        assert!(filters("s0").contains("steer"));
+        assert_eq!(filters("s0", "egress", "steer"), 1);
         let ours = Ebpf::load("s0", true).unwrap();
-        assert!(!filters("s0").contains("steer"));
+        // Before Linux 6.6 there is one again, which is ours.
+        assert!(filters("s0", "egress", "steer") <= 1);
         drop(ours);
-        let attached = std::process::Command::new("bpftool").args(["net", "show", "dev", "s0"]).output();
-        if let Ok(output) = attached {
-            assert!(!String::from_utf8_lossy(&output.stdout).contains("steer"));
-        }
+        assert_eq!(filters("s0", "egress", "steer"), 0);
     });
-}
-
-fn filters(link: &str) -> String {
-    let output =
-        std::process::Command::new("tc").args(["filter", "show", "dev", link, "egress"]).output().unwrap();
-    String::from_utf8(output.stdout).unwrap()
 }

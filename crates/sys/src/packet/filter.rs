@@ -23,10 +23,12 @@ pub struct Filter {
     program: Vec<libc::sock_filter>,
 }
 
-// Offsets in an Ethernet frame, and in the IPv6 header after it.
+// Offsets in an Ethernet frame, and in the IP header after it.
 const DESTINATION: u32 = 0;
 const SOURCE: u32 = 6;
 const ETHERTYPE: u32 = 12;
+const IPV4_FRAGMENT: u32 = 14 + 6;
+const IPV4_PROTOCOL: u32 = 14 + 9;
 const IPV6_NEXT_HEADER: u32 = 14 + 6;
 // The kernel's ancillary load of skb->pkt_type.
 #[expect(clippy::cast_sign_loss, reason = "the kernel reads these negative offsets as unsigned")]
@@ -65,6 +67,28 @@ impl Filter {
         program.push(jump(libc::BPF_JEQ, 0x86dd, 0, 3));
         program.push(load(libc::BPF_B, IPV6_NEXT_HEADER));
         program.push(jump(libc::BPF_JEQ, 58, 0, 1));
+        program.push(accept(snap));
+        program.push(accept(0));
+        Self { direction, program }
+    }
+
+    /// TCP sent by `mac`: whole IPv4 packets and first fragments; IPv6 with extension headers is taken
+    /// without a look behind them.
+    #[must_use]
+    pub fn tcp(mac: MacAddr, direction: Direction, snap: u32) -> Self {
+        let mut program = conditions(direction, &sent_by(mac));
+        program.push(load(libc::BPF_H, ETHERTYPE));
+        program.push(jump(libc::BPF_JEQ, 0x0800, 0, 4));
+        program.push(load(libc::BPF_B, IPV4_PROTOCOL));
+        program.push(jump(libc::BPF_JEQ, 6, 0, 10));
+        program.push(load(libc::BPF_H, IPV4_FRAGMENT));
+        program.push(jump(libc::BPF_JSET, 0x1fff, 8, 7));
+        program.push(jump(libc::BPF_JEQ, 0x86dd, 0, 7));
+        program.push(load(libc::BPF_B, IPV6_NEXT_HEADER));
+        // TCP, hop-by-hop options, routing, fragment, destination options.
+        for (left, header) in (0_u8..5).rev().zip([6, 0, 43, 44, 60]) {
+            program.push(jump(libc::BPF_JEQ, header, left, u8::from(left == 0)));
+        }
         program.push(accept(snap));
         program.push(accept(0));
         Self { direction, program }

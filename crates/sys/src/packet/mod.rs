@@ -85,7 +85,7 @@ impl PacketSocket {
     ///
     /// [`send`]: Self::send
     pub fn open_receive(link: &str, receive_buffer: u32) -> Result<Self, Error> {
-        let index = link_index(link)?;
+        let index = signed_index(link)?;
         let mut socket = Self::create()?;
         option::promiscuous(&socket.fd, index)?;
         option::set(&socket.fd, &option::IGNORE_OUTGOING, 1)?;
@@ -100,7 +100,7 @@ impl PacketSocket {
     /// # Errors
     /// As [`PacketSocket::open_receive`].
     pub fn open_sniff(link: &str, filter: &Filter, receive_buffer: u32) -> Result<Self, Error> {
-        let index = link_index(link)?;
+        let index = signed_index(link)?;
         let socket = Self::create()?;
         // Before the bind, so that not one frame passes unfiltered.
         option::attach_filter(&socket.fd, filter)?;
@@ -121,7 +121,7 @@ impl PacketSocket {
     /// # Errors
     /// As [`PacketSocket::open_receive`].
     pub fn open_inject(link: &str, bypass: bool, send_buffer: u32) -> Result<Self, Error> {
-        let index = link_index(link)?;
+        let index = signed_index(link)?;
         let socket = Self::create()?;
         option::set(&socket.fd, &option::QDISC_BYPASS, u32::from(bypass))?;
         option::set(&socket.fd, &option::SEND_BUFFER, send_buffer)?;
@@ -188,8 +188,11 @@ impl AsFd for PacketSocket {
     }
 }
 
-/// The index of a link, as it is right now.
-fn link_index(link: &str) -> Result<i32, Error> {
+/// The index of the network interface `link`, as it is right now.
+///
+/// # Errors
+/// [`Error::NoLink`].
+pub fn link_index(link: &str) -> Result<u32, Error> {
     let socket = rustix::net::socket_with(
         rustix::net::AddressFamily::INET,
         rustix::net::SocketType::DGRAM,
@@ -197,8 +200,10 @@ fn link_index(link: &str) -> Result<i32, Error> {
         None,
     )
     .map_err(|errno| Error::of("socket", errno))?;
-    rustix::net::netdevice::name_to_index(&socket, link)
-        .ok()
-        .and_then(|index| i32::try_from(index).ok())
-        .ok_or_else(|| Error::NoLink(link.to_owned()))
+    rustix::net::netdevice::name_to_index(&socket, link).map_err(|_| Error::NoLink(link.to_owned()))
+}
+
+/// The same, as packet sockets take it.
+fn signed_index(link: &str) -> Result<i32, Error> {
+    i32::try_from(link_index(link)?).map_err(|_| Error::NoLink(link.to_owned()))
 }

@@ -109,6 +109,14 @@ impl FlowTable {
         }
     }
 
+    /// Enters connections that are known from before, if nothing is known of them.
+    pub fn enter(&mut self, known: &[Flow]) {
+        for flow in known.iter().take(Persona::MAX_FLOWS.saturating_sub(self.flows.len())) {
+            let followed = Followed { flow: *flow, closing: false };
+            self.flows.entry((flow.local, flow.remote)).or_insert(followed);
+        }
+    }
+
     /// Those that are established and that neither side has begun to close, those heard last first.
     #[must_use]
     pub fn established(&self) -> Vec<Flow> {
