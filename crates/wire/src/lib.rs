@@ -24,6 +24,7 @@ extern crate std;
 mod audience;
 mod dhcp;
 mod digest;
+mod dns;
 mod frame;
 mod junk;
 mod learn;
@@ -55,8 +56,8 @@ pub use persona::{Flow, FlowTable, Lease, LeaseRequest, MdnsRecord, Names, Netbi
 pub use proxy::{Deed, Outcome, Policy, Proxy};
 pub use renewal::Renewal;
 pub use respond::{
-    ArpDefence, ArpResponder, Context, IcmpEcho, Icmpv6Echo, Identity, IgmpMember, Keepalive, Memory,
-    MldMember, NeighborDefence, NeighborSolicitation, Responder, Response, standard,
+    ArpDefence, ArpResponder, Context, IcmpEcho, Icmpv6Echo, Identity, IgmpMember, Keepalive, Llmnr, Mdns,
+    Memory, MldMember, NeighborDefence, NeighborSolicitation, Netbios, Responder, Response, standard,
 };
 pub use rules::{Rules, Verdict};
 pub use scan::{ScanLimits, Scanners};

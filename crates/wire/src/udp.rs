@@ -20,6 +20,7 @@ const HEADER: usize = 8;
 /// A datagram that came in one piece.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Datagram<'a> {
+    pub(crate) src: SocketAddr,
     pub(crate) dst: SocketAddr,
     pub(crate) data: &'a [u8],
 }
@@ -38,9 +39,13 @@ impl<'a> Datagram<'a> {
         if ip.protocol != protocol::UDP || ip.fragment != Fragment::Whole || !ip.complete {
             return None;
         }
-        let (_, destination) = ip.ports()?;
+        let (source, destination) = ip.ports()?;
         let len = usize::from(u16_at(ip.payload, 4)?);
-        Some(Self { dst: SocketAddr::new(ip.dst.into(), destination), data: ip.payload.get(HEADER..len)? })
+        Some(Self {
+            src: SocketAddr::new(ip.src.into(), source),
+            dst: SocketAddr::new(ip.dst.into(), destination),
+            data: ip.payload.get(HEADER..len)?,
+        })
     }
 }
 

@@ -7,7 +7,10 @@
 mod flow;
 mod group;
 mod lease;
+pub(crate) mod llmnr;
+pub(crate) mod mdns;
 mod names;
+pub(crate) mod netbios;
 
 use alloc::{boxed::Box, vec::Vec};
 

@@ -5,8 +5,8 @@ use alloc::{string::String, vec::Vec};
 use dormouse_types::MacAddr;
 use serde::{Deserialize, Serialize};
 
-use super::Way;
-use crate::frame::Frame;
+use super::{Way, llmnr, mdns, netbios};
+use crate::{dns::Message, frame::Frame, udp::Datagram};
 
 /// Names, by the protocol that they are of.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,7 +47,32 @@ pub struct NetbiosName {
 }
 
 impl Names {
-    pub(super) fn learn(&mut self, _frame: &Frame<'_>, _way: Way, _mac: MacAddr) -> bool {
-        false
+    /// Most records of mDNS that are kept.
+    pub const MAX_MDNS: usize = 64;
+    /// Most octets of names and data that they may have together.
+    pub const MAX_MDNS_OCTETS: usize = 8192;
+    /// Most names of LLMNR that are kept.
+    pub const MAX_LLMNR: usize = 8;
+    /// Most NetBIOS names that are kept.
+    pub const MAX_NETBIOS: usize = 32;
+
+    pub(super) fn learn(&mut self, frame: &Frame<'_>, way: Way, mac: MacAddr) -> bool {
+        if way == Way::Sent && frame.src() != mac {
+            return false;
+        }
+        let Some(datagram) = Datagram::parse(frame) else { return false };
+        let parse = || Message::parse(datagram.data);
+        match (datagram.src.port(), way) {
+            (mdns::PORT, Way::Sent) if datagram.dst.port() == mdns::PORT => {
+                parse().is_some_and(|message| mdns::learn(&mut self.mdns, &message))
+            }
+            (llmnr::PORT, Way::Sent) => {
+                parse().is_some_and(|message| llmnr::learn(&mut self.llmnr, &message))
+            }
+            (netbios::PORT, _) => {
+                parse().is_some_and(|message| netbios::learn(&mut self.netbios, &message, way))
+            }
+            _ => false,
+        }
     }
 }

@@ -6,11 +6,14 @@ mod conflict;
 mod icmpv4;
 mod icmpv6;
 mod keepalive;
+mod llmnr;
+mod mdns;
 mod membership;
 mod ndisc;
+mod netbios;
 
 use alloc::vec::Vec;
-use core::{net::IpAddr, time::Duration};
+use core::{cmp::Reverse, net::IpAddr, time::Duration};
 
 use dormouse_types::{MacAddr, Timestamp};
 
@@ -19,8 +22,11 @@ pub use conflict::{ArpDefence, NeighborDefence};
 pub use icmpv4::IcmpEcho;
 pub use icmpv6::Icmpv6Echo;
 pub use keepalive::Keepalive;
+pub use llmnr::Llmnr;
+pub use mdns::Mdns;
 pub use membership::{IgmpMember, MldMember};
 pub use ndisc::NeighborSolicitation;
+pub use netbios::Netbios;
 
 use crate::{frame::Frame, persona::Persona};
 
@@ -40,6 +46,13 @@ impl Identity {
         self.addresses.contains(&address.into())
     }
 
+    /// Its address that is nearest to `peer`: of the same family, with the longest common prefix
+    /// (RFC 6724 §5, rule 8), so that a link-local address answers a link-local one.
+    fn on_link(&self, peer: IpAddr) -> Option<IpAddr> {
+        let of_family = self.addresses.iter().filter(|own| own.is_ipv4() == peer.is_ipv4());
+        of_family.copied().min_by_key(|own| Reverse(common_prefix(*own, peer)))
+    }
+
     /// Did another station send `frame`, to this interface alone?
     fn is_addressed_by(&self, frame: &Frame<'_>) -> bool {
         frame.dst() == self.mac && self.is_foreign(frame.src())
@@ -48,6 +61,15 @@ impl Identity {
     /// Can `mac` be that of another station?
     fn is_foreign(&self, mac: MacAddr) -> bool {
         mac != self.mac && !mac.is_multicast() && mac != MacAddr([0; 6])
+    }
+}
+
+/// How many bits two addresses of one family begin with that are the same.
+fn common_prefix(one: IpAddr, other: IpAddr) -> u32 {
+    match (one, other) {
+        (IpAddr::V4(one), IpAddr::V4(other)) => (one.to_bits() ^ other.to_bits()).leading_zeros(),
+        (IpAddr::V6(one), IpAddr::V6(other)) => (one.to_bits() ^ other.to_bits()).leading_zeros(),
+        _ => 0,
     }
 }
 
@@ -93,6 +115,8 @@ pub struct Memory {
     pub defended: Option<Timestamp>,
     /// The same of its IPv6 addresses.
     pub advertised: Option<Timestamp>,
+    /// What was told to the group of mDNS last.
+    mdns: Option<mdns::Told>,
 }
 
 /// Answers one kind of frame for a sleeper.
@@ -120,5 +144,8 @@ pub fn standard() -> &'static [&'static dyn Responder] {
         &MldMember,
         &ArpDefence,
         &NeighborDefence,
+        &Mdns,
+        &Llmnr,
+        &Netbios,
     ]
 }

@@ -11,6 +11,7 @@ mod helpers;
 mod learn;
 mod lease;
 mod membership;
+mod names;
 mod network;
 mod packets;
 mod respond;
