@@ -7,8 +7,10 @@
 
 pub mod memory;
 pub mod packet;
+mod session;
 pub mod shared;
 pub mod tap;
 
 pub use packet::{Batch, Frame, PacketSocket, SendError, VlanTag, VnetHdr};
+pub use session::set_apart;
 pub use shared::{SharedWords, membarrier_global};

@@ -1,0 +1,210 @@
+//! The task that asks one program.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc, oneshot},
+    time::{Instant, sleep_until},
+};
+
+use crate::{Program, Question, Verdict, line::Line, process::Process, protocol};
+
+/// The pause before a program is started again, doubled with each failure.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+/// A program that ran for so long did not fail at its start.
+const STEADY: Duration = Duration::from_secs(60);
+/// Lines that are no answer to an open question, beyond one for each question, before it is ended.
+const MAX_JUNK: u64 = 100;
+/// Of those lines, one in this span is logged.
+const JUNK_SPAN: Duration = Duration::from_secs(10);
+
+/// A question on its way.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) question: Question,
+    pub(crate) answer: oneshot::Sender<Verdict>,
+    /// Its place among those outstanding.
+    pub(crate) room: OwnedSemaphorePermit,
+}
+
+/// A question that the program has.
+struct Open {
+    answer: oneshot::Sender<Verdict>,
+    until: Instant,
+    _room: OwnedSemaphorePermit,
+}
+
+/// A program that runs.
+struct Running {
+    process: Process,
+    since: Instant,
+    /// Lines that it may still write without being asked.
+    allowance: u64,
+}
+
+/// What happens next.
+enum Event {
+    Asked(Option<Asked>),
+    Line(Option<Line>),
+    Late,
+}
+
+struct Task {
+    program: Program,
+    running: Option<Running>,
+    open: BTreeMap<u64, Open>,
+    next_id: u64,
+    /// How often it ended early.
+    failures: u32,
+    not_before: Option<Instant>,
+    junk_logged: Option<Instant>,
+}
+
+/// Asks until nobody can ask any more.
+pub(crate) async fn run(program: Program, mut questions: mpsc::Receiver<Asked>) {
+    let mut task = Task {
+        program,
+        running: None,
+        open: BTreeMap::new(),
+        next_id: 0,
+        failures: 0,
+        not_before: None,
+        junk_logged: None,
+    };
+    loop {
+        // All have the same time, so that the first asked is the first that is late.
+        let until = task.open.values().next().map(|open| open.until);
+        let event = tokio::select! {
+            asked = questions.recv() => Event::Asked(asked),
+            line = line(&mut task.running) => Event::Line(line),
+            () = at(until) => Event::Late,
+        };
+        match event {
+            Event::Asked(Some(asked)) => task.ask(asked).await,
+            Event::Asked(None) => break,
+            Event::Line(Some(line)) => task.hear(&line).await,
+            Event::Line(None) => task.end("it ended").await,
+            Event::Late => task.give_up(),
+        }
+    }
+}
+
+async fn line(running: &mut Option<Running>) -> Option<Line> {
+    match running {
+        Some(running) => running.process.line().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Task {
+    /// Asks the program, which is started if it does not run and may run again.
+    async fn ask(&mut self, asked: Asked) {
+        let now = Instant::now();
+        if self.running.is_none() && self.not_before.is_none_or(|at| now >= at) {
+            self.start(now);
+        }
+        let id = self.next_id;
+        self.next_id += 1;
+        let told = match (&mut self.running, protocol::ask(id, &asked.question)) {
+            (Some(running), Ok(line)) => {
+                running.allowance = running.allowance.saturating_add(1);
+                running.process.tell(line)
+            }
+            _ => false,
+        };
+        if told {
+            let until = now + self.program.timeout;
+            self.open.insert(id, Open { answer: asked.answer, until, _room: asked.room });
+        } else {
+            // Who asked may have gone: then nobody wants to know.
+            let _ = asked.answer.send(Verdict::Hold);
+        }
+    }
+
+    fn start(&mut self, now: Instant) {
+        match Process::start(&self.program) {
+            Ok(process) => {
+                let name = &self.program.name;
+                tracing::info!(responder = %name, program = %self.program.program.display(), "responder started");
+                self.running = Some(Running { process, since: now, allowance: MAX_JUNK });
+            }
+            Err(error) => {
+                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                let pause = self.pause(now);
+                let name = &self.program.name;
+                tracing::error!(responder = %name, cause, ?pause, "responder: {error}");
+            }
+        }
+    }
+
+    /// Puts off the next start, ever more.
+    fn pause(&mut self, now: Instant) -> Duration {
+        let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(16)).min(LONGEST_PAUSE);
+        self.failures = self.failures.saturating_add(1);
+        self.not_before = Some(now + pause);
+        pause
+    }
+
+    async fn hear(&mut self, line: &Line) {
+        let wrong = match protocol::answer(&line.octets) {
+            _ if line.cut => "it is longer than a mebibyte".into(),
+            Ok((id, verdict)) => match self.open.remove(&id) {
+                Some(open) => {
+                    let _ = open.answer.send(verdict);
+                    return;
+                }
+                None => format!("no question {id} is open: it was answered, or is late"),
+            },
+            Err(error) => error.to_string(),
+        };
+        self.note(&line.octets, &wrong);
+        let Some(running) = &mut self.running else { return };
+        running.allowance = running.allowance.saturating_sub(1);
+        if running.allowance == 0 {
+            self.end("it writes what nobody asked for").await;
+        }
+    }
+
+    /// Logs a line that is of no use.
+    fn note(&mut self, octets: &[u8], wrong: &str) {
+        let now = Instant::now();
+        if self.junk_logged.is_some_and(|at| now < at + JUNK_SPAN) {
+            return;
+        }
+        self.junk_logged = Some(now);
+        let (start, _) = octets.split_at(octets.len().min(100));
+        let line = String::from_utf8_lossy(start);
+        tracing::warn!(responder = %self.program.name, line = ?line, "a line of the responder is ignored: {wrong}");
+    }
+
+    /// Ends the program; all that it was asked is held.
+    async fn end(&mut self, why: &str) {
+        let Some(running) = self.running.take() else { return };
+        for (_, open) in std::mem::take(&mut self.open) {
+            let _ = open.answer.send(Verdict::Hold);
+        }
+        let now = Instant::now();
+        if now.saturating_duration_since(running.since) >= STEADY {
+            self.failures = 0;
+        }
+        let pause = self.pause(now);
+        let status = running.process.end().await;
+        tracing::warn!(responder = %self.program.name, %status, ?pause, "responder ended ({why}); it is started again when it is asked after the pause");
+    }
+
+    /// Holds what the program took too long for.
+    fn give_up(&mut self) {
+        let now = Instant::now();
+        while let Some(open) = self.open.first_entry().filter(|open| open.get().until <= now) {
+            let _ = open.remove().answer.send(Verdict::Hold);
+        }
+    }
+}
