@@ -8,6 +8,7 @@
 //! - [`Audience`] tells which of many sleepers a group frame concerns.
 //! - [`Rules`] judge a frame by wake rules and ignore lists, by [`fits`]; [`learned`] tells the addresses
 //!   that a sender claims.
+//! - [`frame_from_text`] puts frames together to ask what would become of them.
 //! - [`summary`], [`digest()`] and [`junk_frame`] are small helpers for whoever moves frames.
 //!
 //! Frames are taken as a host captures them: segments larger than the MTU, checksums of the
@@ -40,6 +41,7 @@ mod respond;
 mod rules;
 mod scan;
 mod summary;
+mod synth;
 mod tcp;
 mod udp;
 
@@ -62,3 +64,4 @@ pub use respond::{
 pub use rules::{Rules, Verdict};
 pub use scan::{ScanLimits, Scanners};
 pub use summary::summary;
+pub use synth::{SynthError, frame_from_text};

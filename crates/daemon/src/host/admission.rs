@@ -45,16 +45,16 @@ pub(super) fn check_files(spec: &MachineSpec) -> Result<(), Problem> {
 
 /// The programs that it names are in the daemon's configuration.
 pub(super) fn check_responders(spec: &MachineSpec, config: &Config) -> Result<(), Problem> {
-    let names = spec.responders.iter().map(|responder| &responder.name).enumerate();
-    for (n, name) in names.filter(|(_, name)| !config.responder.contains_key(*name)) {
-        let key = format!("responder[{}].name", n + 1);
-        let known: Vec<_> = config.responder.keys().map(String::as_str).collect();
-        let known = if known.is_empty() { "none".into() } else { known.join(", ") };
-        let detail = format!("{key} = {name:?}: is no program of dormoused.toml, which has {known}");
-        let fix = format!("write a table [responder.{name}] there and restart dormoused");
-        return Err(Problem::new(ProblemKind::Invalid, detail).key(key).fix(fix));
-    }
-    Ok(())
+    let mut names = spec.responders.iter().map(|responder| &responder.name).enumerate();
+    let Some((n, name)) = names.find(|(_, name)| !config.responder.contains_key(*name)) else {
+        return Ok(());
+    };
+    let key = format!("responder[{}].name", n + 1);
+    let known: Vec<_> = config.responder.keys().map(String::as_str).collect();
+    let known = if known.is_empty() { "none".into() } else { known.join(", ") };
+    let detail = format!("{key} = {name:?}: is no program of dormoused.toml, which has {known}");
+    let fix = format!("write a table [responder.{name}] there and restart dormoused");
+    Err(Problem::new(ProblemKind::Invalid, detail).key(key).fix(fix))
 }
 
 /// Nobody else has its name or one of its addresses.

@@ -15,6 +15,9 @@ mod names;
 mod network;
 mod packets;
 mod respond;
+mod rules;
+mod scan;
+mod synth;
 mod tcp;
 mod wake;
 
