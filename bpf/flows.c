@@ -25,7 +25,6 @@
 enum state {
 	FREE,
 	CLOSING, // the guest sent FIN: what it still sends does not open it again
-	OFFERED, // the guest sent SYN and ACK; whether that was acknowledged is not seen here
 	ESTABLISHED,
 };
 
@@ -84,7 +83,6 @@ struct {
 struct segment {
 	struct flow flow;
 	__u8 flags;
-	__u8 shift; // of the window, in a segment with SYN
 };
 
 struct option {
@@ -116,10 +114,7 @@ static __always_inline void read_options(struct __sk_buff *skb, __u32 at, __u32 
 				return;
 			segment->flow.tsval = bpf_ntohl(tsval);
 			segment->flow.flags = HAS_TSVAL;
-		}
-		if (option.kind == 3 && option.length == 3) {
-			if (bpf_skb_load_bytes(skb, at + 2, &segment->shift, 1))
-				return;
+			return;
 		}
 		at += option.length;
 	}
@@ -139,7 +134,7 @@ static __always_inline int read_tcp(struct __sk_buff *skb, __u32 at, __s32 lengt
 	if (bpf_skb_load_bytes(skb, at, &tcp, sizeof(tcp)))
 		return -1;
 	header = (tcp.offset >> 4) * 4;
-	if (header < (__s32)sizeof(struct tcphdr) || length < header)
+	if (header < (__s32)sizeof(struct tcphdr) || length < header || at + header > skb->len)
 		return -1;
 	segment->flags = tcp.flags;
 	segment->flow.local_port = tcp.source;
@@ -165,8 +160,8 @@ static __always_inline int read_ipv4(struct __sk_buff *skb, struct segment *segm
 
 	if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)))
 		return -1;
-	// Later fragments have no TCP header.
-	if (ip.version != 4 || ip.protocol != IPPROTO_TCP || ip.frag_off & bpf_htons(0x1fff))
+	// Fragments do not say how long the segment is.
+	if (ip.version != 4 || ip.protocol != IPPROTO_TCP || ip.frag_off & bpf_htons(0x3fff))
 		return -1;
 	header = ip.ihl * 4;
 	length = bpf_ntohs(ip.tot_len);
@@ -200,7 +195,7 @@ static __always_inline __u32 skip_extensions(struct __sk_buff *skb, __u8 next)
 			at += 8 * (extension[1] + 1);
 			break;
 		case IPPROTO_FRAGMENT:
-			if (extension[2] || extension[3] & 0xf8)
+			if (extension[2] || extension[3] & 0xf9)
 				return 0;
 			at += 8;
 			break;
@@ -299,16 +294,13 @@ static __always_inline void follow_one(struct flow *flow, int known, const struc
 {
 	__u8 flags = segment->flags, state = flow->state;
 
-	if (flags & RST || (flags & (SYN | ACK)) == SYN) {
+	if (flags & (RST | SYN)) {
 		if (known)
 			flow->state = FREE;
 	} else if (!(flags & ACK)) {
 		return;
-	} else if (flags & SYN) {
-		// What strangers make a guest offer does not push out what it has.
-		if (known || state <= OFFERED)
-			enter(flow, &segment->flow, OFFERED);
 	} else if (flags & FIN) {
+		// What strangers make a guest close does not push out what it has.
 		if (known || state <= CLOSING)
 			enter(flow, &segment->flow, CLOSING);
 	} else if (!known) {
@@ -364,8 +356,6 @@ SEC("classifier") int follow(struct __sk_buff *skb)
 	} else {
 		return TC_ACT_UNSPEC;
 	}
-	if (segment.flags & SYN)
-		segment.flow.window >>= segment.shift & 15;
 	segment.flow.heard = bpf_ktime_get_coarse_ns();
 	index = owner->region * SETS + set_of(&segment.flow);
 	set = bpf_map_lookup_elem(&sets, &index);

@@ -32,8 +32,7 @@ pub(super) const TABLE_BYTES: usize = 32 * REGION_BYTES;
 
 /// `enum state`.
 const FREE: u8 = 0;
-const OFFERED: u8 = 2;
-const ESTABLISHED: u8 = 3;
+const ESTABLISHED: u8 = 2;
 /// In `flags` of `struct flow`.
 const HAS_TSVAL: u8 = 1;
 
@@ -56,13 +55,12 @@ impl<'a> Region<'a> {
         Self { words, start: usize::try_from(number).unwrap_or_default() * REGION_BYTES }
     }
 
-    /// The connections that are not being closed: the established ones come first, those heard last
-    /// before others, and then those of which only the guest's part of the handshake was heard.
+    /// The connections that are not being closed, those heard last first.
     pub(super) fn flows(self, clock: Clock) -> Vec<Flow> {
         let mut places: Vec<Place> =
             (0..SETS).flat_map(|set| self.read(set)).filter_map(|words| Place::of(&words, clock)).collect();
-        places.retain(|place| place.state >= OFFERED);
-        places.sort_by_key(|place| std::cmp::Reverse((place.state, place.flow.heard)));
+        places.retain(|place| place.state == ESTABLISHED);
+        places.sort_by_key(|place| std::cmp::Reverse(place.flow.heard));
         places.into_iter().map(|place| place.flow).collect()
     }
 

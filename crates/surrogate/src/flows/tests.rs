@@ -10,10 +10,14 @@ use std::{
 };
 
 use dormouse_sys::{
-    Batch, PacketSocket,
+    Batch, PacketSocket, VnetHdr,
     packet::{Direction, Filter},
 };
 use dormouse_wire::{FlowTable, Frame, Network};
+use proptest::{
+    prelude::*,
+    test_runner::{Config, TestRunner},
+};
 
 use super::*;
 use crate::testing::{filters, in_namespace, until};
@@ -235,6 +239,189 @@ fn packets_follow_real_conversations() {
 #[test]
 fn packets_follow_real_conversations_without_timestamps() {
     follows_real_conversations(FollowKind::Packets, false);
+}
+
+/// A few random connections' worth of segments, most of them plausible.
+fn segments() -> impl Strategy<Value = Vec<Vec<u8>>> {
+    let flags = prop_oneof![
+        8 => Just(0x10_u8), 4 => Just(0x18), 1 => Just(0x02), 1 => Just(0x12), 1 => Just(0x11),
+        1 => Just(0x14), 1 => Just(0x04), 1 => any::<u8>(),
+    ];
+    // Around the end of the sequence numbers.
+    let number = prop_oneof![(0_u32..5000).prop_map(|n| n.wrapping_sub(2500)), any::<u32>()];
+    let options = prop_oneof![
+        3 => any::<u32>().prop_map(|tsval| [&[1, 1, 8, 10][..], &tsval.to_be_bytes(), &[0; 4]].concat()),
+        1 => (0_u32..9).prop_map(|tsval| [&[8, 10][..], &tsval.to_be_bytes(), &[0; 4], &[0, 0]].concat()),
+        1 => Just(vec![2, 4, 5, 180, 1, 3, 3, 7]),
+        1 => Just(vec![]),
+        1 => prop::collection::vec(any::<u8>(), 12),
+    ];
+    let headers = (any::<bool>(), 0_u16..4, flags, number.clone(), number, any::<u16>(), options);
+    let frame = (headers, 0_usize..40, 0_u8..20).prop_map(|(headers, length, oddity)| {
+        let (ipv6, port, flags, sequence, acknowledgement, window, options) = headers;
+        let tcp = [
+            &(1000 + port).to_be_bytes()[..],
+            &80_u16.to_be_bytes(),
+            &sequence.to_be_bytes(),
+            &acknowledgement.to_be_bytes(),
+            &[((20 + options.len()) / 4 << 4) as u8, flags],
+            &window.to_be_bytes(),
+            &[0; 4],
+            &options,
+            &vec![0; length],
+        ]
+        .concat();
+        packet(ipv6, oddity, &tcp)
+    });
+    prop::collection::vec(frame, 1..300)
+}
+
+/// A frame of the guest's; some of them have an `oddity`.
+fn packet(ipv6: bool, oddity: u8, tcp: &[u8]) -> Vec<u8> {
+    let mut frame = [&[0xff; 6][..], &MAC.0, if ipv6 { &[0x86, 0xdd] } else { &[8, 0] }].concat();
+    let length = |more: usize| u16::try_from(tcp.len() + more).unwrap().to_be_bytes();
+    if ipv6 {
+        let extension: &[u8] = match oddity {
+            0 => &[6, 0, 1, 4, 0, 0, 0, 0],
+            1 => &[6, 0, 0, 1, 0, 0, 0, 9],
+            2 => &[6, 0, 0, 0, 0, 0, 0, 9],
+            _ => &[],
+        };
+        let next = [60, 44, 44].get(usize::from(oddity)).copied().unwrap_or(6);
+        frame.extend([&[0x60, 0, 0, 0][..], &length(extension.len()), &[next, 64]].concat());
+        frame.extend([[0xfd; 16], [0xfe; 16]].concat());
+        frame.extend(extension);
+    } else {
+        let options: &[u8] = if oddity == 0 { &[1, 1, 1, 0] } else { &[] };
+        frame.push(0x45 + (options.len() / 4) as u8);
+        frame.push(0);
+        frame.extend(length(20 + options.len()));
+        frame.extend([0, 1, if oddity == 1 { 0x20 } else { 0x40 }, u8::from(oddity == 2)]);
+        frame.extend([64, if oddity == 3 { 17 } else { 6 }, 0, 0, 10, 0, 0, 2, 10, 0, 0, 9]);
+        frame.extend(options);
+    }
+    frame.extend(tcp);
+    if oddity == 4 {
+        frame.truncate(50);
+    }
+    if oddity == 5 {
+        // Of somebody else behind the same tap.
+        frame[11] ^= 1;
+    }
+    frame
+}
+
+#[test]
+fn both_say_the_same_of_any_segments() {
+    in_namespace(|| {
+        let stack = Stack::new(true);
+        // The stack behind the link is to say nothing of its own.
+        let inject = stack.run(|| {
+            sh("ip addr flush dev t1; ip link set t1 arp off");
+            PacketSocket::open_inject("t1", false, 8 << 20).unwrap()
+        });
+        let both = std::cell::RefCell::new([FollowKind::Ebpf, FollowKind::Packets].map(Flows::new));
+        let mark = |sequence: u32| {
+            let numbers = [&sequence.to_be_bytes()[..], &[0; 4], &[0x50, 0x10, 0, 0, 0, 0, 0, 0]].concat();
+            packet(false, 20, &[&[0xff, 0xff, 0, 80][..], &numbers].concat())
+        };
+        let mut runner = TestRunner::new(Config { cases: 40, ..Config::default() });
+        let result = runner.run(&segments(), |frames| {
+            let mut flows = both.borrow_mut();
+            let mut model = FlowTable::default();
+            for kind in flows.iter_mut() {
+                kind.stop(MAC);
+                kind.follow(MAC, "t0", &[]);
+            }
+            let last = mark(u32::try_from(frames.len()).unwrap());
+            for bytes in frames.iter().chain([&last]) {
+                until(|| inject.send(&VnetHdr::PLAIN, bytes).is_ok());
+                let frame = Frame::new(bytes).unwrap();
+                if frame.src() == MAC {
+                    model.note(&frame, bytes.len(), MAC, now());
+                }
+            }
+            let model = timeless(&model.established());
+            for kind in flows.iter_mut() {
+                until(|| kind.of(MAC).iter().any(|flow| flow.local.port() == 0xffff));
+                prop_assert_eq!(&timeless(&kind.of(MAC)), &model);
+            }
+            Ok(())
+        });
+        assert!(result.is_ok(), "{:.20000}", result.unwrap_err().to_string());
+    });
+}
+
+#[test]
+fn a_guest_with_very_many_connections_keeps_its_last_and_costs_others_nothing() {
+    in_namespace(|| {
+        let stack = Stack::new(true);
+        let inject = stack.run(|| PacketSocket::open_inject("t1", false, 8 << 20).unwrap());
+        sh("ip link add u0 type veth peer name u1; ip link set u0 up; ip link set u1 up");
+        let quiet = MacAddr([0x52, 0x54, 0, 0, 0, 3]);
+        let known = Flow {
+            local: "10.0.0.3:22".parse().unwrap(),
+            remote: "[fd77::9]:40000".parse().unwrap(),
+            snd_nxt: 1,
+            rcv_nxt: u32::MAX,
+            window: 500,
+            tsval: Some(7),
+            heard: now(),
+        };
+        let mut flows = Flows::new(FollowKind::Ebpf);
+        flows.follow(quiet, "u0", &[known, known]);
+        flows.follow(MAC, "t0", &[]);
+        for n in 0..20_000_u32 {
+            let [_, _, a, b] = n.to_be_bytes();
+            let segment =
+                [&[a, b, 0, 80][..], &n.to_be_bytes(), &[0; 4], &[0x50, 0x10, 1, 0, 0, 0, 0, 0]].concat();
+            until(|| inject.send(&VnetHdr::PLAIN, &packet(n % 2 == 0, 20, &segment)).is_ok());
+        }
+        until(|| flows.of(MAC).iter().any(|flow| flow.snd_nxt == 19_999));
+        let kept = flows.of(MAC);
+        assert_eq!(kept.len(), Persona::MAX_FLOWS);
+        // Some sets got more than their share of the last.
+        assert!(kept.iter().all(|flow| flow.snd_nxt > 18_000), "{kept:?}");
+        let other = flows.of(quiet);
+        assert_eq!(timeless(&other), timeless(&[known]));
+        assert!(other[0].heard.0.abs_diff(known.heard.0) < 1_000_000, "{other:?}");
+    });
+}
+
+#[test]
+fn connections_outlast_a_tap_and_more_taps_than_a_table_has_are_followed() {
+    in_namespace(|| {
+        let guests: Vec<_> = (0..40_u8).map(|n| (MacAddr([2, 0, 0, 0, 0, n]), format!("t{n}"))).collect();
+        let flow = |n: usize| Flow {
+            local: SocketAddr::new(GUEST[1].parse().unwrap(), 22),
+            remote: SocketAddr::new(HOST[1].parse().unwrap(), 1000 + n as u16),
+            snd_nxt: n as u32,
+            rcv_nxt: 2,
+            window: 3,
+            tsval: None,
+            heard: Timestamp(1),
+        };
+        for kind in [FollowKind::Ebpf, FollowKind::Packets] {
+            let mut flows = Flows::new(kind);
+            for (n, (mac, tap)) in guests.iter().enumerate() {
+                sh(&format!("ip link add {tap} type veth peer name x{tap}"));
+                flows.follow(*mac, tap, &[flow(n)]);
+            }
+            let (mac, tap) = &guests[7];
+            sh(&format!("ip link del {tap}; ip link add {tap} type veth peer name x{tap}"));
+            flows.follow(*mac, tap, &[]);
+            flows.follow(*mac, tap, &[flow(0)]);
+            for (n, (mac, _)) in guests.iter().enumerate() {
+                assert_eq!(timeless(&flows.of(*mac)), timeless(&[flow(n)]), "{n}");
+            }
+            flows.stop(*mac);
+            assert_eq!(flows.of(*mac), []);
+            // A region that is given out once more has nothing of who had it.
+            flows.follow(*mac, tap, &[]);
+            assert_eq!(flows.of(*mac), []);
+            guests.iter().for_each(|(_, tap)| sh(&format!("ip link del {tap}")));
+        }
+    });
 }
 
 #[test]

@@ -72,7 +72,7 @@ impl Filter {
         Self { direction, program }
     }
 
-    /// TCP sent by `mac`: whole IPv4 packets and first fragments; IPv6 with extension headers is taken
+    /// TCP sent by `mac`: IPv4 packets but later fragments; IPv6 with extension headers is taken
     /// without a look behind them.
     #[must_use]
     pub fn tcp(mac: MacAddr, direction: Direction, snap: u32) -> Self {
