@@ -114,7 +114,7 @@ pub(crate) struct Grant {
 /// if what it says is not in that order.
 fn times(seconds: u32, t1: Option<u32>, t2: Option<u32>) -> (u32, u32) {
     let rebind = t2.filter(|t2| *t2 < seconds).unwrap_or(seconds - seconds / 8);
-    let renew = t1.filter(|t1| *t1 < rebind).unwrap_or(seconds / 2);
+    let renew = t1.filter(|t1| (1..rebind).contains(t1)).unwrap_or(seconds / 2);
     (renew.min(rebind), rebind)
 }
 

@@ -25,6 +25,10 @@ use crate::{
 /// The least time between two requests (RFC 2131 §4.4.5).
 const RETRY: Duration = Duration::from_secs(60);
 
+/// The least time from an acknowledgement to the next request, whatever T1 the server gives: none can
+/// make us ask as fast as it answers.
+const PAUSE: Duration = Duration::from_secs(5);
+
 /// The renewal of one lease, which is handed to each call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Renewal {
@@ -121,7 +125,8 @@ impl Renewal {
                 (lease.seconds, lease.renew, lease.rebind) = (grant.seconds, grant.renew, grant.rebind);
                 (lease.server, lease.server_mac) = (grant.server, frame.src());
                 self.exchange = None;
-                self.next = Some(lease.after(lease.renew)).filter(|_| lease.seconds != u32::MAX);
+                let next = lease.after(lease.renew).max(asked + PAUSE);
+                self.next = Some(next).filter(|_| lease.seconds != u32::MAX);
                 return Some(Outcome::Consume("the sleeper's lease is renewed"));
             }
             (_, Some(_)) => "dhcp: the server gives another address",

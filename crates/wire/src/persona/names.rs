@@ -57,7 +57,11 @@ impl Names {
     pub const MAX_NETBIOS: usize = 32;
 
     pub(super) fn learn(&mut self, frame: &Frame<'_>, way: Way, mac: MacAddr) -> bool {
-        if way == Way::Sent && frame.src() != mac {
+        let its_own = match way {
+            Way::Sent => frame.src() == mac,
+            Way::Received => frame.dst() == mac,
+        };
+        if !its_own {
             return false;
         }
         let Some(datagram) = Datagram::parse(frame) else { return false };

@@ -178,6 +178,27 @@ fn an_acknowledgement_renews() {
 }
 
 #[test]
+fn a_server_does_not_set_the_pace() {
+    // One second, T1 and T2 at once: octets of options 51, 58 and 59.
+    let hurry = |mut bytes: Vec<u8>| {
+        for kind in [51, 58, 59] {
+            let at = bytes.windows(2).position(|pair| pair == [kind, 4]).unwrap();
+            bytes[at + 2..at + 6].copy_from_slice(&u32::from(kind == 51).to_be_bytes());
+        }
+        bytes
+    };
+    let mut lease = lease();
+    let mut renewal = Renewal::new(&lease, LeasePolicy::Renew, &guest(), at(0)).unwrap();
+    let (_, request) = sent(renewal.due(&lease, &guest(), at(60)));
+    let answer = hurry(answer_to(&request, &c::DHCP_RENEWED, |_| {}));
+    assert!(matches!(
+        renewal.take(&mut lease, &Frame::new(&answer).unwrap(), &guest()),
+        Some(Outcome::Consume(_))
+    ));
+    assert_eq!((lease.seconds, renewal.deadline()), (1, Some(at(65))));
+}
+
+#[test]
 fn a_refusal_or_another_address_wakes() {
     for other_address in [false, true] {
         let mut lease = lease();

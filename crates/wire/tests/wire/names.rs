@@ -305,7 +305,9 @@ fn nmbd_s_names_are_learned() {
     assert_eq!(names[3..], [(padded(b"LAB", 0), true)]);
     // A role is not a name; a lost registration is none; an answer says that the name is had.
     let mut persona = registered();
-    let defence = c::NBNS_DEFENCE.bytes();
+    let mut defence = c::NBNS_DEFENCE.bytes();
+    assert!(!persona.learn(&Frame::new(&defence).unwrap(), Way::Received, MAC_2, NOW), "it is for another");
+    defence[..6].copy_from_slice(&MAC_2.0);
     assert!(persona.learn(&Frame::new(&defence).unwrap(), Way::Received, MAC_2, NOW));
     assert_eq!(persona.names.netbios.len(), 3);
     let mut persona = Persona::default();
