@@ -122,7 +122,7 @@ fn speak(socket: &PacketSocket, stop: &AtomicBool, told: &mpsc::Sender<String>) 
     while !stop.load(Ordering::Relaxed) {
         let wait = standin.deadline().map_or(20, |at| at.since(now()).as_millis().clamp(1, 20));
         let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
-        poll(&mut fds, PollTimeout::try_from(u16::try_from(wait).unwrap()).unwrap()).unwrap();
+        poll(&mut fds, PollTimeout::from(u16::try_from(wait).unwrap())).unwrap();
         socket.receive(&mut batch).unwrap();
         for received in batch.frames() {
             let (_, bytes) = received.restored();
