@@ -55,6 +55,9 @@ pub enum Error {
     /// The thread for a bridge is gone, by a fault in this program.
     #[error("the thread that served bridge {0} has ended: restart the daemon")]
     Ended(String),
+    /// The kernel gives no random octets.
+    #[error("cannot get random octets")]
+    Random(#[source] io::Error),
     /// A setting is out of range.
     #[error("setting {key}: {value:?} is not allowed: {allowed}")]
     Setting {

@@ -1,31 +1,38 @@
 //! The asynchronous side: does in order what goes by netlink, and asks the threads for the rest.
 
+mod following;
 mod ports;
 mod serve;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, btree_map::Entry},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
+use dormouse_external::External;
 use dormouse_net::{Flooding, Net, Switch, Vlans};
 use dormouse_types::{MacAddr, MachineName};
-use dormouse_wire::{Identity, junk_frame};
+use dormouse_wire::{Flow, Identity, Persona, junk_frame};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use self::following::Following;
 use crate::{
-    Capabilities, Drops, Error, HandoverKind, Notice, Port, Replay, Settings, Sleeper, Status,
+    Capabilities, Drops, Error, HandoverKind, Noted, Notice, Port, Rehearsal, Replay, Settings, Sleeper,
+    Status,
     error::chain,
-    judge::WireJudge,
+    judge::{Asked, Manners, WireJudge},
     links::{self, Pair},
     presence::Waker,
     queue::{Budget, ReplayQueue},
     release::PortReplay,
     taps,
     thread::Thread,
-    worker::Capture,
+    worker::{Capture, clock},
 };
+
+/// The MTU of a bridge that is not there.
+const ETHERNET_MTU: u16 = 1500;
 
 /// After a barrier: by then frames that left the bridge are in the socket, if processors keep up
 /// with their backlogs. For those that do not see [`crate::late`].
@@ -45,6 +52,10 @@ struct Inner {
     net: Net,
     notices: UnboundedSender<Notice>,
     capabilities: Capabilities,
+    /// The programs of [`Settings::externals`], by name.
+    externals: HashMap<String, External>,
+    /// See [`dormouse_standin::Settings::secret`].
+    secret: [u8; 16],
     bridges: tokio::sync::Mutex<HashMap<String, Arc<Bridge>>>,
     /// Bridges that were lost, or asked for in vain, and are not there.
     missed: Mutex<HashSet<String>>,
@@ -57,12 +68,14 @@ struct Bridge {
     switch: Switch,
     pair: Pair,
     thread: Thread,
+    following: Following,
 }
 
 /// A captured machine.
 #[derive(Clone, Debug)]
 struct Machine {
     ports: Vec<Port>,
+    manners: Arc<Manners>,
     budget: Arc<Budget>,
     waker: Waker,
 }
@@ -78,11 +91,16 @@ impl Surrogate {
         let net = Net::connect().map_err(Error::net("start the surrogate"))?;
         let capabilities = serve::probe(&net, &settings).await?;
         let (notices, told) = unbounded_channel();
+        let program =
+            |program: &dormouse_external::Program| (program.name.clone(), External::new(program.clone()));
+        let externals = settings.externals.iter().map(program).collect();
         let inner = Inner {
             settings,
             net,
             notices,
             capabilities,
+            externals,
+            secret: serve::secret()?,
             bridges: tokio::sync::Mutex::default(),
             missed: Mutex::default(),
             machines: Mutex::default(),
@@ -120,7 +138,9 @@ impl Surrogate {
     pub async fn unwatch(&self, name: &MachineName) -> Result<(), Error> {
         for bridge in self.bridges().await {
             let name = name.clone();
-            bridge.thread.ask(move |worker| worker.unwatch_all(&name)).await?;
+            for mac in bridge.thread.ask(move |worker| worker.unwatch_all(&name)).await? {
+                bridge.unfollow(mac).await;
+            }
         }
         Ok(())
     }
@@ -132,11 +152,12 @@ impl Surrogate {
     /// When a bridge or tap is missing. What was captured by then stays so: undo it by
     /// [`Surrogate::release`].
     pub async fn capture(&self, sleeper: &Sleeper) -> Result<(), Error> {
-        let machine = self.machine(&sleeper.name).unwrap_or_else(|| self.enter(sleeper));
+        let machine = self.enter(sleeper);
         for port in &sleeper.ports {
             let bridge = self.bridge(&port.bridge).await?;
             let vlans = self.vlans(port, &bridge).await?;
-            let capture = capture_of(sleeper, port, &machine, vlans);
+            let flows = bridge.flows_of(port.mac).await;
+            let capture = capture_of((sleeper, port), &machine, vlans, flows);
             let tap = port.tap.clone();
             bridge
                 .thread
@@ -173,7 +194,7 @@ impl Surrogate {
     /// When a bridge is missing. A tap may be. Can be called again, as when the bridge was lost and
     /// is there again ([`Notice::BridgeBack`]); what was held on a lost bridge is lost with it.
     pub async fn stand_in(&self, sleeper: &Sleeper) -> Result<(), Error> {
-        let machine = self.machine(&sleeper.name).unwrap_or_else(|| self.enter(sleeper));
+        let machine = self.enter(sleeper);
         for port in &sleeper.ports {
             let bridge = self.bridge(&port.bridge).await?;
             if let Err(error) = self.shut(port).await {
@@ -182,7 +203,8 @@ impl Surrogate {
             }
             let older = taps::leftovers(port)?;
             let vlans = self.vlans(port, &bridge).await?;
-            let capture = capture_of(sleeper, port, &machine, vlans);
+            let flows = bridge.flows_of(port.mac).await;
+            let capture = capture_of((sleeper, port), &machine, vlans, flows);
             bridge.thread.ask(move |worker| worker.stand_in(capture, older)).await?;
             self.divert(port, &bridge).await?;
         }
@@ -288,16 +310,30 @@ impl Surrogate {
             let Ok(Some(part)) = bridge.thread.ask(move |worker| worker.status(mac)).await else { continue };
             match &mut sum {
                 None => sum = Some(part),
-                Some(sum) => {
-                    sum.dropped.merge(&part.dropped);
-                    for (by, frames) in part.answered {
-                        *sum.answered.entry(by).or_default() += frames;
-                    }
-                }
+                Some(sum) => merge(sum, part),
             }
         }
         let (held_frames, held_bytes) = machine.budget.used();
         sum.map(|sum| Status { held_frames, held_bytes, last_wake: machine.waker.get().cloned(), ..sum })
+    }
+
+    /// What would become of a frame if it came now for the interface `mac` of a machine asleep. Changes
+    /// nothing, asks no program, and takes no source for a scanner.
+    pub async fn rehearse(&self, sleeper: &Sleeper, mac: MacAddr, ethernet: &[u8]) -> Rehearsal {
+        let Some(port) = sleeper.ports.iter().find(|port| port.mac == mac) else {
+            return Rehearsal::Ignored(format!("{} has no interface {mac}", sleeper.name));
+        };
+        let (mut persona, mut mtu) = (port.persona.clone(), ETHERNET_MTU);
+        let bridge = self.0.bridges.lock().await.get(&port.bridge).cloned();
+        if let Some(bridge) = bridge {
+            let given = persona.clone();
+            let known = bridge.thread.ask(move |worker| (worker.persona(mac, given), worker.mtu())).await;
+            (persona, mtu) = known.unwrap_or((persona, mtu));
+            persona.flows = bridge.flows_of(mac).await.unwrap_or(persona.flows);
+        }
+        let who = Identity { mac, addresses: port.addresses.clone() };
+        let (now, manners) = (clock(), Arc::new(self.manners(sleeper)));
+        WireJudge::new(who, persona, manners, mtu, now).rehearse(ethernet, now)
     }
 
     /// After a restart, once every sleeper is stood in for: forgets the addresses that an earlier
@@ -327,8 +363,10 @@ impl Surrogate {
 impl Surrogate {
     async fn watch_port(&self, name: &MachineName, port: &Port, afresh: bool) -> Result<(), Error> {
         let bridge = self.bridge(&port.bridge).await?;
-        let (name, mac, tap) = (name.clone(), port.mac, port.tap.clone());
-        let watched = bridge.thread.ask(move |worker| worker.watch(name, mac, &tap, afresh)).await?;
+        bridge.follow(port).await;
+        let (name, mac, tap, persona) = (name.clone(), port.mac, port.tap.clone(), port.persona.clone());
+        let watched =
+            bridge.thread.ask(move |worker| worker.watch(name, mac, &tap, (persona, afresh))).await?;
         watched.map_err(Error::socket(&port.tap))
     }
 
@@ -342,15 +380,40 @@ impl Surrogate {
         Ok(Vec::new())
     }
 
-    /// Starts a machine's capture.
+    /// Starts a machine's capture, or goes on with it by what it wants now.
     fn enter(&self, sleeper: &Sleeper) -> Machine {
-        let machine = Machine {
-            ports: without_queues(sleeper).ports,
+        let manners = Arc::new(self.manners(sleeper));
+        let ports = sleeper.ports.iter().map(forgetful).collect();
+        let mut machines = self.machines();
+        let machine = machines.entry(sleeper.name.clone()).or_insert_with(|| Machine {
+            ports: Vec::new(),
+            manners: manners.clone(),
             budget: Budget::new(sleeper.limits),
             waker: Waker::default(),
-        };
-        self.machines().insert(sleeper.name.clone(), machine.clone());
-        machine
+        });
+        machine.budget.limit(sleeper.limits);
+        (machine.ports, machine.manners) = (ports, manners);
+        machine.clone()
+    }
+
+    fn manners(&self, sleeper: &Sleeper) -> Manners {
+        let programs = sleeper.externals.iter().filter_map(|rule| {
+            let program = self.0.externals.get(&rule.program);
+            if program.is_none() {
+                tracing::warn!(machine = %sleeper.name, program = rule.program, "no such responder");
+            }
+            let frames = rule.frames.as_slice().into();
+            program.map(|program| Asked { name: rule.program.clone(), frames, program: program.clone() })
+        });
+        Manners {
+            name: sleeper.name.clone(),
+            wake: sleeper.wake.as_slice().into(),
+            ignore: sleeper.ignore.as_slice().into(),
+            services: sleeper.services.as_slice().into(),
+            programs: programs.collect(),
+            policy: sleeper.policy,
+            secret: self.0.secret,
+        }
     }
 
     fn machine(&self, name: &MachineName) -> Option<Machine> {
@@ -362,22 +425,52 @@ impl Surrogate {
     }
 }
 
-/// A descriptor of a queue keeps the tap in use: it is only held while it is looked at.
+/// A port as it is kept. A descriptor of a queue keeps the tap in use, so that it is only held while
+/// it is looked at; and the persona is with the port's thread.
+fn forgetful(port: &Port) -> Port {
+    Port { queue: None, persona: Persona::default(), ..port.clone() }
+}
+
+/// The same for all ports of a sleeper.
 fn without_queues(sleeper: &Sleeper) -> Sleeper {
     let mut sleeper = sleeper.clone();
-    sleeper.ports.iter_mut().for_each(|port| port.queue = None);
+    sleeper.ports.iter_mut().for_each(|port| *port = forgetful(port));
     sleeper
 }
 
-fn capture_of(sleeper: &Sleeper, port: &Port, machine: &Machine, vlans: Option<Vlans>) -> Capture {
-    let who = Identity { mac: port.mac, addresses: port.addresses.clone() };
+fn capture_of(
+    (sleeper, port): (&Sleeper, &Port),
+    machine: &Machine,
+    vlans: Option<Vlans>,
+    flows: Option<Vec<Flow>>,
+) -> Capture {
     Capture {
         name: sleeper.name.clone(),
-        mac: port.mac,
+        who: Identity { mac: port.mac, addresses: port.addresses.clone() },
         vlans,
-        judge: WireJudge::new(who, sleeper.wake.clone()),
+        persona: port.persona.clone(),
+        flows,
+        manners: machine.manners.clone(),
         queue: ReplayQueue::new(machine.budget.clone()),
         waker: machine.waker.clone(),
+    }
+}
+
+/// Adds a port's numbers to those of the machine.
+fn merge(sum: &mut Status, part: Status) {
+    sum.dropped.merge(&part.dropped);
+    for (by, frames) in part.answered {
+        *sum.answered.entry(by).or_default() += frames;
+    }
+    for (kind, noted) in part.ignored {
+        match sum.ignored.entry(kind) {
+            Entry::Vacant(none) => drop(none.insert(noted)),
+            Entry::Occupied(mut sum) => {
+                let frames = sum.get().frames + noted.frames;
+                let last = if noted.at >= sum.get().at { noted } else { sum.get().clone() };
+                sum.insert(Noted { frames, ..last });
+            }
+        }
     }
 }
 

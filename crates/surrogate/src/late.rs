@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use dormouse_net::Vlans;
 use dormouse_sys::{Frame, PacketSocket};
-use dormouse_types::MacAddr;
+use dormouse_types::{MacAddr, Timestamp};
 
-use crate::vlan::{Arrival, Delivery};
+use crate::vlan::{Delivery, Received};
 
 /// How late a frame may be. On a host this busy a softirq thread waits for some 10 ms.
 const LATEST: Duration = Duration::from_secs(1);
@@ -34,8 +34,10 @@ impl Late {
 
     /// Gives a frame to the guest.
     pub(crate) fn pass(&mut self, frame: &Frame<'_>) {
-        let packet = match Arrival::new(*frame).at(self.vlans.as_ref()) {
-            Delivery::Packet(packet) => packet,
+        // Nothing is judged any more, so that the time is of no matter.
+        let received = Received::new(*frame, Timestamp::default(), None);
+        let packet = match received.at(self.vlans.as_ref()) {
+            Delivery::Frame(arrival) => arrival.packet(),
             Delivery::Elsewhere => return,
             Delivery::Cut => {
                 self.lost += 1;

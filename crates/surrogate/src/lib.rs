@@ -39,12 +39,14 @@
 //! beyond the barrier of a release, is lost: whether the guest got it cannot be told any more.
 #![forbid(unsafe_code)]
 
+mod asking;
 mod bpf;
 mod count;
 mod error;
 mod flows;
 mod handle;
 mod handover;
+mod index;
 mod judge;
 mod late;
 mod links;

@@ -4,13 +4,24 @@
 //! (`struct virtio_net_hdr`, `PACKET_VNET_HDR` in packet(7)) says so. It must travel with the
 //! frame, or the guest gets a wrong checksum.
 
-use std::{fmt, sync::Arc};
+use std::{
+    borrow::Cow,
+    cell::{OnceCell, RefCell},
+    fmt,
+    sync::Arc,
+};
 
 use dormouse_sys::{Frame, VnetHdr};
-use dormouse_types::MacAddr;
+use dormouse_types::{MacAddr, Timestamp};
+use dormouse_wire::Scanners;
 
 /// Octets of an Ethernet header.
 const ETHERNET: usize = 14;
+
+/// Frames longer than this are not kept whole to be described,
+const LONG: usize = 2048;
+/// but only so many octets of them: all headers.
+const START: usize = 256;
 
 /// A frame with its offload header. Cloning shares the octets.
 #[derive(Clone, PartialEq, Eq)]
@@ -39,6 +50,15 @@ impl Packet {
         }
     }
 
+    /// This frame, or, if it is a long one, its start: enough to describe it, and cheap to keep.
+    #[must_use]
+    pub(crate) fn start(self) -> Self {
+        match self.bytes.get(..START) {
+            Some(start) if self.bytes.len() > LONG => Self { header: self.header, bytes: start.into() },
+            _ => self,
+        }
+    }
+
     /// What the kernel, or the guest, is still to do to the frame.
     #[must_use]
     pub(crate) const fn header(&self) -> &VnetHdr {
@@ -61,6 +81,83 @@ impl Packet {
     #[must_use]
     pub(crate) fn cost(&self) -> u64 {
         (VnetHdr::LEN + self.bytes.len()) as u64
+    }
+}
+
+/// A frame that came: judged where it lies, copied once when somebody holds it.
+pub(crate) struct Arrival<'a> {
+    header: VnetHdr,
+    bytes: Cow<'a, [u8]>,
+    now: Timestamp,
+    packet: OnceCell<Packet>,
+    scanners: Option<&'a RefCell<Scanners>>,
+    from_scanner: OnceCell<bool>,
+}
+
+impl<'a> Arrival<'a> {
+    /// What a socket received at `now`, its VLAN tag in place; `None` if it is no whole frame.
+    /// `scanners` know the sources of its network.
+    #[must_use]
+    pub(crate) fn received(
+        frame: &Frame<'a>,
+        now: Timestamp,
+        scanners: Option<&'a RefCell<Scanners>>,
+    ) -> Option<Self> {
+        let (header, bytes) = match frame {
+            Frame { truncated: true, .. } => return None,
+            Frame { vlan: None, header, bytes, .. } => (*header, Cow::Borrowed(*bytes)),
+            tagged => {
+                let (header, bytes) = tagged.restored();
+                (header, Cow::Owned(bytes))
+            }
+        };
+        let whole = bytes.len() >= ETHERNET;
+        let (packet, from_scanner) = (OnceCell::new(), OnceCell::new());
+        whole.then_some(Self { header, bytes, now, packet, scanners, from_scanner })
+    }
+
+    /// A frame that is held already, looked at once more.
+    #[must_use]
+    pub(crate) fn again(packet: &'a Packet, now: Timestamp, scanners: Option<&'a RefCell<Scanners>>) -> Self {
+        Self {
+            header: packet.header,
+            bytes: Cow::Borrowed(&packet.bytes),
+            now,
+            packet: OnceCell::from(packet.clone()),
+            scanners,
+            from_scanner: OnceCell::new(),
+        }
+    }
+
+    /// The frame, from its destination address on.
+    #[must_use]
+    pub(crate) fn ethernet(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// When it came.
+    #[must_use]
+    pub(crate) const fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// Is it for a group?
+    #[must_use]
+    pub(crate) fn is_group(&self) -> bool {
+        self.bytes.first().is_some_and(|octet| octet & 1 != 0)
+    }
+
+    /// To be held: all who hold it share one copy.
+    #[must_use]
+    pub(crate) fn packet(&self) -> Packet {
+        let copy = || Packet { header: self.header, bytes: self.bytes.as_ref().into() };
+        self.packet.get_or_init(copy).clone()
+    }
+
+    /// Is its source a scanner? Takes note of the frame, once, whoever asks.
+    pub(crate) fn is_from_scanner(&self, frame: &dormouse_wire::Frame<'_>) -> bool {
+        let note = |scanners: &RefCell<Scanners>| scanners.borrow_mut().note(frame, self.now);
+        *self.from_scanner.get_or_init(|| self.scanners.is_some_and(note))
     }
 }
 

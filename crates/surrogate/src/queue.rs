@@ -15,6 +15,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    num::NonZeroU64,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -29,7 +30,8 @@ const MAX_SEEN: usize = 65_536;
 /// What one machine holds over all its ports, within its limits.
 #[derive(Debug)]
 pub(crate) struct Budget {
-    limits: Limits,
+    limit_frames: AtomicU64,
+    limit_bytes: AtomicU64,
     frames: AtomicU64,
     bytes: AtomicU64,
 }
@@ -38,9 +40,9 @@ pub(crate) struct Budget {
 #[derive(Debug)]
 pub(crate) struct ReplayQueue {
     /// Older than all of `held`, and the first to give way.
-    stale: VecDeque<Packet>,
-    held: VecDeque<Packet>,
-    doubtful: VecDeque<Packet>,
+    stale: VecDeque<Held>,
+    held: VecDeque<Held>,
+    doubtful: VecDeque<Held>,
     /// How many of them, from the front, were there at the last look.
     looked_at: usize,
     /// `Some` while the boundary is open: how often each digest was seen at the tap.
@@ -48,6 +50,26 @@ pub(crate) struct ReplayQueue {
     suppressed: u64,
     drops: Drops,
     budget: Arc<Budget>,
+}
+
+/// Names a frame that is held until more is known about it; of all queues, and never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Ticket(NonZeroU64);
+
+impl Ticket {
+    /// One that was never given out.
+    pub(crate) fn new() -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        // Saturating at the end of some centuries.
+        Self(NonZeroU64::MIN.saturating_add(LAST.fetch_add(1, Relaxed)))
+    }
+}
+
+/// A frame in the queue.
+#[derive(Debug)]
+struct Held {
+    packet: Packet,
+    ticket: Option<Ticket>,
 }
 
 /// How much a frame matters when there is no room for all.
@@ -63,7 +85,18 @@ impl Budget {
     /// Nothing is held yet.
     #[must_use]
     pub(crate) fn new(limits: Limits) -> Arc<Self> {
-        Arc::new(Self { limits, frames: AtomicU64::new(0), bytes: AtomicU64::new(0) })
+        Arc::new(Self {
+            limit_frames: AtomicU64::new(limits.frames),
+            limit_bytes: AtomicU64::new(limits.bytes),
+            frames: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+        })
+    }
+
+    /// Other limits from now on; what is held beyond them stays.
+    pub(crate) fn limit(&self, limits: Limits) {
+        self.limit_frames.store(limits.frames, Relaxed);
+        self.limit_bytes.store(limits.bytes, Relaxed);
     }
 
     /// Frames and octets held now.
@@ -78,10 +111,10 @@ impl Budget {
                 .fetch_update(Relaxed, Relaxed, |n| n.checked_add(more).filter(|sum| *sum <= limit))
                 .is_ok()
         };
-        if !within(&self.frames, 1, self.limits.frames) {
+        if !within(&self.frames, 1, self.limit_frames.load(Relaxed)) {
             return Err(Reason::FrameLimit);
         }
-        if !within(&self.bytes, packet.cost(), self.limits.bytes) {
+        if !within(&self.bytes, packet.cost(), self.limit_bytes.load(Relaxed)) {
             self.frames.fetch_sub(1, Relaxed);
             return Err(Reason::ByteLimit);
         }
@@ -110,23 +143,63 @@ impl ReplayQueue {
         }
     }
 
-    /// Holds a frame at the end, or counts what had to be dropped.
-    pub(crate) fn push(&mut self, packet: Packet, worth: Worth) {
-        if self.make_room(&packet) {
-            match worth {
-                // Fresh ones are newer than this: what comes after them stays behind them.
-                Worth::Stale if self.held.is_empty() => self.stale.push_back(packet),
-                _ => self.held.push_back(packet),
-            }
+    /// Holds a frame at the end, or counts what had to be dropped. False: that was this frame.
+    pub(crate) fn push(&mut self, packet: Packet, worth: Worth, ticket: Option<Ticket>) -> bool {
+        if !self.make_room(&packet) {
+            return false;
         }
+        let held = Held { packet, ticket };
+        match worth {
+            // Fresh ones are newer than this: what comes after them stays behind them.
+            Worth::Stale if self.held.is_empty() => self.stale.push_back(held),
+            _ => self.held.push_back(held),
+        }
+        true
     }
 
     /// Holds a group frame that the guest may have got as well, if the boundary is open.
-    pub(crate) fn push_group(&mut self, packet: Packet, worth: Worth) {
+    pub(crate) fn push_group(&mut self, packet: Packet, worth: Worth, ticket: Option<Ticket>) -> bool {
         if self.seen.is_none() {
-            self.push(packet, worth);
-        } else if self.make_room(&packet) {
-            self.doubtful.push_back(packet);
+            return self.push(packet, worth, ticket);
+        }
+        let room = self.make_room(&packet);
+        if room {
+            self.doubtful.push_back(Held { packet, ticket });
+        }
+        room
+    }
+
+    /// The frame with this ticket, if it is still held.
+    #[must_use]
+    pub(crate) fn get(&self, ticket: Ticket) -> Option<&Packet> {
+        let mut all = self.stale.iter().chain(&self.held).chain(&self.doubtful);
+        all.find(|held| held.ticket == Some(ticket)).map(|held| &held.packet)
+    }
+
+    /// Takes out the frame with this ticket, if it is still held: something else becomes of it.
+    pub(crate) fn remove(&mut self, ticket: Ticket) -> Option<Packet> {
+        let at = |frames: &VecDeque<Held>| frames.iter().position(|held| held.ticket == Some(ticket));
+        let removed = if let Some(at) = at(&self.stale) {
+            self.stale.remove(at)
+        } else if let Some(at) = at(&self.held) {
+            self.held.remove(at)
+        } else {
+            let at = at(&self.doubtful)?;
+            // Those looked at are at the front.
+            self.looked_at -= usize::from(at < self.looked_at);
+            self.doubtful.remove(at)
+        }?;
+        self.budget.refund(&removed.packet);
+        Some(removed.packet)
+    }
+
+    /// The machine is wanted for the frame with this ticket: neither it nor what came after it
+    /// gives way to newer ones any more.
+    pub(crate) fn freshen(&mut self, ticket: Ticket) {
+        if let Some(at) = self.stale.iter().position(|held| held.ticket == Some(ticket)) {
+            let mut fresh = self.stale.split_off(at);
+            fresh.append(&mut self.held);
+            self.held = fresh;
         }
     }
 
@@ -136,7 +209,7 @@ impl ReplayQueue {
             let Err(limit) = self.budget.charge(packet) else { return true };
             self.drops.add(limit, 1);
             match self.stale.pop_front() {
-                Some(evicted) => self.budget.refund(&evicted),
+                Some(evicted) => self.budget.refund(&evicted.packet),
                 None => return false,
             }
         }
@@ -150,19 +223,19 @@ impl ReplayQueue {
         for packet in older.into_iter().rev() {
             self.budget.frames.fetch_add(1, Relaxed);
             self.budget.bytes.fetch_add(packet.cost(), Relaxed);
-            self.stale.push_front(packet);
+            self.stale.push_front(Held { packet, ticket: None });
         }
     }
 
     /// The oldest frame about which there is no doubt.
     #[must_use]
     pub(crate) fn front(&self) -> Option<&Packet> {
-        self.stale.front().or_else(|| self.held.front())
+        self.stale.front().or_else(|| self.held.front()).map(|held| &held.packet)
     }
 
     /// Takes the oldest frame about which there is no doubt.
     pub(crate) fn pop(&mut self) -> Option<Packet> {
-        let packet = self.stale.pop_front().or_else(|| self.held.pop_front())?;
+        let Held { packet, .. } = self.stale.pop_front().or_else(|| self.held.pop_front())?;
         self.budget.refund(&packet);
         Some(packet)
     }
@@ -217,15 +290,15 @@ impl ReplayQueue {
     /// Drops those of the first `frames` in doubt that the guest got, and holds the others.
     fn decide(&mut self, frames: usize, digest: impl Fn(&Packet) -> u64) {
         let frames = frames.min(self.doubtful.len());
-        for packet in self.doubtful.drain(..frames) {
-            let times = self.seen.as_mut().and_then(|seen| seen.get_mut(&digest(&packet)));
+        for held in self.doubtful.drain(..frames) {
+            let times = self.seen.as_mut().and_then(|seen| seen.get_mut(&digest(&held.packet)));
             match times.filter(|times| **times > 0) {
                 Some(times) => {
                     *times -= 1;
                     self.suppressed += 1;
-                    self.budget.refund(&packet);
+                    self.budget.refund(&held.packet);
                 }
-                None => self.held.push_back(packet),
+                None => self.held.push_back(held),
             }
         }
     }
@@ -269,7 +342,7 @@ impl ReplayQueue {
         let frames = self.len() as u64;
         self.looked_at = 0;
         let all = self.stale.drain(..).chain(self.held.drain(..)).chain(self.doubtful.drain(..));
-        all.for_each(|packet| self.budget.refund(&packet));
+        all.for_each(|held| self.budget.refund(&held.packet));
         frames
     }
 }
@@ -303,12 +376,18 @@ mod tests {
     #[derive(Clone, Debug)]
     enum Step {
         Unicast(usize, Worth),
-        Group { len: usize, also_at_tap: bool },
+        Group {
+            len: usize,
+            also_at_tap: bool,
+        },
         Open,
         Look,
         Close,
         Pop,
         Answer,
+        /// Something is known of one of the frames that have tickets.
+        Remove(prop::sample::Index),
+        Freshen(prop::sample::Index),
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -322,6 +401,8 @@ mod tests {
             1 => Just(Step::Close),
             2 => Just(Step::Pop),
             1 => Just(Step::Answer),
+            1 => any::<prop::sample::Index>().prop_map(Step::Remove),
+            1 => any::<prop::sample::Index>().prop_map(Step::Freshen),
         ]
     }
 
@@ -335,14 +416,21 @@ mod tests {
 
     fn run(queue: &mut ReplayQueue, steps: &[Step]) -> (Fates, u32) {
         let (mut fates, mut next, mut open) = (Fates::default(), 0, false);
+        // Every third frame has one.
+        let mut tickets: Vec<(u32, Ticket)> = Vec::new();
+        let ticket = |number: u32, tickets: &mut Vec<(u32, Ticket)>| {
+            let ticket = number.is_multiple_of(3).then(Ticket::new);
+            tickets.extend(ticket.map(|ticket| (number, ticket)));
+            ticket
+        };
         for step in steps {
             match *step {
                 Step::Unicast(len, worth) => {
-                    queue.push(packet(next, false, len), worth);
+                    queue.push(packet(next, false, len), worth, ticket(next, &mut tickets));
                     next += 1;
                 }
                 Step::Group { len, also_at_tap } => {
-                    queue.push_group(packet(next, true, len), Worth::Fresh);
+                    queue.push_group(packet(next, true, len), Worth::Fresh, ticket(next, &mut tickets));
                     if also_at_tap && open {
                         fates.at_tap.push(next);
                         queue.seen_at_tap(u64::from(next));
@@ -358,12 +446,23 @@ mod tests {
                     open = false;
                     queue.close_boundary(digest);
                 }
+                Step::Remove(which) if !tickets.is_empty() => {
+                    let (number_of, ticket) = tickets.swap_remove(which.index(tickets.len()));
+                    let held = queue.get(ticket).map(number);
+                    assert_eq!(queue.remove(ticket).as_ref().map(number), held);
+                    assert!(held.is_none_or(|held| held == number_of));
+                    fates.answered += u64::from(held.is_some());
+                }
+                Step::Freshen(which) if !tickets.is_empty() => {
+                    queue.freshen(tickets[which.index(tickets.len())].1);
+                }
+                Step::Remove(_) | Step::Freshen(_) => {}
                 Step::Pop => fates.out.extend(queue.pop().as_ref().map(number)),
                 Step::Answer => {
                     for packet in queue.take_all() {
                         match number(&packet) % 5 {
                             0 => fates.answered += 1,
-                            _ => queue.push(packet, Worth::Stale),
+                            _ => drop(queue.push(packet, Worth::Stale, None)),
                         }
                     }
                 }
@@ -429,7 +528,7 @@ mod tests {
                     (model.iter().sum::<u64>() + cost > limit).then_some(Reason::ByteLimit)
                 };
                 let before = queue.drops().clone();
-                queue.push(packet, Worth::Fresh);
+                queue.push(packet, Worth::Fresh, None);
                 match full {
                     Some(reason) => prop_assert_eq!(queue.drops().of(reason), before.of(reason) + 1),
                     None => {
@@ -446,7 +545,7 @@ mod tests {
             let mut queue = ReplayQueue::new(Budget::new(Limits { frames: 100, bytes: 1 << 20 }));
             queue.open_boundary();
             (0..seen).for_each(|_| queue.seen_at_tap(7));
-            (0..copies).for_each(|_| queue.push_group(packet(7, true, 0), Worth::Fresh));
+            assert!((0..copies).all(|_| queue.push_group(packet(7, true, 0), Worth::Fresh, None)));
             prop_assert_eq!(queue.close_boundary(digest), u64::from(copies.min(seen)));
             prop_assert_eq!(queue.len(), (copies - copies.min(seen)) as usize);
         }
@@ -456,10 +555,10 @@ mod tests {
     fn what_is_in_doubt_waits_for_two_looks_and_no_longer() {
         let mut queue = ReplayQueue::new(Budget::new(Limits { frames: 9, bytes: 1000 }));
         queue.open_boundary();
-        queue.push_group(packet(1, true, 0), Worth::Fresh);
+        queue.push_group(packet(1, true, 0), Worth::Fresh, None);
         queue.look(digest);
         assert!(queue.front().is_none());
-        queue.push_group(packet(2, true, 0), Worth::Fresh);
+        queue.push_group(packet(2, true, 0), Worth::Fresh, None);
         queue.seen_at_tap(2);
         queue.look(digest);
         assert_eq!(queue.pop().map(|p| number(&p)), Some(1));
@@ -471,7 +570,7 @@ mod tests {
     #[test]
     fn older_frames_come_first() {
         let mut queue = ReplayQueue::new(Budget::new(Limits { frames: 1, bytes: 1000 }));
-        queue.push(packet(3, false, 0), Worth::Fresh);
+        queue.push(packet(3, false, 0), Worth::Fresh, None);
         queue.push_older(vec![packet(1, false, 0), packet(2, false, 0)]);
         let order: Vec<u32> = std::iter::from_fn(|| queue.pop()).map(|p| number(&p)).collect();
         assert_eq!(order, [1, 2, 3]);
@@ -480,8 +579,9 @@ mod tests {
     #[test]
     fn stale_frames_give_way_and_fresh_ones_do_not() {
         let mut queue = ReplayQueue::new(Budget::new(Limits { frames: 3, bytes: 1000 }));
-        (0..5).for_each(|n| queue.push(packet(n, false, 0), Worth::Stale));
-        (5..9).for_each(|n| queue.push(packet(n, false, 0), Worth::Fresh));
+        assert!((0..5).all(|n| queue.push(packet(n, false, 0), Worth::Stale, None)));
+        let room: Vec<bool> = (5..9).map(|n| queue.push(packet(n, false, 0), Worth::Fresh, None)).collect();
+        assert_eq!(room, [true, true, true, false]);
         let order: Vec<u32> = queue.take_all().iter().map(number).collect();
         assert_eq!(order, [5, 6, 7]);
         assert_eq!(queue.drops().of(Reason::FrameLimit), 6);
@@ -491,11 +591,11 @@ mod tests {
     fn ports_share_a_budget_and_give_it_back() {
         let budget = Budget::new(Limits { frames: 1, bytes: 1000 });
         let (mut a, mut b) = (ReplayQueue::new(budget.clone()), ReplayQueue::new(budget.clone()));
-        a.push(packet(1, false, 0), Worth::Fresh);
-        b.push(packet(2, false, 0), Worth::Fresh);
+        a.push(packet(1, false, 0), Worth::Fresh, None);
+        b.push(packet(2, false, 0), Worth::Fresh, None);
         assert_eq!((b.len(), b.drops().of(Reason::FrameLimit)), (0, 1));
         drop(a);
-        b.push(packet(2, false, 0), Worth::Fresh);
+        b.push(packet(2, false, 0), Worth::Fresh, None);
         assert_eq!(budget.used().0, 1);
     }
 }

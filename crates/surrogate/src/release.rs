@@ -189,6 +189,7 @@ impl Release {
     }
 
     /// If it was told to finish and nothing is held: the sum, to be told when all is put away.
+    /// What was dropped is for others to say.
     pub(crate) fn take_finished(
         &mut self,
         queue: &ReplayQueue,
@@ -199,7 +200,7 @@ impl Release {
         let replay = PortReplay {
             frames: self.frames,
             bytes: self.bytes,
-            dropped: queue.drops().clone(),
+            dropped: Drops::default(),
             suppressed: queue.suppressed(),
         };
         self.finished.take().map(|finished| (finished, replay))

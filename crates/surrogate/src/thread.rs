@@ -70,8 +70,8 @@ impl Thread {
 }
 
 impl Jobs {
-    /// What becomes readable when there is a job.
-    pub(crate) fn bell(&self) -> &OwnedFd {
+    /// What becomes readable when there is a job, or when somebody else [`ring`]s it.
+    pub(crate) const fn bell(&self) -> &Arc<OwnedFd> {
         &self.bell
     }
 
@@ -102,6 +102,6 @@ impl Drop for Thread {
 }
 
 /// The counter can only refuse when it is full, and then the bell rings already.
-fn ring(bell: &OwnedFd) {
+pub(crate) fn ring(bell: &OwnedFd) {
     let _ = rustix::io::write(bell, &1_u64.to_ne_bytes());
 }

@@ -5,12 +5,14 @@
 //! the switch would do between itself and a guest's port is done here: a frame of a VLAN that the
 //! port is not in is not for the guest, and the tag of an untagged one is taken off, or put on.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 
 use dormouse_net::Vlans;
 use dormouse_sys::{Frame, VlanTag};
+use dormouse_types::Timestamp;
+use dormouse_wire::Scanners;
 
-use crate::packet::Packet;
+use crate::packet::Arrival;
 
 /// Octets of the two addresses, after which a tag stands.
 const ADDRESSES: usize = 12;
@@ -18,30 +20,37 @@ const ADDRESSES: usize = 12;
 const CUSTOMER: u16 = 0x8100;
 
 /// A frame that was received on the surrogate's port, as ports get it.
-pub(crate) struct Arrival<'a> {
+pub(crate) struct Received<'a> {
     frame: Frame<'a>,
-    whole: OnceCell<Option<Packet>>,
-    bare: OnceCell<Option<Packet>>,
+    now: Timestamp,
+    scanners: Option<&'a RefCell<Scanners>>,
+    whole: OnceCell<Option<Arrival<'a>>>,
+    bare: OnceCell<Option<Arrival<'a>>>,
 }
 
 /// How a port gets a frame.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Delivery {
+#[derive(Clone, Copy)]
+pub(crate) enum Delivery<'b, 'a> {
     /// So.
-    Packet(Packet),
+    Frame(&'b Arrival<'a>),
     /// It is of a VLAN that the port is not in.
     Elsewhere,
     /// Only part of it was received.
     Cut,
 }
 
-impl<'a> Arrival<'a> {
-    pub(crate) const fn new(frame: Frame<'a>) -> Self {
-        Self { frame, whole: OnceCell::new(), bare: OnceCell::new() }
+impl<'a> Received<'a> {
+    /// A frame that came at `now`; `scanners` know the sources of its network.
+    pub(crate) const fn new(
+        frame: Frame<'a>,
+        now: Timestamp,
+        scanners: Option<&'a RefCell<Scanners>>,
+    ) -> Self {
+        Self { frame, now, scanners, whole: OnceCell::new(), bare: OnceCell::new() }
     }
 
     /// As a port in these VLANs gets it; `None`: the switch does not tell them apart.
-    pub(crate) fn at(&self, vlans: Option<&Vlans>) -> Delivery {
+    pub(crate) fn at(&self, vlans: Option<&Vlans>) -> Delivery<'_, 'a> {
         let (cell, frame) = match (vlans, self.frame.vlan.map(VlanTag::id)) {
             (None, _) => (&self.whole, self.frame),
             (Some(vlans), Some(id)) if vlans.untagged.contains(&id) => {
@@ -50,8 +59,8 @@ impl<'a> Arrival<'a> {
             (Some(vlans), Some(id)) if vlans.tagged.contains(&id) => (&self.whole, self.frame),
             (Some(_), _) => return Delivery::Elsewhere,
         };
-        let packet = cell.get_or_init(|| Packet::received(&frame));
-        packet.clone().map_or(Delivery::Cut, Delivery::Packet)
+        let arrival = cell.get_or_init(|| Arrival::received(&frame, self.now, self.scanners));
+        arrival.as_ref().map_or(Delivery::Cut, Delivery::Frame)
     }
 }
 
@@ -90,8 +99,8 @@ mod tests {
     }
 
     fn at(bytes: &[u8], vlan: Option<u16>, vlans: Option<&Vlans>) -> Option<Vec<u8>> {
-        match Arrival::new(frame(bytes, vlan)).at(vlans) {
-            Delivery::Packet(packet) => Some(packet.ethernet().to_vec()),
+        match Received::new(frame(bytes, vlan), Timestamp(1), None).at(vlans) {
+            Delivery::Frame(arrival) => Some(arrival.packet().ethernet().to_vec()),
             Delivery::Elsewhere | Delivery::Cut => None,
         }
     }
@@ -112,8 +121,9 @@ mod tests {
     #[test]
     fn a_part_is_told_from_a_stranger() {
         let part = Frame { truncated: true, ..frame(&[7; 60], Some(10)) };
-        assert_eq!(Arrival::new(part).at(Some(&Vlans::access(10))), Delivery::Cut);
-        assert_eq!(Arrival::new(part).at(Some(&Vlans::access(11))), Delivery::Elsewhere);
+        let part = Received::new(part, Timestamp(1), None);
+        assert!(matches!(part.at(Some(&Vlans::access(10))), Delivery::Cut));
+        assert!(matches!(part.at(Some(&Vlans::access(11))), Delivery::Elsewhere));
     }
 
     #[test]

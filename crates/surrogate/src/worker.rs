@@ -4,7 +4,7 @@
 //! code asks it to run a job between two batches of frames ([`crate::thread`]).
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     os::fd::{AsFd, OwnedFd},
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -16,7 +16,7 @@ use dormouse_sys::{
     packet::{Direction, Error as SocketError, Filter},
 };
 use dormouse_types::{MacAddr, MachineName, Timestamp};
-use dormouse_wire::digest;
+use dormouse_wire::{Flow, Identity, Persona, digest};
 use rustix::{
     buffer::spare_capacity,
     event::{Timespec, epoll},
@@ -24,13 +24,12 @@ use rustix::{
 use tokio::sync::oneshot;
 
 use crate::{
-    Error, HandoverKind, Mode, Notice, Status,
-    handover::Progress,
-    judge::WireJudge,
+    Error, HandoverKind, Mode, Noted, Notice, Status,
+    judge::{Manners, WireJudge},
     late::Late,
     losses::Losses,
     packet::Packet,
-    presence::{Presence, Waker},
+    presence::{Effect, Judge, Presence, Waker},
     queue::ReplayQueue,
     reaper::Reaper,
     release::{PortReplay, Release, Target, open_injector},
@@ -62,9 +61,13 @@ const FIRST_WATCH: u64 = 3;
 /// What the thread needs to know to capture a port.
 pub(crate) struct Capture {
     pub(crate) name: MachineName,
-    pub(crate) mac: MacAddr,
+    pub(crate) who: Identity,
     pub(crate) vlans: Option<Vlans>,
-    pub(crate) judge: WireJudge,
+    /// What it was, if nothing better is known here.
+    pub(crate) persona: Persona,
+    /// Its connections, if they were followed.
+    pub(crate) flows: Option<Vec<Flow>>,
+    pub(crate) manners: Arc<Manners>,
     pub(crate) queue: ReplayQueue,
     pub(crate) waker: Waker,
 }
@@ -81,7 +84,10 @@ pub(crate) struct Worker {
     losses: Losses,
     table: Table,
     watches: HashMap<u64, Watch>,
+    watched: HashMap<MacAddr, u64>,
     next_watch: u64,
+    /// The bridge's, in octets.
+    mtu: u16,
     epoll: Arc<OwnedFd>,
     reaper: Reaper,
     jobs: Jobs,
@@ -94,7 +100,12 @@ pub(crate) struct Worker {
 
 impl Worker {
     /// A worker for `bridge` that reads `socket` and has no sleepers.
-    pub(crate) fn new(bridge: &str, socket: PacketSocket, table: Table, jobs: Jobs) -> Result<Self, Error> {
+    pub(crate) fn new(
+        (bridge, mtu): (&str, u16),
+        socket: PacketSocket,
+        table: Table,
+        jobs: Jobs,
+    ) -> Result<Self, Error> {
         let failed =
             |errno: rustix::io::Errno| Error::Start { bridge: bridge.to_owned(), source: errno.into() };
         let epoll = Arc::new(epoll::create(epoll::CreateFlags::CLOEXEC).map_err(failed)?);
@@ -111,7 +122,9 @@ impl Worker {
             losses: Losses::default(),
             table,
             watches: HashMap::new(),
+            watched: HashMap::new(),
             next_watch: FIRST_WATCH,
+            mtu,
             epoll,
             reaper,
             jobs,
@@ -135,6 +148,8 @@ impl Worker {
                 }
             }
             let read = self.receive(TURN);
+            self.table.due(clock(), &mut self.replies);
+            self.send_replies();
             self.pump(read);
         }
         self.tell_held();
@@ -142,7 +157,7 @@ impl Worker {
 
     /// What is held ends with the thread: with its bridge, or with the daemon.
     fn tell_held(&self) {
-        for entry in self.table.entries.values() {
+        for (_, entry) in self.table.iter() {
             let frames = entry.presence.held().len();
             if frames > 0 {
                 tracing::warn!(machine = %entry.name, bridge = self.bridge, frames, "held frames are dropped");
@@ -152,11 +167,14 @@ impl Worker {
 
     fn wait(&mut self, events: &mut Vec<epoll::Event>) {
         let now = Instant::now();
-        let patience = self.table.entries.values().filter_map(|entry| {
+        let patience = self.table.releasing.iter().filter_map(|mac| {
+            let entry = self.table.get(*mac)?;
             entry.release.as_ref().and_then(|release| release.patience(entry.presence.held(), now))
         });
         let lateness = self.table.late.values().map(|late| late.until().saturating_duration_since(now));
-        let timeout = patience.chain(lateness).min().and_then(|span| Timespec::try_from(span).ok());
+        let due = self.table.deadline().map(|at| at.since(clock()));
+        let timeout =
+            patience.chain(lateness).chain(due).min().and_then(|span| Timespec::try_from(span).ok());
         // An interrupted wait is a wait that is over.
         let _ = epoll::wait(&self.epoll, spare_capacity(events), timeout.as_ref());
     }
@@ -226,7 +244,8 @@ impl Worker {
 
     /// Takes note of the group frames that taps got while their boundary is open.
     fn read_sniffs(&mut self) {
-        for entry in self.table.entries.values_mut() {
+        for mac in self.table.sniffing.clone() {
+            let Some(entry) = self.table.get_mut(mac) else { continue };
             let Some(sniff) = &entry.sniff else { continue };
             for _ in 0..BACKLOG {
                 match sniff.receive(&mut self.sniffed) {
@@ -248,12 +267,8 @@ impl Worker {
     fn read_watch(&mut self, token: u64) {
         let Some(watch) = self.watches.get_mut(&token) else { return };
         let table = &self.table;
-        match watch.read(&mut self.sniffed, |notice| table.tell(notice)) {
-            Ok(Some(old)) => {
-                let _ = listen(&self.epoll, watch.socket(), token);
-                self.reaper.close([old]);
-            }
-            Ok(None) | Err(SocketError::LinkDown) => {}
+        match watch.read(&mut self.sniffed, clock(), |notice| table.tell(notice)) {
+            Ok(()) | Err(SocketError::LinkDown) => {}
             Err(error) => {
                 tracing::debug!(machine = %watch.name, %error, "no longer listening to a guest");
                 self.drop_watches(|number, _| number == token);
@@ -265,18 +280,20 @@ impl Worker {
         let now = Instant::now();
         self.look(now);
         let mut done = Vec::new();
-        for (mac, entry) in &mut self.table.entries {
+        for mac in self.table.releasing.clone() {
+            let Some((entry, handover)) = self.table.with_handover(mac) else { continue };
             let Some(release) = &mut entry.release else { continue };
             release.pump(entry.presence.queue(), now);
             if read != Read::Some {
-                let (held, handover) = (entry.presence.held(), &mut *self.table.handover);
-                release.hand_over(*mac, held, &entry.progress, handover, (read == Read::Nothing, now));
+                let held = entry.presence.held();
+                release.hand_over(mac, held, &entry.progress, handover, (read == Read::Nothing, now));
             }
             if let Some((finished, replay)) = release.take_finished(entry.presence.held()) {
-                done.push((*mac, finished, replay));
+                done.push((mac, finished, replay));
             }
         }
-        for (mac, finished, replay) in done {
+        for (mac, finished, mut replay) in done {
+            replay.dropped = self.table.drops(mac);
             self.give_back(mac, now);
             let _ = finished.send(replay);
         }
@@ -286,22 +303,24 @@ impl Worker {
 
     /// Decides on group frames that wait for a guest which is being given back its port.
     fn look(&mut self, now: Instant) {
-        if now < self.look_at || self.table.entries.values().all(|entry| entry.release.is_none()) {
+        if now < self.look_at || self.table.releasing.is_empty() {
             return;
         }
         self.look_at = now + LOOK;
         self.read_sniffs();
-        for entry in self.table.entries.values_mut().filter(|entry| entry.release.is_some()) {
-            entry.presence.queue().look(|packet| digest(packet.ethernet()));
+        for mac in self.table.releasing.clone() {
+            if let Some(entry) = self.table.get_mut(mac) {
+                entry.presence.queue().look(|packet| digest(packet.ethernet()));
+            }
         }
     }
 
     /// Forgets a port whose guest runs. Frames that were not counted may still be on their way.
     fn give_back(&mut self, mac: MacAddr, now: Instant) {
         let counted = self.table.handover.counted(mac).is_some();
-        let entry = self.table.entries.get_mut(&mac);
+        let entry = self.table.get_mut(mac);
         let (vlans, release) = entry.map_or((None, None), |entry| (entry.vlans.take(), entry.release.take()));
-        let mut sockets = release.into_iter().flat_map(Release::into_sockets);
+        let mut sockets = release.into_iter().flat_map(|release| release.into_sockets());
         if !counted && let Some(injector) = sockets.next() {
             self.table.late.insert(mac, Late::new(injector, vlans, now));
         }
@@ -317,15 +336,17 @@ impl Worker {
 
     fn forget(&mut self, mac: MacAddr) {
         self.table.handover.end(mac);
-        if let Some(entry) = self.table.entries.remove(&mac) {
+        if let Some(entry) = self.table.remove(mac) {
             self.reaper.close(entry.into_sockets());
         }
     }
 
     fn drop_watches(&mut self, mut which: impl FnMut(u64, &Watch) -> bool) {
-        let dropped = self.watches.extract_if(|token, watch| which(*token, watch));
-        let sockets: Vec<_> = dropped.map(|(_, watch)| watch.into_socket()).collect();
-        self.reaper.close(sockets);
+        let dropped: Vec<_> = self.watches.extract_if(|token, watch| which(*token, watch)).collect();
+        for (_, watch) in dropped {
+            self.watched.remove(&watch.mac);
+            self.reaper.close([watch.into_socket()]);
+        }
     }
 
     fn open_sniff(&self, tap: &str) -> Result<PacketSocket, SocketError> {
@@ -336,11 +357,13 @@ impl Worker {
         Ok(sniff)
     }
 
-    fn close_boundary(entry: &mut Entry, reaper: &Reaper) {
+    fn close_boundary(&mut self, mac: MacAddr) {
+        self.table.sniffing.remove(&mac);
+        let Some(entry) = self.table.get_mut(mac) else { return };
         let unnoticed = entry.sniff.take().map_or(0, |sniff| {
             // An open socket has its counters.
             let dropped = sniff.statistics().map_or(0, |counters| counters.dropped);
-            reaper.close([sniff]);
+            self.reaper.close([sniff]);
             dropped
         });
         let queue = entry.presence.queue();
@@ -360,11 +383,15 @@ impl Worker {
         let sniff = self.open_sniff(tap)?;
         // What waits now was delivered to the guest as well.
         self.receive(BACKLOG);
-        let entry = self.entry(capture, Mode::Holding);
-        entry.presence.capture();
+        let (mac, now) = (capture.who.mac, clock());
+        let judge = self.enter(capture, Mode::Holding, now);
+        self.table.sniffing.insert(mac);
+        let Some(entry) = self.table.get_mut(mac) else { return Ok(()) };
+        let effect = entry.presence.capture(judge, now);
         entry.presence.queue().open_boundary();
         let old = entry.sniff.replace(sniff);
         self.reaper.close(old);
+        self.carry_out(mac, effect, now);
         Ok(())
     }
 
@@ -372,18 +399,18 @@ impl Worker {
     pub(crate) fn stand_in(&mut self, capture: Capture, older: Vec<Packet>) {
         self.receive(BACKLOG);
         self.read_sniffs();
-        self.unwatch(capture.mac);
-        let mac = capture.mac;
-        let reaper = self.reaper.clone();
-        let entry = self.entry(capture, Mode::Standing);
-        Self::close_boundary(entry, &reaper);
-        reaper.close(entry.release.take().into_iter().flat_map(Release::into_sockets));
-        reaper.close(entry.injector.take());
-        let effect = entry.presence.stand_in(older, clock());
-        let mut replies = Vec::new();
-        self.table.apply(mac, effect, &mut replies);
-        self.replies.append(&mut replies);
-        self.send_replies();
+        let (mac, now) = (capture.who.mac, clock());
+        let judge = self.enter(capture, Mode::Standing, now);
+        self.unwatch(mac);
+        self.close_boundary(mac);
+        self.table.releasing.remove(&mac);
+        let Some((entry, scanners)) = self.table.with_scanners(mac) else { return };
+        self.reaper.close(entry.release.take().into_iter().flat_map(|release| release.into_sockets()));
+        self.reaper.close(entry.injector.take());
+        let effect = entry.presence.stand_in(judge, older, now, Some(scanners));
+        self.table.reindex(mac);
+        self.carry_out(mac, effect, now);
+        self.table.tell_persona(mac);
     }
 
     /// Makes ready for a guest that will read `tap` soon, and puts `first` into it; still answers.
@@ -393,10 +420,11 @@ impl Worker {
         if let Err(error) = injector.send(&VnetHdr::PLAIN, first) {
             tracing::debug!(tap, %error, "the first frame was not injected");
         }
-        let Some(entry) = self.table.entries.get_mut(&mac) else { return Ok(()) };
+        let Some(entry) = self.table.get_mut(mac) else { return Ok(()) };
         entry.presence.prepare();
         entry.presence.queue().open_boundary();
         let old = [entry.sniff.replace(sniff), entry.injector.replace(injector)];
+        self.table.sniffing.insert(mac);
         self.reaper.close(old.into_iter().flatten());
         Ok(())
     }
@@ -408,7 +436,7 @@ impl Worker {
         target: Target,
         patience: Duration,
     ) -> Result<Option<oneshot::Receiver<HandoverKind>>, SocketError> {
-        let (sniff, injector) = match self.table.entries.get_mut(&mac) {
+        let (sniff, injector) = match self.table.get_mut(mac) {
             None => return Ok(None),
             Some(entry) => (entry.sniff.take(), entry.injector.take()),
         };
@@ -416,11 +444,15 @@ impl Worker {
         let injector = injector.map_or_else(|| open_injector(&target.tap), Ok)?;
         let (caught_up, told) = oneshot::channel();
         let release = Release::new(target, injector, Instant::now() + patience, caught_up);
-        if let Some(entry) = self.table.entries.get_mut(&mac) {
-            entry.presence.release();
+        let now = clock();
+        if let Some(entry) = self.table.get_mut(mac) {
+            let effect = entry.presence.release(now);
             entry.sniff = Some(sniff);
-            let old = entry.release.replace(release);
-            self.reaper.close(old.into_iter().flat_map(Release::into_sockets));
+            let old = entry.release.replace(Box::new(release));
+            self.reaper.close(old.into_iter().flat_map(|release| release.into_sockets()));
+            self.table.sniffing.insert(mac);
+            self.table.releasing.insert(mac);
+            self.carry_out(mac, effect, now);
         }
         Ok(Some(told))
     }
@@ -429,7 +461,7 @@ impl Worker {
     pub(crate) fn under_way(&mut self, mac: MacAddr) -> Option<u64> {
         self.receive(BACKLOG);
         let counted = self.table.handover.counted(mac)?;
-        self.table.entries.get(&mac).map(|entry| entry.progress.behind(counted))
+        self.table.get(mac).map(|entry| entry.progress.behind(counted))
     }
 
     /// The bridge sends nothing for the port here any more: gives the rest and forgets it.
@@ -438,14 +470,15 @@ impl Worker {
         self.read_sniffs();
         self.count_lost();
         let (finished, told) = oneshot::channel();
-        if let Some(entry) = self.table.entries.get_mut(&mac) {
-            let behind = self.table.handover.counted(mac).map(|counted| entry.progress.behind(counted));
-            let lost = self.losses.since(entry.lost_before).of_port(behind);
+        let losses = self.losses;
+        if let Some((entry, handover)) = self.table.with_handover(mac) {
+            let behind = handover.counted(mac).map(|counted| entry.progress.behind(counted));
+            let lost = losses.since(entry.lost_before).of_port(behind);
             entry.presence.queue().merge_drops(&lost);
-            Self::close_boundary(entry, &self.reaper);
-            if let Some(release) = &mut entry.release {
-                release.finish(finished);
-            }
+        }
+        self.close_boundary(mac);
+        if let Some(release) = self.table.get_mut(mac).and_then(|entry| entry.release.as_mut()) {
+            release.finish(finished);
         }
         told
     }
@@ -453,23 +486,49 @@ impl Worker {
     /// Forgets a port; what it held is dropped. Says how many frames.
     pub(crate) fn dismiss(&mut self, mac: MacAddr) -> u64 {
         self.receive(BACKLOG);
-        let entry = self.table.entries.get_mut(&mac);
-        let dropped = entry.map_or(0, |entry| entry.presence.queue().clear());
+        let now = clock();
+        let dropped = self.table.get_mut(mac).map_or(0, |entry| {
+            let effect = entry.presence.end(now);
+            let dropped = entry.presence.queue().clear();
+            self.replies.extend(effect.replies);
+            dropped
+        });
+        self.send_replies();
         self.forget(mac);
         dropped
     }
 
     /// A captured port's numbers; those of the whole machine are left at zero.
     pub(crate) fn status(&self, mac: MacAddr) -> Option<Status> {
-        self.table.entries.get(&mac).map(|entry| Status {
-            mode: entry.presence.mode(),
-            answered: entry.presence.answered().clone(),
-            held_frames: 0,
-            held_bytes: 0,
-            dropped: entry.presence.held().drops().clone(),
-            last_wake: None,
-            ignored: BTreeMap::new(),
+        self.table.get(mac).map(|entry| {
+            let judge = entry.presence.judge();
+            let noted = entry.presence.ignored().iter().map(|seen| {
+                let last = judge.describe(seen.last.ethernet());
+                (judge.kind(seen.kind), Noted { frames: seen.frames, last, at: seen.at })
+            });
+            Status {
+                mode: entry.presence.mode(),
+                answered: entry.presence.answered().clone(),
+                held_frames: 0,
+                held_bytes: 0,
+                dropped: self.table.drops(mac),
+                last_wake: None,
+                ignored: noted.collect(),
+            }
         })
+    }
+
+    /// What a port is on its network, as far as it is known here; else `given`.
+    pub(crate) fn persona(&self, mac: MacAddr, given: Persona) -> Persona {
+        if let Some(watch) = self.watched.get(&mac).and_then(|token| self.watches.get(token)) {
+            return watch.persona().clone();
+        }
+        self.table.get(mac).map_or(given, |entry| entry.presence.judge().proxy().persona().clone())
+    }
+
+    /// The bridge's MTU, in octets.
+    pub(crate) const fn mtu(&self) -> u16 {
+        self.mtu
     }
 
     /// Listens to a running guest; if it is listened to already, only `afresh` starts anew.
@@ -478,60 +537,69 @@ impl Worker {
         name: MachineName,
         mac: MacAddr,
         tap: &str,
-        afresh: bool,
+        (persona, afresh): (Persona, bool),
     ) -> Result<(), SocketError> {
-        if !afresh && self.watches.values().any(|watch| watch.mac == mac) {
+        if !afresh && self.watched.contains_key(&mac) {
             return Ok(());
         }
-        let watch = Watch::open(name, mac, tap)?;
+        let persona = self.persona(mac, persona);
+        let watch = Watch::open(name, mac, tap, persona)?;
         self.unwatch(mac);
         let token = self.next_watch;
         self.next_watch += 1;
         let _ = listen(&self.epoll, watch.socket(), token);
         self.watches.insert(token, watch);
+        self.watched.insert(mac, token);
         Ok(())
     }
 
     /// Listens no longer.
     pub(crate) fn unwatch(&mut self, mac: MacAddr) {
-        self.drop_watches(|_, watch| watch.mac == mac);
+        if let Some(watch) = self.watched.remove(&mac).and_then(|token| self.watches.remove(&token)) {
+            self.reaper.close([watch.into_socket()]);
+        }
     }
 
-    /// Listens to none of a machine's ports.
-    pub(crate) fn unwatch_all(&mut self, name: &MachineName) {
-        self.drop_watches(|_, watch| watch.name == *name);
+    /// Listens to none of a machine's ports; which were they?
+    pub(crate) fn unwatch_all(&mut self, name: &MachineName) -> Vec<MacAddr> {
+        let of_machine = |watch: &&Watch| watch.name == *name;
+        let ports: Vec<MacAddr> = self.watches.values().filter(of_machine).map(|watch| watch.mac).collect();
+        ports.iter().for_each(|mac| self.unwatch(*mac));
+        ports
     }
 
     /// The captured addresses.
     pub(crate) fn captured(&self) -> Vec<MacAddr> {
-        self.table.entries.keys().copied().collect()
+        self.table.iter().map(|(mac, _)| mac).collect()
     }
 
-    fn entry(&mut self, capture: Capture, mode: Mode) -> &mut Entry {
-        let Capture { name, mac, vlans, judge, queue, waker } = capture;
+    /// Makes sure that a port is captured, and gives the judge that it is to have from now on,
+    /// if it has another one.
+    fn enter(&mut self, capture: Capture, mode: Mode, now: Timestamp) -> Option<WireJudge> {
+        let Capture { name, who, vlans, persona, flows, manners, queue, waker } = capture;
+        let mac = who.mac;
+        let mut persona = self.persona(mac, persona);
+        persona.flows = flows.unwrap_or(persona.flows);
+        let judge = WireJudge::new(who, persona, manners, self.mtu, now);
+        if self.table.get(mac).is_some() {
+            return Some(judge);
+        }
         self.reaper.close(self.table.late.remove(&mac).map(|late| late.end(mac)));
         self.count_lost();
-        let lost_before = self.losses;
-        let handover = &mut self.table.handover;
-        self.table.entries.entry(mac).or_insert_with(|| {
-            // The program would redirect frames with their tags, which the tap must not get.
-            if vlans.is_none()
-                && let Err(error) = handover.begin(mac)
-            {
-                tracing::warn!(machine = %name, %error, "this machine is handed over the plain way");
-            }
-            let presence = Presence::new(mode, judge, queue, waker);
-            Entry {
-                name,
-                presence,
-                vlans,
-                progress: Progress::default(),
-                lost_before,
-                sniff: None,
-                injector: None,
-                release: None,
-            }
-        })
+        // The program would redirect frames with their tags, which the tap must not get.
+        if vlans.is_none()
+            && let Err(error) = self.table.handover.begin(mac)
+        {
+            tracing::warn!(machine = %name, %error, "this machine is handed over the plain way");
+        }
+        let presence = Presence::new(mode, judge, queue, waker);
+        self.table.insert(mac, Entry::new((name, vlans), presence, self.losses));
+        None
+    }
+
+    fn carry_out(&mut self, mac: MacAddr, effect: Effect, now: Timestamp) {
+        self.table.carry_out(mac, effect, now, &mut self.replies);
+        self.send_replies();
     }
 }
 
@@ -550,7 +618,8 @@ fn listen(epoll: &OwnedFd, source: impl AsFd, token: u64) -> rustix::io::Result<
     epoll::add(epoll, source, epoll::EventData::new_u64(token), epoll::EventFlags::IN)
 }
 
-fn clock() -> Timestamp {
+/// The time.
+pub(crate) fn clock() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
 }

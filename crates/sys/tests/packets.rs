@@ -186,8 +186,8 @@ fn a_listener_gets_what_its_filter_says() {
         veth();
         let sniff = |filter| PacketSocket::open_sniff("v1", &filter, MIB).unwrap();
         let group = sniff(Filter::group(Direction::Incoming, 2048));
-        let from = sniff(Filter::from(GUEST, Direction::Incoming, 20));
-        let addresses = sniff(Filter::addresses(GUEST, Direction::Incoming, 2048));
+        let from = sniff(Filter::speech(GUEST, 20));
+        let persona = sniff(Filter::persona(GUEST, 2048));
         let outgoing = sniff(Filter::all(Direction::Outgoing, 2048));
         let both = sniff(Filter::all(Direction::Both, 2048));
         let (a, b) = (
@@ -206,11 +206,71 @@ fn a_listener_gets_what_its_filter_says() {
         send(&b, OTHER, GUEST, 0x0806, &[6; 46]);
         assert_eq!(last_bytes(&both, 6), [1, 2, 3, 4, 5, 6]);
         assert_eq!(last_bytes(&group, 2), [1, 5]);
-        assert_eq!(last_bytes(&addresses, 2), [1, 2]);
+        assert_eq!(last_bytes(&persona, 2), [1, 2]);
         let cut = receive(&from, 2048, 4, |f| (f.bytes.len(), f.truncated));
         assert_eq!(cut, [(20, true); 4]);
         let sent = receive(&outgoing, 2048, 1, |f| (f.outgoing, *f.bytes.last().unwrap()));
         assert_eq!(sent, [(true, 6)]);
+    });
+}
+
+/// An IPv4 packet with options, so that its header's length has to be looked at.
+fn ipv4(protocol: u8, fragment: u8, ports: [u16; 2], n: u8) -> Vec<u8> {
+    let mut packet = vec![0x46, 0, 0, 44, 0, 0, 0, fragment, 64, protocol, 0, 0];
+    packet.extend([0; 12]);
+    packet.extend(ports.iter().flat_map(|port| port.to_be_bytes()));
+    packet.extend([n; 16]);
+    packet
+}
+
+fn ipv6(next: u8, payload: &[u8], n: u8) -> Vec<u8> {
+    [&[0x60, 0, 0, 0, 0, 24, next, 255][..], &[0; 32], payload, &[n; 16]].concat()
+}
+
+#[test]
+fn a_guests_persona_is_heard_and_nothing_else_of_it() {
+    in_namespace(|| {
+        veth();
+        let persona = PacketSocket::open_sniff("v1", &Filter::speech(GUEST, 2048), MIB).unwrap();
+        persona.set_filter(&Filter::persona(GUEST, 2048)).unwrap();
+        let all = PacketSocket::open_sniff("v1", &Filter::all(Direction::Both, 2048), MIB).unwrap();
+        let guest = PacketSocket::open_inject("v0", false, MIB).unwrap();
+        let bridge = PacketSocket::open_inject("v1", false, MIB).unwrap();
+        let ports = |from: u16, to: u16| [from.to_be_bytes(), to.to_be_bytes()].concat();
+        // What the guest says of itself, what it says else, and what is said to it.
+        let said = [
+            (0x0800, ipv4(2, 0, [0, 0], 1)),
+            (0x0800, ipv4(17, 0, [68, 67], 2)),
+            (0x0800, ipv4(17, 0, [5353, 5353], 3)),
+            (0x0800, ipv4(17, 0, [5355, 40000], 4)),
+            (0x0800, ipv4(17, 0, [40000, 137], 5)),
+            (0x86dd, ipv6(0, &[58, 0, 5, 2, 0, 0, 0, 0], 6)),
+            (0x86dd, ipv6(17, &ports(546, 547), 7)),
+            (0x86dd, ipv6(17, &ports(5353, 5353), 8)),
+        ];
+        let other = [
+            (0x0800, ipv4(17, 0, [40000, 53], 20)),
+            (0x0800, ipv4(6, 0, [67, 68], 21)),
+            (0x0800, ipv4(17, 9, [67, 68], 22)),
+            (0x86dd, ipv6(0, &[17, 0, 5, 2, 0, 0, 0, 0], 23)),
+            (0x86dd, ipv6(17, &ports(40000, 53), 24)),
+            (0x86dd, ipv6(6, &ports(546, 547), 25)),
+        ];
+        let heard = [(0x0800, ipv4(17, 0, [67, 68], 40))];
+        let unheard = [
+            (0x0800, ipv4(17, 0, [68, 67], 41)),
+            (0x0800, ipv4(17, 0, [5353, 5353], 42)),
+            (0x0800, ipv4(17, 1, [67, 68], 43)),
+            (0x86dd, ipv6(17, &ports(547, 546), 44)),
+        ];
+        for (kind, packet) in said.iter().chain(&other) {
+            guest.send(&VnetHdr::PLAIN, &ethernet(OTHER, GUEST, *kind, packet)).unwrap();
+        }
+        for (kind, packet) in heard.iter().chain(&unheard) {
+            bridge.send(&VnetHdr::PLAIN, &ethernet(GUEST, OTHER, *kind, packet)).unwrap();
+        }
+        assert_eq!(last_bytes(&all, 19).len(), 19);
+        assert_eq!(last_bytes(&persona, 9), [1, 2, 3, 4, 5, 6, 7, 8, 40]);
     });
 }
 

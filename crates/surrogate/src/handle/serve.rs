@@ -7,10 +7,12 @@ use std::{
 
 use dormouse_net::{LinkEvent, Net};
 use dormouse_sys::PacketSocket;
+use dormouse_wire::Scanners;
 
-use super::{Bridge, Inner, Surrogate};
+use super::{Bridge, Inner, Surrogate, following::Following};
 use crate::{
     Capabilities, Error, FollowKind, HandoverKind, Notice, Settings,
+    asking::Asking,
     error::chain,
     flows::Flows,
     handover::{Ebpf, Handover, Plain},
@@ -52,9 +54,15 @@ impl Surrogate {
         let pair = links::ensure(&self.0.net, &settings.prefix, &switch).await?;
         let buffer = settings.receive_buffer;
         let socket = PacketSocket::open_receive(&pair.reader, buffer).map_err(Error::socket(&pair.reader))?;
-        let table = Table::new(self.handover(&pair, &socket), self.0.notices.clone());
-        let thread = Thread::start(name, |jobs| Worker::new(name, socket, table, jobs))?;
-        Ok(Bridge { switch, pair, thread })
+        let (handover, notices) = (self.handover(&pair, &socket), self.0.notices.clone());
+        let scanners = Scanners::new(settings.scan.clone());
+        let mtu = u16::try_from(switch.mtu()).unwrap_or(u16::MAX);
+        let thread = Thread::start(name, |jobs| {
+            let table = Table::new(handover, scanners, notices, Asking::new(jobs.bell().clone()));
+            Worker::new((name, mtu), socket, table, jobs)
+        })?;
+        let following = Following::new(self.0.capabilities.flows);
+        Ok(Bridge { switch, pair, thread, following })
     }
 
     fn handover(&self, pair: &Pair, socket: &PacketSocket) -> Box<dyn Handover> {
@@ -157,6 +165,14 @@ pub(super) fn check(settings: &Settings) -> Result<(), Error> {
     let ok = (1..=4).contains(&prefix.len()) && prefix.bytes().all(|b| b.is_ascii_alphanumeric());
     let allowed = "1 to 4 letters or digits";
     if ok { Ok(()) } else { Err(Error::Setting { key: "prefix", value: prefix.clone(), allowed }) }
+}
+
+/// Octets that nobody can guess.
+pub(super) fn secret() -> Result<[u8; 16], Error> {
+    let mut secret = [0; 16];
+    let flags = rustix::rand::GetRandomFlags::empty();
+    rustix::rand::getrandom(&mut secret, flags).map_err(|errno| Error::Random(errno.into()))?;
+    Ok(secret)
 }
 
 /// Tries on a pair of interfaces made for this what eBPF can do.

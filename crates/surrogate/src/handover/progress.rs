@@ -13,6 +13,11 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
+    /// Nothing has been seen.
+    pub(crate) const fn new() -> Self {
+        Self { highest: 0, seen: 0 }
+    }
+
     /// Takes note of a unicast frame that was received, by its mark.
     pub(crate) fn note(&mut self, mark: u32) {
         if mark == 0 {

@@ -27,6 +27,7 @@ fn a_sleeper_is_answered_for_and_woken() {
         let status = surrogate.status(&guest.sleeper.name).await.unwrap();
         assert_eq!((status.mode, status.held_frames), (Mode::Standing, 0));
         assert_eq!(status.answered.values().sum::<u64>(), 3, "{status:?}");
+        assert!(matches!(notices.try_recv(), Ok(Notice::Persona { .. })));
         assert!(notices.try_recv().is_err(), "an answered frame woke it");
 
         client.send(&numbered(mac, 2));

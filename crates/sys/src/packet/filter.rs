@@ -34,6 +34,17 @@ const IPV6_NEXT_HEADER: u32 = 14 + 6;
 #[expect(clippy::cast_sign_loss, reason = "the kernel reads these negative offsets as unsigned")]
 const PACKET_TYPE: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_PKTTYPE) as u32;
 
+// In an IPv6 header with one extension header after it: what comes after that.
+const IPV6_AFTER_EXTENSION: u32 = 14 + 40;
+
+/// Ports by which names and leases are told: DHCP, NetBIOS names, mDNS, LLMNR.
+const IPV4_PORTS: [u32; 5] = [67, 68, 137, 5353, 5355];
+/// The same over IPv6, with DHCPv6.
+const IPV6_PORTS: [u32; 4] = [546, 547, 5353, 5355];
+
+/// Instructions that end with a return, whatever the frame.
+type Program = Vec<libc::sock_filter>;
+
 /// A condition that has to hold: loads a value, and goes on only if it is as wanted.
 type Condition = [libc::sock_filter; 2];
 
@@ -57,19 +68,32 @@ impl Filter {
         Self::when(direction, &sent_by(mac), snap)
     }
 
-    /// ARP and ICMPv6 sent by `mac`: what tells its addresses, at next to no cost for the rest
-    /// of its traffic.
+    /// Every frame sent by `mac`, and what DHCP servers send to it: to notice that it speaks.
     #[must_use]
-    pub fn addresses(mac: MacAddr, direction: Direction, snap: u32) -> Self {
-        let mut program = conditions(direction, &sent_by(mac));
-        program.push(load(libc::BPF_H, ETHERTYPE));
-        program.push(jump(libc::BPF_JEQ, 0x0806, 3, 0));
-        program.push(jump(libc::BPF_JEQ, 0x86dd, 0, 3));
-        program.push(load(libc::BPF_B, IPV6_NEXT_HEADER));
-        program.push(jump(libc::BPF_JEQ, 58, 0, 1));
-        program.push(accept(snap));
-        program.push(accept(0));
-        Self { direction, program }
+    pub fn speech(mac: MacAddr, snap: u32) -> Self {
+        Self::of_guest(mac, vec![accept(snap)], snap)
+    }
+
+    /// What tells who the guest `mac` is on its network, at next to no cost for the rest of its
+    /// traffic: of what it sends ARP, ICMPv6, IGMP, DHCP, mDNS, LLMNR and NetBIOS names, and what
+    /// DHCP servers send to it.
+    #[must_use]
+    pub fn persona(mac: MacAddr, snap: u32) -> Self {
+        let mut sent = vec![load(libc::BPF_H, ETHERTYPE)];
+        sent.extend(accept_if(0x0806, snap));
+        sent.extend(within(0x0800, ipv4(snap)));
+        sent.extend(within(0x86dd, ipv6(snap)));
+        sent.push(accept(0));
+        Self::of_guest(mac, sent, snap)
+    }
+
+    /// Of what goes to a tap, answers of DHCP servers; of what `mac` sends, what `sent` says.
+    fn of_guest(mac: MacAddr, sent: Program, snap: u32) -> Self {
+        let mut program = vec![load(libc::BPF_B, PACKET_TYPE)];
+        program.extend(within(u32::from(libc::PACKET_OUTGOING), dhcp_answer(snap)));
+        program.extend(conditions(Direction::Both, &sent_by(mac)));
+        program.extend(sent);
+        Self { direction: Direction::Both, program }
     }
 
     /// TCP sent by `mac`: IPv4 packets but later fragments; IPv6 with extension headers is taken
@@ -116,6 +140,81 @@ fn sent_by(MacAddr([a, b, c, d, e, f]): MacAddr) -> [Condition; 2] {
         [load(libc::BPF_W, SOURCE), skip_unless(libc::BPF_JEQ, u32::from_be_bytes([a, b, c, d]))],
         [load(libc::BPF_H, SOURCE + 4), skip_unless(libc::BPF_JEQ, u32::from_be_bytes([0, 0, e, f]))],
     ]
+}
+
+/// What a guest says over IPv4 of itself: groups, leases and names.
+fn ipv4(snap: u32) -> Program {
+    let mut program = vec![load(libc::BPF_B, IPV4_PROTOCOL)];
+    program.extend(accept_if(libc::IPPROTO_IGMP.cast_unsigned(), snap));
+    program.extend(udp_over_ipv4());
+    for field in [0, 2] {
+        program.push(load_after_ipv4(field));
+        program.extend(IPV4_PORTS.into_iter().flat_map(|port| accept_if(port, snap)));
+    }
+    program.push(accept(0));
+    program
+}
+
+/// The same over IPv6. Only reports of multicast listeners (RFC 3810 §5) have an extension header.
+fn ipv6(snap: u32) -> Program {
+    let icmpv6 = libc::IPPROTO_ICMPV6.cast_unsigned();
+    let mut extended = vec![load(libc::BPF_B, IPV6_AFTER_EXTENSION)];
+    extended.extend(accept_if(icmpv6, snap));
+    extended.push(accept(0));
+    let mut udp = Program::new();
+    for field in [0, 2] {
+        udp.push(load(libc::BPF_H, IPV6_AFTER_EXTENSION + field));
+        udp.extend(IPV6_PORTS.into_iter().flat_map(|port| accept_if(port, snap)));
+    }
+    udp.push(accept(0));
+    let mut program = vec![load(libc::BPF_B, IPV6_NEXT_HEADER)];
+    program.extend(accept_if(icmpv6, snap));
+    program.extend(within(libc::IPPROTO_HOPOPTS.cast_unsigned(), extended));
+    program.extend(within(libc::IPPROTO_UDP.cast_unsigned(), udp));
+    program.push(accept(0));
+    program
+}
+
+/// A datagram over IPv4 to the port of DHCP clients.
+fn dhcp_answer(snap: u32) -> Program {
+    let mut program = [load(libc::BPF_H, ETHERTYPE), skip_unless(libc::BPF_JEQ, 0x0800), accept(0)].to_vec();
+    program.push(load(libc::BPF_B, IPV4_PROTOCOL));
+    program.extend(udp_over_ipv4());
+    program.push(load_after_ipv4(2));
+    program.extend(accept_if(68, snap));
+    program.push(accept(0));
+    program
+}
+
+/// With the protocol loaded: goes on with whole datagrams and first fragments of UDP, and makes
+/// their header reachable for [`load_after_ipv4`].
+fn udp_over_ipv4() -> [libc::sock_filter; 6] {
+    [
+        skip_unless(libc::BPF_JEQ, libc::IPPROTO_UDP.cast_unsigned()),
+        accept(0),
+        load(libc::BPF_H, IPV4_FRAGMENT),
+        jump(libc::BPF_JSET, 0x1fff, 0, 1),
+        accept(0),
+        // The header's length into the index register.
+        instruction(libc::BPF_LDX | libc::BPF_B | libc::BPF_MSH, 0, 0, 14),
+    ]
+}
+
+/// Loads two octets at `field` of what follows the IPv4 header.
+const fn load_after_ipv4(field: u32) -> libc::sock_filter {
+    instruction(libc::BPF_LD | libc::BPF_H | libc::BPF_IND, 0, 0, 14 + field)
+}
+
+/// Accepts the frame if the loaded value is this one, else goes on.
+const fn accept_if(value: u32, snap: u32) -> [libc::sock_filter; 2] {
+    [jump(libc::BPF_JEQ, value, 0, 1), accept(snap)]
+}
+
+/// Leaves the frame to `then` if the loaded value is this one, else goes on.
+fn within(value: u32, then: Program) -> Program {
+    // Programs are written here, and none comes near the limit of a jump.
+    let length = u8::try_from(then.len()).unwrap_or(u8::MAX);
+    [jump(libc::BPF_JEQ, value, 0, length)].into_iter().chain(then).collect()
 }
 
 /// Each condition followed by its own `ret 0`, so that no jump has to know what comes later.

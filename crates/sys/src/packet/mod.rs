@@ -111,6 +111,16 @@ impl PacketSocket {
         socket.bind(index, libc::ETH_P_ALL)
     }
 
+    /// Has the socket see what another filter accepts from now on. What waits stays.
+    ///
+    /// `filter` must be of the same [`Direction`] as the one that it was opened with.
+    ///
+    /// # Errors
+    /// None is known to happen on an open socket.
+    pub fn set_filter(&self, filter: &Filter) -> Result<(), Error> {
+        option::attach_filter(&self.fd, filter)
+    }
+
     /// Opens a socket that only sends on the link.
     ///
     /// With `bypass` frames skip the queueing discipline, and a full device ring says
