@@ -74,7 +74,7 @@ fn words(bytes: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use dormouse_wire::{Frame, Identity, Network, Persona, Policy, Proxy, Response};
+    use dormouse_wire::{Frame, Identity, Network, Outcome, Persona, Policy, Proxy};
 
     use super::*;
 
@@ -86,7 +86,7 @@ mod tests {
         let mut proxy = Proxy::new(who, Persona::default(), Policy::default(), dormouse_types::Timestamp(0));
         for frame in [arp_request(FROM, 300), echo_request(FROM, mac(300), 300)] {
             let (_, response) = proxy.take(&Frame::new(&frame).unwrap(), dormouse_types::Timestamp(0));
-            assert!(matches!(response, Response::Reply(_)), "{response:?}");
+            assert!(matches!(response, Outcome::Reply(_)), "{response:?}");
         }
     }
 
