@@ -6,10 +6,12 @@ use core::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
-use smoltcp::wire::TcpPacket;
+use smoltcp::wire::{DhcpPacket, TcpPacket};
 
 use crate::{
+    dns,
     frame::{Frame, u16_at},
+    membership::{Membership, Version},
     ndisc::Neighbor,
     network::{Arp, ArpOperation, Fragment, IpPacket, Network, protocol},
 };
@@ -29,11 +31,18 @@ pub fn summary(bytes: &[u8]) -> String {
     };
     let mut line = frame.vlan().map_or_else(String::new, |vlan| format!("vlan {vlan} "));
     // Writing into a String cannot fail.
-    let _ = match frame.network() {
-        Network::Arp(arp) => write_arp(&mut line, &arp),
-        Network::Ipv4(ip) => write_ipv4(&mut line, &ip),
-        Network::Ipv6(ip) => write_ipv6(&mut line, &ip),
-        Network::Other(number) => {
+    let membership = Membership::parse(&frame);
+    let _ = match (frame.network(), membership) {
+        (Network::Ipv4(ip), Some(message)) => {
+            write_membership(&mut line, (ip.src.into(), ip.dst.into()), message)
+        }
+        (Network::Ipv6(ip), Some(message)) => {
+            write_membership(&mut line, (ip.src.into(), ip.dst.into()), message)
+        }
+        (Network::Arp(arp), _) => write_arp(&mut line, &arp),
+        (Network::Ipv4(ip), None) => write_ipv4(&mut line, &ip),
+        (Network::Ipv6(ip), None) => write_ipv6(&mut line, &ip),
+        (Network::Other(number), _) => {
             write!(line, "{number:#06x} {} > {}, {} octets", frame.src(), frame.dst(), bytes.len())
         }
     };
@@ -50,7 +59,54 @@ fn write_arp(line: &mut String, arp: &Arp) -> core::fmt::Result {
     }
 }
 
+/// `igmp v3 query for 239.1.2.3, 10.9.0.1 > 224.0.0.1`, `mld report of ff02::fb, fe80::1 > ff02::fb`
+fn write_membership(
+    line: &mut String,
+    (src, dst): (IpAddr, IpAddr),
+    message: Membership<'_>,
+) -> core::fmt::Result {
+    let name = if src.is_ipv4() { "igmp" } else { "mld" };
+    match message {
+        Membership::Query(query) => {
+            let version = match query.version {
+                Version::Igmp1 | Version::Mld1 => 1,
+                Version::Igmp2 | Version::Mld2 => 2,
+                Version::Igmp3 => 3,
+            };
+            write!(line, "{name} v{version} query")?;
+            query.group.map_or(Ok(()), |group| write!(line, " for {group}"))?;
+        }
+        Membership::Report(group) => write!(line, "{name} report of {group}")?,
+        Membership::Leave(group) => write!(line, "{name} leave of {group}")?,
+        Membership::Records(records) => write!(line, "{name} report of {} groups", records.count())?,
+    }
+    write!(line, ", {src} > {dst}")
+}
+
+/// `dhcp request 10.9.0.2 > 10.9.0.1`
+fn write_dhcp(line: &mut String, ip: &IpPacket<'_, Ipv4Addr>) -> Option<core::fmt::Result> {
+    let whole = ip.protocol == protocol::UDP && ip.fragment == Fragment::Whole;
+    let ours = whole && matches!(ip.ports(), Some((67 | 68, 67 | 68)));
+    let packet = DhcpPacket::new_checked(ip.payload.get(8..).filter(|_| ours)?).ok()?;
+    let kind = packet.options().find(|option| option.kind == 53)?;
+    let word = match *kind.data.first()? {
+        1 => "discover",
+        2 => "offer",
+        3 => "request",
+        4 => "decline",
+        5 => "ack",
+        6 => "nak",
+        7 => "release",
+        8 => "inform",
+        _ => return None,
+    };
+    Some(write!(line, "dhcp {word} {} > {}", ip.src, ip.dst))
+}
+
 fn write_ipv4(line: &mut String, ip: &IpPacket<'_, Ipv4Addr>) -> core::fmt::Result {
+    if let Some(written) = write_dhcp(line, ip) {
+        return written;
+    }
     let echo = match (ip.protocol, ip.fragment, ip.payload.first()) {
         (protocol::ICMP, Fragment::Whole | Fragment::First, Some(8)) => Some("request"),
         (protocol::ICMP, Fragment::Whole | Fragment::First, Some(0)) => Some("reply"),
@@ -108,12 +164,47 @@ fn write_transport<A: Copy + Into<IpAddr>>(line: &mut String, ip: &IpPacket<'_, 
     match (ip.protocol, ip.fragment) {
         (_, Fragment::Later) => write!(line, ", later fragment, {} octets", ip.payload.len()),
         (protocol::TCP, _) => write_flags(line, ip.payload),
+        (protocol::UDP, _) if write_name(line, ip) => Ok(()),
         (protocol::UDP, _) => write!(line, ", {} octets", ip.payload.len().saturating_sub(8)),
         (protocol::ICMP | protocol::ICMPV6, _) => match ip.payload.first() {
             Some(kind) => write!(line, " type {kind}"),
             None => Ok(()),
         },
         _ => write!(line, ", {} octets", ip.payload.len()),
+    }
+}
+
+/// `, mdns query web.local`: what a message for names is about; was it one?
+fn write_name<A>(line: &mut String, ip: &IpPacket<'_, A>) -> bool {
+    let protocol = match ip.ports() {
+        Some((_, 5353)) => "mdns",
+        Some((5355, _) | (_, 5355)) => "llmnr",
+        _ => return false,
+    };
+    let Some(message) = ip.payload.get(8..).and_then(dns::Message::parse) else { return false };
+    let response = message.flags & dns::flag::RESPONSE != 0;
+    let asked = message.questions.first().map(|question| &question.name);
+    let said = message.answers.first().map(|record| &record.name);
+    let name = if response { said.or(asked) } else { asked };
+    let _ = write!(line, ", {protocol} {}", if response { "response" } else { "query" });
+    if let Some(name) = name {
+        line.push(' ');
+        write_labels(line, name);
+    }
+    true
+}
+
+/// A name with dots; what is not printable in ASCII as question marks.
+fn write_labels(line: &mut String, mut name: &[u8]) {
+    while let [len @ 1..=63, rest @ ..] = name {
+        let Some((label, rest)) = rest.split_at_checked(usize::from(*len)) else { return };
+        line.extend(
+            label.iter().map(|octet| if octet.is_ascii_graphic() { char::from(*octet) } else { '?' }),
+        );
+        if rest.first().is_some_and(|len| *len != 0) {
+            line.push('.');
+        }
+        name = rest;
     }
 }
 

@@ -20,7 +20,7 @@ fn summaries_of_recorded_packets() {
         (&p::NA, "icmp6 fd77::2 is advertised, fd77::2 > fd77::1"),
         (&p::DAD, "icmp6 who-has fd77::2 tell ::"),
         (&p::ROUTER_SOLICITATION, "icmp6 fe80::5054:ff:fe00:2 > ff02::2 type 133"),
-        (&p::MLD_REPORT, "icmp6 fe80::5054:ff:fe00:2 > ff02::16 type 143"),
+        (&p::MLD_REPORT, "mld report of 1 groups, fe80::5054:ff:fe00:2 > ff02::16"),
         (&p::PING, "icmp echo request 10.9.0.1 > 10.9.0.2 id 10995 seq 1"),
         (&p::PONG, "icmp echo reply 10.9.0.2 > 10.9.0.1 id 10995 seq 1"),
         (&p::PING6, "icmp6 echo request fd77::1 > fd77::2 id 10996 seq 1"),
@@ -47,6 +47,23 @@ fn summaries_of_other_frames() {
     let raw = ethernet(MAC_2, MAC_1, &[], 0x0842, &[0; 46]);
     assert_eq!(summary(&raw), "0x0842 52:54:00:00:00:01 > 52:54:00:00:00:02, 60 octets");
     assert_eq!(summary(&[0; 9]), "no Ethernet frame, 9 octets");
+}
+
+#[test]
+fn summaries_of_protocols_over_udp() {
+    let udp = |from: u16, to: u16, data: &[u8]| {
+        let segment = crate::build::ports(17, from, to, data);
+        summary(&ip_frame((MAC_1, MAC_2), ip("10.9.0.1"), ip("10.9.0.2"), 17, &segment))
+    };
+    let question =
+        [&[0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 3][..], b"web", &[5], b"local", &[0, 0, 1, 0, 1]].concat();
+    assert_eq!(udp(5353, 5353, &question), "udp 10.9.0.1:5353 > 10.9.0.2:5353, mdns query web.local");
+    assert_eq!(udp(5000, 5355, &question), "udp 10.9.0.1:5000 > 10.9.0.2:5355, llmnr query web.local");
+    assert_eq!(udp(5353, 5353, b"x"), "udp 10.9.0.1:5353 > 10.9.0.2:5353, 1 octets");
+    let mut dhcp = vec![0; 244];
+    (dhcp[0], dhcp[1], dhcp[2]) = (1, 1, 6);
+    dhcp[236..].copy_from_slice(&[0x63, 0x82, 0x53, 0x63, 53, 1, 3, 255]);
+    assert_eq!(udp(68, 67, &dhcp), "dhcp request 10.9.0.1 > 10.9.0.2");
 }
 
 #[test]
