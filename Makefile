@@ -3,7 +3,7 @@
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test bench clean
+.PHONY: help build demo test fuzz bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,6 +17,9 @@ demo: ## watch a guest sleep, stay present and wake (as root); KEEP=1 leaves the
 
 test: ## format, lints, licences, unit, property and end-to-end tests (as root)
 	@scripts/test.sh
+
+fuzz: ## run each fuzz target for 5 minutes, or for SECONDS=n
+	@scripts/fuzz.sh $(SECONDS)
 
 bench: ## measure, beside plain QEMU and libvirt (as root)
 	@scripts/bench.sh

@@ -64,6 +64,8 @@ step 'advisories' advisories
 step 'build' cargo build --locked --workspace --bins
 step 'guest image' lab/guest/build.sh
 step 'unit and property' tests_of --workspace --exclude dormouse-e2e
+# Long enough to see that all targets run; what takes longer to find is looked for by `make fuzz`.
+step 'fuzz' scripts/fuzz.sh 3
 # Guests run emulated: more at once than processors would only time out.
 step 'end to end' tests_of -p dormouse-e2e -- --test-threads="$(nproc)"
 step 'clean-up' scripts/sweep.sh

@@ -1,0 +1,55 @@
+//! Writes what the fuzzer begins with: `seeds DIRECTORY` makes a directory for each target.
+
+use std::{env, error::Error, fs, path::Path};
+
+use dormouse_fuzz::encode;
+// It is built with the fuzzer's instrumentation, whose other half is in there.
+use libfuzzer_sys as _;
+
+#[allow(dead_code, unused_imports)]
+#[path = "../../../crates/wire/tests/wire/packets.rs"]
+mod packets;
+
+/// Texts of rules and matchers.
+const TEXTS: [&str; 8] = [
+    "any-unicast",
+    "magic",
+    "established",
+    "tcp:22,80-90 from 10.0.0.0/8,fd00::/8",
+    "udp:53 rate 3/10s",
+    "ip:47",
+    "ethertype:0x88b5",
+    "icmp from 192.0.2.1 rate 100/1m",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let root = env::args().nth(1).ok_or("usage: seeds DIRECTORY")?;
+    let write = |target: &str, name: &str, octets: &[u8]| {
+        let directory = Path::new(&root).join(target);
+        fs::create_dir_all(&directory).and_then(|()| fs::write(directory.join(name), octets))
+    };
+    let all: Vec<_> = packets::ALL.iter().map(|packet| (packet.name, packet.bytes())).collect();
+    for (name, bytes) in &all {
+        write("frame", name, bytes)?;
+        for target in ["flows", "persona", "proxy", "scanners", "standin"] {
+            for what in 0..4 {
+                write(target, &format!("{name}-{what}"), &encode(what, 30, bytes))?;
+            }
+        }
+    }
+    let conversation: Vec<_> = all.iter().flat_map(|(_, bytes)| encode(2, 30, bytes)).collect();
+    for target in ["flows", "persona", "proxy", "scanners", "standin"] {
+        write(target, "all", &conversation)?;
+        for shape in 0..dormouse_fuzz::SHAPES {
+            write(
+                target,
+                &format!("shape-{shape}"),
+                &encode(shape % 4, 30, &[&[shape][..], &[0; 64]].concat()),
+            )?;
+        }
+    }
+    for (number, text) in TEXTS.iter().enumerate() {
+        write("rules", &format!("text-{number}"), text.as_bytes())?;
+    }
+    Ok(())
+}
