@@ -256,7 +256,7 @@ fn a_guests_persona_is_heard_and_nothing_else_of_it() {
             (0x86dd, ipv6(17, &ports(40000, 53), 24)),
             (0x86dd, ipv6(6, &ports(546, 547), 25)),
         ];
-        let heard = [(0x0800, ipv4(17, 0, [67, 68], 40))];
+        let heard = [(0x0800, ipv4(17, 0, [67, 68], 40)), (0x0800, ipv4(17, 0, [137, 137], 45))];
         let unheard = [
             (0x0800, ipv4(17, 0, [68, 67], 41)),
             (0x0800, ipv4(17, 0, [5353, 5353], 42)),
@@ -269,8 +269,8 @@ fn a_guests_persona_is_heard_and_nothing_else_of_it() {
         for (kind, packet) in heard.iter().chain(&unheard) {
             bridge.send(&VnetHdr::PLAIN, &ethernet(GUEST, OTHER, *kind, packet)).unwrap();
         }
-        assert_eq!(last_bytes(&all, 19).len(), 19);
-        assert_eq!(last_bytes(&persona, 9), [1, 2, 3, 4, 5, 6, 7, 8, 40]);
+        assert_eq!(last_bytes(&all, 20).len(), 20);
+        assert_eq!(last_bytes(&persona, 10), [1, 2, 3, 4, 5, 6, 7, 8, 40, 45]);
     });
 }
 

@@ -68,7 +68,8 @@ impl Filter {
         Self::when(direction, &sent_by(mac), snap)
     }
 
-    /// Every frame sent by `mac`, and what DHCP servers send to it: to notice that it speaks.
+    /// Every frame sent by `mac`, and what DHCP servers and NetBIOS nodes send to it: to notice
+    /// that it speaks.
     #[must_use]
     pub fn speech(mac: MacAddr, snap: u32) -> Self {
         Self::of_guest(mac, vec![accept(snap)], snap)
@@ -76,7 +77,7 @@ impl Filter {
 
     /// What tells who the guest `mac` is on its network, at next to no cost for the rest of its
     /// traffic: of what it sends ARP, ICMPv6, IGMP, DHCP, mDNS, LLMNR and NetBIOS names, and what
-    /// DHCP servers send to it.
+    /// DHCP servers and NetBIOS nodes send to it.
     #[must_use]
     pub fn persona(mac: MacAddr, snap: u32) -> Self {
         let mut sent = vec![load(libc::BPF_H, ETHERTYPE)];
@@ -87,10 +88,10 @@ impl Filter {
         Self::of_guest(mac, sent, snap)
     }
 
-    /// Of what goes to a tap, answers of DHCP servers; of what `mac` sends, what `sent` says.
+    /// Of what goes to a tap, what DHCP servers and others' NetBIOS say; of what `mac` sends, what `sent` says.
     fn of_guest(mac: MacAddr, sent: Program, snap: u32) -> Self {
         let mut program = vec![load(libc::BPF_B, PACKET_TYPE)];
-        program.extend(within(u32::from(libc::PACKET_OUTGOING), dhcp_answer(snap)));
+        program.extend(within(u32::from(libc::PACKET_OUTGOING), answer(snap)));
         program.extend(conditions(Direction::Both, &sent_by(mac)));
         program.extend(sent);
         Self { direction: Direction::Both, program }
@@ -175,13 +176,15 @@ fn ipv6(snap: u32) -> Program {
     program
 }
 
-/// A datagram over IPv4 to the port of DHCP clients.
-fn dhcp_answer(snap: u32) -> Program {
+/// A datagram over IPv4 to the port of DHCP clients, or of NetBIOS names: that a name which a guest
+/// asked for is another's is said by nobody but the other.
+fn answer(snap: u32) -> Program {
     let mut program = [load(libc::BPF_H, ETHERTYPE), skip_unless(libc::BPF_JEQ, 0x0800), accept(0)].to_vec();
     program.push(load(libc::BPF_B, IPV4_PROTOCOL));
     program.extend(udp_over_ipv4());
     program.push(load_after_ipv4(2));
     program.extend(accept_if(68, snap));
+    program.extend(accept_if(137, snap));
     program.push(accept(0));
     program
 }
