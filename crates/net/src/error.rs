@@ -18,8 +18,18 @@ pub enum Error {
     )]
     NoBridge(String),
     /// The link is something else.
-    #[error("{0} is not a bridge: name a Linux bridge in the machine file")]
+    #[error(
+        "{0} is not a bridge: name a Linux bridge in the machine file, or one of Open vSwitch's, which has to run"
+    )]
     NotABridge(String),
+    /// Open vSwitch refused, or could not be asked.
+    #[error("`{what}` failed: {said}")]
+    OpenVSwitch {
+        /// The program and its arguments.
+        what: String,
+        /// What it said.
+        said: String,
+    },
     /// The process may not change the network.
     #[error("not allowed to {what}: grant CAP_NET_ADMIN")]
     NotAllowed {

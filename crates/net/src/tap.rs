@@ -30,6 +30,19 @@ impl Net {
         self.set_up(link.index).await?;
         Ok(queue)
     }
+
+    /// Deletes the tap `name` of `bridge`. Says false if it was not there.
+    ///
+    /// # Errors
+    /// When it is refused. No error if there is no such bridge any more.
+    pub async fn remove_tap(&self, name: &str, bridge: &str) -> Result<bool, Error> {
+        match self.switch(bridge).await {
+            Ok(switch) => switch.leave(name).await?,
+            Err(Error::NoBridge(_) | Error::NotABridge(_)) => {}
+            Err(error) => return Err(error),
+        }
+        self.delete_link(name).await
+    }
 }
 
 /// Opens a tap. One that was just closed can still be in use for a moment: by a child that

@@ -13,7 +13,8 @@ use rtnetlink::{
 
 use crate::{Error, Net};
 
-/// The VLANs (1 to 4094) that a port is in, and how frames look there.
+/// The VLANs (1 to 4094) that a port is in, and how frames look there. Zero, where Open vSwitch has
+/// it, is that of frames without a tag on a trunk.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Vlans {
     /// In which one are frames that come in by the port without a tag (the PVID)?

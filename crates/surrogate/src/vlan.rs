@@ -51,13 +51,12 @@ impl<'a> Received<'a> {
 
     /// As a port in these VLANs gets it; `None`: the switch does not tell them apart.
     pub(crate) fn at(&self, vlans: Option<&Vlans>) -> Delivery<'_, 'a> {
-        let (cell, frame) = match (vlans, self.frame.vlan.map(VlanTag::id)) {
-            (None, _) => (&self.whole, self.frame),
-            (Some(vlans), Some(id)) if vlans.untagged.contains(&id) => {
-                (&self.bare, Frame { vlan: None, ..self.frame })
-            }
-            (Some(vlans), Some(id)) if vlans.tagged.contains(&id) => (&self.whole, self.frame),
-            (Some(_), _) => return Delivery::Elsewhere,
+        let id = self.frame.vlan.map_or(0, VlanTag::id);
+        let (cell, frame) = match vlans {
+            None => (&self.whole, self.frame),
+            Some(vlans) if vlans.untagged.contains(&id) => (&self.bare, Frame { vlan: None, ..self.frame }),
+            Some(vlans) if vlans.tagged.contains(&id) => (&self.whole, self.frame),
+            Some(_) => return Delivery::Elsewhere,
         };
         let arrival = cell.get_or_init(|| Arrival::received(&frame, self.now, self.scanners));
         arrival.as_ref().map_or(Delivery::Cut, Delivery::Frame)
@@ -75,6 +74,9 @@ pub(crate) fn outward(mut frame: Vec<u8>, vlans: Option<&Vlans>) -> Option<Vec<u
         return vlans.all().any(|vlan| vlan == id).then_some(frame);
     }
     let native = vlans.native?;
+    if native == 0 {
+        return Some(frame);
+    }
     if is_tagged {
         // A tag that bears a priority only: it gets a VLAN.
         let [high, low] = native.to_be_bytes();

@@ -6,6 +6,7 @@
 //! that is flooded.
 
 mod linux;
+mod ovs;
 
 use std::collections::BTreeSet;
 
@@ -28,6 +29,8 @@ pub struct Switch {
 pub enum SwitchKind {
     /// A bridge of the kernel's.
     Linux,
+    /// A bridge of Open vSwitch's.
+    OpenVSwitch,
 }
 
 /// What is flooded to a port.
@@ -67,6 +70,7 @@ impl Net {
         let link = self.link(name).await?.ok_or_else(|| Error::NoBridge(name.to_owned()))?;
         let kind = match link.is_bridge {
             true => SwitchKind::Linux,
+            false if ovs::has_bridge(name).await? => SwitchKind::OpenVSwitch,
             false => return Err(Error::NotABridge(name.to_owned())),
         };
         Ok(Switch { net: self.clone(), name: link.name, index: link.index, mtu: link.mtu, kind })
@@ -77,9 +81,21 @@ impl Net {
     /// # Errors
     /// When the kernel or the switch cannot be asked.
     pub async fn switch_of(&self, port: &Link) -> Result<Option<Switch>, Error> {
-        let Some(master) = port.master else { return Ok(None) };
-        let Some(link) = self.link_by_index(master).await? else { return Ok(None) };
-        self.switch(&link.name).await.map(Some)
+        if let Some(master) = port.master
+            && let Some(link) = self.link_by_index(master).await?
+            && link.is_bridge
+        {
+            return self.switch(&link.name).await.map(Some);
+        }
+        match ovs::bridge_of(&port.name).await? {
+            Some(bridge) => self.switch(&bridge).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn name(&self, index: u32) -> Result<String, Error> {
+        let link = self.link_by_index(index).await?;
+        link.map(|link| link.name).ok_or_else(|| Error::NoLink(format!("#{index}")))
     }
 }
 
@@ -115,6 +131,7 @@ impl Switch {
     pub async fn has(&self, port: &Link) -> Result<bool, Error> {
         match self.kind {
             SwitchKind::Linux => Ok(port.master == Some(self.index)),
+            SwitchKind::OpenVSwitch => Ok(ovs::bridge_of(&port.name).await?.as_ref() == Some(&self.name)),
         }
     }
 
@@ -125,6 +142,19 @@ impl Switch {
     pub async fn join(&self, port: u32) -> Result<(), Error> {
         match self.kind {
             SwitchKind::Linux => self.net.set_master(port, self.index).await,
+            SwitchKind::OpenVSwitch => ovs::join(&self.name, &self.net.name(port).await?).await,
+        }
+    }
+
+    /// Takes a port out, for good: its link is to be deleted, or is deleted.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn leave(&self, port: &str) -> Result<(), Error> {
+        match self.kind {
+            // It forgets ports with their links.
+            SwitchKind::Linux => Ok(()),
+            SwitchKind::OpenVSwitch => ovs::leave(&self.name, port).await,
         }
     }
 
@@ -135,6 +165,13 @@ impl Switch {
     pub async fn flood(&self, port: u32, what: Flooding) -> Result<(), Error> {
         match self.kind {
             SwitchKind::Linux => self.net.set_port_flags(port, linux::flags(what)).await,
+            SwitchKind::OpenVSwitch => {
+                let port = self.net.name(port).await?;
+                if what == Flooding::Listener {
+                    ovs::listen(&port).await?;
+                }
+                ovs::flood(&self.name, &port, what != Flooding::Nothing).await
+            }
         }
     }
 
@@ -146,6 +183,10 @@ impl Switch {
     pub async fn vlans(&self, port: Option<u32>) -> Result<Option<Vlans>, Error> {
         match self.kind {
             SwitchKind::Linux => self.net.filtered_vlans(self.index, port).await,
+            SwitchKind::OpenVSwitch => match port {
+                Some(port) => ovs::vlans(&self.net.name(port).await?).await,
+                None => Ok(None),
+            },
         }
     }
 
@@ -156,6 +197,9 @@ impl Switch {
     pub async fn divert(&self, mac: MacAddr, vlans: Option<&Vlans>, listener: u32) -> Result<(), Error> {
         match self.kind {
             SwitchKind::Linux => self.net.divert(mac, vlans, listener).await,
+            SwitchKind::OpenVSwitch => {
+                ovs::point(&self.name, mac, vlans, &self.net.name(listener).await?).await
+            }
         }
     }
 
@@ -166,6 +210,7 @@ impl Switch {
     pub async fn give(&self, mac: MacAddr, vlans: Option<&Vlans>, tap: u32) -> Result<(), Error> {
         match self.kind {
             SwitchKind::Linux => self.net.give(mac, vlans, tap).await,
+            SwitchKind::OpenVSwitch => ovs::point(&self.name, mac, vlans, &self.net.name(tap).await?).await,
         }
     }
 
@@ -176,6 +221,7 @@ impl Switch {
     pub fn turn(&self, mac: MacAddr, vlans: Option<&Vlans>, tap: u32) -> Result<Turn, Error> {
         match self.kind {
             SwitchKind::Linux => linux::turn(mac, vlans, tap).map(Turn),
+            SwitchKind::OpenVSwitch => Ok(Turn::default()),
         }
     }
 
@@ -186,6 +232,7 @@ impl Switch {
     pub async fn diverted(&self, listener: u32) -> Result<BTreeSet<MacAddr>, Error> {
         match self.kind {
             SwitchKind::Linux => self.net.diverted(listener).await,
+            SwitchKind::OpenVSwitch => ovs::pointed(&self.name, &self.net.name(listener).await?).await,
         }
     }
 
@@ -196,6 +243,7 @@ impl Switch {
     pub async fn forget(&self, mac: MacAddr, listener: u32) -> Result<(), Error> {
         match self.kind {
             SwitchKind::Linux => self.net.forget(mac, listener).await,
+            SwitchKind::OpenVSwitch => ovs::forget(&self.name, mac).await,
         }
     }
 }

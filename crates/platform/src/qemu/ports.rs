@@ -121,7 +121,8 @@ impl Qemu {
         self.attached().clear();
         let mut result = Ok(());
         for (n, interface) in self.config.interfaces.iter().enumerate() {
-            if let Err(error) = self.net.delete_link(&tap_name(&self.config.name, n)).await {
+            if let Err(error) = self.net.remove_tap(&tap_name(&self.config.name, n), &interface.bridge).await
+            {
                 result = result.and(Err(failed(interface, error.into())));
             }
         }
