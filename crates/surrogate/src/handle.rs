@@ -178,13 +178,11 @@ impl Surrogate {
     /// # Errors
     /// [`Error::NotDrained`] when it has not within `grace`.
     pub async fn drain(&self, sleeper: &Sleeper, grace: Duration) -> Result<(), Error> {
-        let deadline = Instant::now() + grace;
-        for port in &sleeper.ports {
-            if !taps::drained(&self.0.net, port, deadline).await? {
-                return Err(Error::NotDrained { tap: port.tap.clone(), grace });
-            }
+        let undrained = taps::undrained(&self.0.net, &sleeper.ports, Instant::now() + grace).await?;
+        match undrained.first() {
+            Some(port) => Err(Error::NotDrained { tap: port.tap.clone(), grace }),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Answers for a machine whose guest stands still, and judges what was held for it. Takes its

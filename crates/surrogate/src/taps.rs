@@ -14,21 +14,43 @@ const STILL: Duration = Duration::from_millis(30);
 /// Most frames that are taken over from a tap: no ring is longer.
 const LONGEST_QUEUE: usize = 1 << 17;
 
-/// Waits until the guest has read all that the tap holds. False: it has not by `deadline`.
-pub(crate) async fn drained(net: &Net, port: &Port, deadline: Instant) -> Result<bool, Error> {
-    let mut looks = Looks::default();
+/// Waits until the guest has read all that its taps hold. Gives those of which it has not by
+/// `deadline`.
+///
+/// An interface of which a guest reads nothing at all, while it reads another, is one that it does not
+/// use, as one that it never set up: what is in that tap waits there without end, and is no sign of a
+/// guest that is busy. It is taken over like all that is left unread.
+pub(crate) async fn undrained<'p>(
+    net: &Net,
+    ports: &'p [Port],
+    deadline: Instant,
+) -> Result<Vec<&'p Port>, Error> {
+    let mut left: Vec<(&Port, Looks)> = ports.iter().map(|port| (port, Looks::default())).collect();
     loop {
         let now = Instant::now();
-        let drained = match &port.queue {
-            // Twice: a frame may be on its way from the bridge into the tap.
-            Some(queue) => looks.empty(tap::is_empty(queue).map_err(at(port))?),
-            None => looks.still(sent(net, port).await?, now),
-        };
-        if drained || now >= deadline {
-            return Ok(drained);
+        let mut waiting = Vec::new();
+        for (port, mut looks) in left {
+            let sent = sent(net, port).await?;
+            let still = looks.still(sent, now);
+            let drained = match &port.queue {
+                // Twice: a frame may be on its way from the bridge into the tap.
+                Some(queue) => looks.empty(tap::is_empty(queue).map_err(at(port))?),
+                None => still,
+            };
+            if !drained {
+                waiting.push((port, looks));
+            }
+        }
+        left = waiting;
+        if left.is_empty() || now >= deadline {
+            break;
         }
         tokio::time::sleep(LOOK).await;
     }
+    if left.len() < ports.len() {
+        left.retain(|(_, looks)| looks.moved);
+    }
+    Ok(left.into_iter().map(|(port, _)| port).collect())
 }
 
 /// What was seen of a tap so far.
@@ -36,6 +58,8 @@ pub(crate) async fn drained(net: &Net, port: &Port, deadline: Instant) -> Result
 struct Looks {
     empty: u32,
     counter: Option<(u64, Instant)>,
+    /// The guest has read something.
+    moved: bool,
 }
 
 impl Looks {
@@ -45,6 +69,7 @@ impl Looks {
     }
 
     fn still(&mut self, counter: u64, now: Instant) -> bool {
+        self.moved |= self.counter.is_some_and(|(before, _)| before != counter);
         let (_, since) = *match &mut self.counter {
             Some(seen) if seen.0 == counter => seen,
             other => other.insert((counter, now)),
