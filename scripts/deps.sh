@@ -18,7 +18,8 @@ packages=(
   cpio curl ca-certificates util-linux                   # the guest image
 )
 case $profile in
-  demo | test) ;;
+  demo) ;;
+  test) packages+=(nftables openvswitch-switch) ;; # firewalls and switches that the tests set up, each in its own namespace
   bench) packages+=(libvirt-daemon-system libvirt-clients) ;; # the rival that is measured
   *)
     echo "deps: unknown argument '$profile' (expected demo, test or bench)" >&2
@@ -35,6 +36,18 @@ missing_packages() {
   done
 }
 
+# Runs a command that installs packages, with none of their services started: the tests start what
+# they need in namespaces of their own. (invoke-rc.d(8) asks policy-rc.d.)
+quietly() {
+  local policy=/usr/sbin/policy-rc.d status=0
+  [[ ! -e $policy ]] || { "$@"; return; }
+  printf '#!/bin/sh\nexit 101\n' >"$policy"
+  chmod 755 "$policy"
+  "$@" || status=$?
+  rm -f "$policy"
+  return "$status"
+}
+
 install_packages() {
   local missing
   mapfile -t missing < <(missing_packages)
@@ -46,7 +59,10 @@ install_packages() {
   say "installing by apt: ${missing[*]}"
   export DEBIAN_FRONTEND=noninteractive
   apt-get update -qq
-  apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+  quietly apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+  if [[ " ${missing[*]} " == *" openvswitch-switch "* ]] && command -v systemctl >/dev/null; then
+    systemctl -q disable openvswitch-switch.service || true # nor at the next boot
+  fi
 }
 
 check_cargo() {

@@ -46,6 +46,11 @@ pub(crate) fn numbered(to: MacAddr, number: u32) -> Vec<u8> {
     ethernet(to, CLIENT, 0x0800, &ipv4(17, ip, &udp))
 }
 
+/// A frame with a tag (IEEE 802.1Q).
+pub(crate) fn tagged(vlan: u16, frame: &[u8]) -> Vec<u8> {
+    [&frame[..12], &[0x81, 0], &vlan.to_be_bytes(), &frame[12..]].concat()
+}
+
 /// The number of a numbered frame.
 pub(crate) fn number(frame: &[u8]) -> Option<u32> {
     let udp = frame.get(12..14) == Some(&[8, 0]) && frame.get(23) == Some(&17);

@@ -9,5 +9,8 @@ mod frames;
 mod lab;
 mod loss;
 mod offload;
+mod older;
+mod ovs;
 mod replay;
 mod stand_in;
+mod vlan;

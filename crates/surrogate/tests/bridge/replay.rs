@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use dormouse_net::Net;
 use dormouse_surrogate::{HandoverKind, Limits, Reason};
 use dormouse_types::{MacAddr, WakeRule, What};
 
 use crate::{
     frames::*,
-    lab::{Client, Guest, LIMITS, in_namespace, network, surrogate, woken},
+    lab::{Client, Guest, LIMITS, in_namespace, network, rate, surrogate, woken},
 };
 
 /// Sends numbered frames at `rate` a second until told to stop; says how many.
@@ -35,8 +36,13 @@ fn stream(
 
 async fn stream_through_sleeps(plain: bool, rate: u32, cycles: u32, want: HandoverKind) {
     let net = network().await;
+    stream_on(&net, plain, rate, cycles, want).await;
+}
+
+/// As above on a network that is there.
+pub(crate) async fn stream_on(net: &Net, plain: bool, rate: u32, cycles: u32, want: HandoverKind) {
     let (surrogate, mut notices) = surrogate(plain).await;
-    let mut guest = Guest::new(&net, 2, LIMITS).await;
+    let mut guest = Guest::new(net, 2, LIMITS).await;
     let (sender, stop) = stream(guest.mac(), rate);
     for _ in 0..cycles {
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -61,12 +67,12 @@ async fn stream_through_sleeps(plain: bool, rate: u32, cycles: u32, want: Handov
 
 #[test]
 fn a_stream_is_whole_by_the_ebpf_handover() {
-    in_namespace(|| stream_through_sleeps(false, 5000, 8, HandoverKind::Ebpf));
+    in_namespace(|| stream_through_sleeps(false, rate(5000), 8, HandoverKind::Ebpf));
 }
 
 #[test]
 fn a_stream_is_whole_by_the_plain_handover() {
-    in_namespace(|| stream_through_sleeps(true, 5000, 8, HandoverKind::Plain));
+    in_namespace(|| stream_through_sleeps(true, rate(5000), 8, HandoverKind::Plain));
 }
 
 /// Not part of the suite, for it needs an idle machine:
@@ -135,7 +141,7 @@ fn broadcasts_come_once() {
         let net = network().await;
         let (surrogate, _notices) = surrogate(false).await;
         let (mut one, mut two) = (Guest::new(&net, 2, LIMITS).await, Guest::new(&net, 3, LIMITS).await);
-        let (sender, stop) = stream(MacAddr::BROADCAST, 2000);
+        let (sender, stop) = stream(MacAddr::BROADCAST, rate(2000));
         for _ in 0..5 {
             one.sleep(&surrogate).await;
             two.sleep(&surrogate).await;
