@@ -33,10 +33,13 @@ fn interfaces(list: &serde_json::Value) -> toml::Value {
 fn a_machine_on_two_bridges_is_present_on_both_and_wakes_from_either() {
     let lab = Lab::new("two").unwrap();
     add_bridge(&lab);
+    // A third one, to which nobody else is connected.
+    lab.switch().ip("link add br2 type bridge stp_state 0 forward_delay 0\nlink set br2 up\n").unwrap();
     let daemon = Daemon::start_with(&lab, FAST_SAMPLES, &[]).unwrap();
     let list = json!([
         { "mac": "52:54:00:00:00:02", "bridge": "br0" },
         { "mac": "52:54:00:00:01:02", "bridge": "br1" },
+        { "mac": "52:54:00:00:02:02", "bridge": "br2" },
     ]);
     let cmdline = format!("{KERNEL_OPTIONS} dm.ip=10.9.0.2/24,{SECOND}/24 dm.dirty=10");
     let guest = Guest::new("web", 2).set("interface", interfaces(&list)).set("qemu.cmdline", cmdline);
