@@ -19,9 +19,10 @@ flags="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-leve
   -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table
   -Cllvm-args=-sanitizer-coverage-trace-compares"
 
-# With --target the flags do not reach build scripts and procedural macros.
+# With --target the flags do not reach build scripts and procedural macros. Not --locked: the lock file
+# is one of its own, and follows the dependencies of the crates under test.
 RUSTFLAGS=$flags CARGO_TARGET_DIR=$target_dir \
-  cargo build --quiet --release --locked --target "$host" --bins
+  cargo build --quiet --release --target "$host" --bins
 bin=$target_dir/$host/release
 # The targets, and `seeds`, which is none.
 if (($# == 0)); then

@@ -22,6 +22,10 @@ const TEXTS: [&str; 8] = [
     "icmp from 192.0.2.1 rate 100/1m",
 ];
 
+/// Descriptions of frames.
+const FRAMES: [&str; 5] =
+    ["tcp 10.0.0.9 > :22", "tcp 10.0.0.9 > 10.9.0.2:80 data", "udp fd77::9 > :53", "icmp 10.0.0.9", "magic"];
+
 fn main() -> Result<(), Box<dyn Error>> {
     let root = env::args().nth(1).ok_or("usage: seeds DIRECTORY")?;
     let write = |target: &str, name: &str, octets: &[u8]| {
@@ -50,6 +54,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     for (number, text) in TEXTS.iter().enumerate() {
         write("rules", &format!("text-{number}"), text.as_bytes())?;
+    }
+    for (number, text) in FRAMES.iter().enumerate() {
+        write("synth", &format!("text-{number}"), text.as_bytes())?;
     }
     Ok(())
 }
