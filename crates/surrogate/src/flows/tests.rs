@@ -12,6 +12,7 @@ use std::{
 use dormouse_sys::{
     Batch, PacketSocket, VnetHdr,
     packet::{Direction, Filter},
+    tap,
 };
 use dormouse_wire::{FlowTable, Frame, Network};
 use proptest::{
@@ -264,7 +265,7 @@ fn segments() -> impl Strategy<Value = Vec<Vec<u8>>> {
             &80_u16.to_be_bytes(),
             &sequence.to_be_bytes(),
             &acknowledgement.to_be_bytes(),
-            &[((20 + options.len()) / 4 << 4) as u8, flags],
+            &[(((20 + options.len()) / 4) << 4) as u8, flags],
             &window.to_be_bytes(),
             &[0; 4],
             &options,
@@ -437,5 +438,53 @@ fn the_program_of_a_killed_daemon_is_replaced_and_ours_goes_with_us() {
         assert!(is_by_ebpf(&flows) && filters("t0", "ingress", "follow") <= 1);
         drop(flows);
         assert_eq!(filters("t0", "ingress", "follow"), 0);
+    });
+}
+
+/// Prints what following costs a guest that sends as fast as it can: `cargo test ... -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn what_following_costs() {
+    in_namespace(|| {
+        let guest = tap::open("t0").unwrap();
+        sh("sysctl -q net.ipv6.conf.t0.disable_ipv6=1; ip link set t0 up");
+        let segment =
+            [&[3, 232, 0, 80][..], &[0; 8], &[0x80, 0x10, 1, 0, 0, 0, 0, 0, 1, 1, 8, 10], &[0; 1456]];
+        let frame = packet(false, 20, &segment.concat());
+        let mut ways = [None, Some(FollowKind::Ebpf), Some(FollowKind::Packets)]
+            .map(|kind| (kind, kind.map(Flows::new), Vec::new()));
+        for _ in 0..9 {
+            for (_, flows, took) in &mut ways {
+                if let Some(flows) = flows {
+                    flows.follow(MAC, "t0", &[]);
+                }
+                let start = Instant::now();
+                for _ in 0..50_000 {
+                    tap::write_frame(&guest, &VnetHdr::PLAIN, &frame).unwrap();
+                }
+                took.push(start.elapsed().as_nanos() / 50_000);
+                if let Some(flows) = flows {
+                    assert_eq!(flows.of(MAC).len(), 1);
+                    flows.stop(MAC);
+                }
+            }
+        }
+        for (kind, _, mut took) in ways {
+            took.sort_unstable();
+            println!("{kind:?}: {} ns a frame ({} to {})", took[4], took[0], took[8]);
+        }
+        let mut flows = Flows::new(FollowKind::Ebpf);
+        let start = Instant::now();
+        flows.follow(MAC, "t0", &[]);
+        println!("first follow {:?}", start.elapsed());
+        for n in 1..200_u8 {
+            sh(&format!("ip link add u{n} type veth peer name v{n}"));
+        }
+        let start = Instant::now();
+        (1..200_u8).for_each(|n| flows.follow(MacAddr([2, 0, 0, 0, 0, n]), &format!("u{n}"), &[]));
+        println!("199 more {:?}", start.elapsed());
+        let start = Instant::now();
+        (1..200_u8).for_each(|n| assert_eq!(flows.of(MacAddr([2, 0, 0, 0, 0, n])), []));
+        println!("asked of each {:?}", start.elapsed());
     });
 }
