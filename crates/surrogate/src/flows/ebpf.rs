@@ -1,6 +1,9 @@
 //! Following by `bpf/flows.c`: one table for each [`REGIONS`] taps, a region of it for each tap.
 
-use std::collections::{HashMap, VecDeque};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
 
 use aya::{
     maps::MapData,
@@ -31,13 +34,27 @@ pub(super) struct Taps {
 struct Table {
     object: aya::Ebpf,
     owners: aya::maps::HashMap<MapData, u32, Owner>,
-    words: SharedWords,
+    words: Arc<SharedWords>,
     /// Regions to give out; those given back come last, long after the program has left them.
     free: VecDeque<u32>,
 }
 
 /// `struct owner` in `bpf/flows.c`: the guest's address, and its region.
 type Owner = [u64; 2];
+
+/// A guest's part of a table.
+#[derive(Clone, Debug)]
+pub(super) struct View {
+    words: Arc<SharedWords>,
+    region: u32,
+}
+
+impl View {
+    /// See [`super::Flows::of`].
+    pub(super) fn flows(&self) -> Vec<Flow> {
+        Region::new(&self.words, self.region).flows(Clock::read())
+    }
+}
 
 #[derive(Debug)]
 struct Guest {
@@ -79,11 +96,11 @@ impl Taps {
         Ok(())
     }
 
-    /// See [`super::Flows::of`]; `None`: it is not followed.
-    pub(super) fn of(&self, mac: MacAddr) -> Option<Vec<Flow>> {
+    /// Where a guest's connections are to be read; `None`: it is not followed.
+    pub(super) fn view(&self, mac: MacAddr) -> Option<View> {
         let guest = self.guests.get(&mac)?;
-        let table = self.tables.get(guest.table)?;
-        Some(Region::new(&table.words, guest.region).flows(Clock::read()))
+        let words = self.tables.get(guest.table)?.words.clone();
+        Some(View { words, region: guest.region })
     }
 
     /// See [`super::Flows::stop`].
@@ -132,7 +149,7 @@ impl Table {
         let mut object = bpf::load(OBJECT, PROGRAM)?;
         let owners = bpf::hash_map(&mut object, "owner_of")?;
         let words = bpf::shared_array(&mut object, "sets", TABLE_BYTES)?;
-        Ok(Self { object, owners, words, free: (0..REGIONS).collect() })
+        Ok(Self { object, owners, words: Arc::new(words), free: (0..REGIONS).collect() })
     }
 
     fn attach(
