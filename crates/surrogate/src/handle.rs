@@ -139,7 +139,7 @@ impl Surrogate {
         for bridge in self.bridges().await {
             let name = name.clone();
             for mac in bridge.thread.ask(move |worker| worker.unwatch_all(&name)).await? {
-                bridge.unfollow(mac).await;
+                bridge.unfollow(mac);
             }
         }
         Ok(())
@@ -156,7 +156,7 @@ impl Surrogate {
         for port in &sleeper.ports {
             let bridge = self.bridge(&port.bridge).await?;
             let vlans = self.vlans(port, &bridge).await?;
-            let flows = bridge.flows_of(port.mac).await;
+            let flows = bridge.flows_of(port.mac);
             let capture = capture_of((sleeper, port), &machine, vlans, flows);
             let tap = port.tap.clone();
             bridge
@@ -201,7 +201,7 @@ impl Surrogate {
             }
             let older = taps::leftovers(port)?;
             let vlans = self.vlans(port, &bridge).await?;
-            let flows = bridge.flows_of(port.mac).await;
+            let flows = bridge.flows_of(port.mac);
             let capture = capture_of((sleeper, port), &machine, vlans, flows);
             bridge.thread.ask(move |worker| worker.stand_in(capture, older)).await?;
             self.divert(port, &bridge).await?;
@@ -327,7 +327,7 @@ impl Surrogate {
             let given = persona.clone();
             let known = bridge.thread.ask(move |worker| (worker.persona(mac, given), worker.mtu())).await;
             (persona, mtu) = known.unwrap_or((persona, mtu));
-            persona.flows = bridge.flows_of(mac).await.unwrap_or(persona.flows);
+            persona.flows = bridge.flows_of(mac).unwrap_or(persona.flows);
         }
         let who = Identity { mac, addresses: port.addresses.clone() };
         let (now, manners) = (clock(), Arc::new(self.manners(sleeper)));
@@ -361,7 +361,7 @@ impl Surrogate {
 impl Surrogate {
     async fn watch_port(&self, name: &MachineName, port: &Port, afresh: bool) -> Result<(), Error> {
         let bridge = self.bridge(&port.bridge).await?;
-        bridge.follow(port).await;
+        bridge.follow(port);
         let (name, mac, tap, persona) = (name.clone(), port.mac, port.tap.clone(), port.persona.clone());
         let watched =
             bridge.thread.ask(move |worker| worker.watch(name, mac, &tap, (persona, afresh))).await?;

@@ -119,7 +119,7 @@ impl Witness {
         let half = |at: usize| u16::from_be_bytes([tcp[at], tcp[at + 1]]);
         let word = |at: usize| u32::from(half(at)) << 16 | u32::from(half(at + 2));
         let payload = octets - usize::from(tcp[12] >> 4) * 4;
-        let end = word(4).wrapping_add(payload as u32);
+        let end = word(4).wrapping_add(u32::try_from(payload).unwrap());
         let ends = (SocketAddr::new(guest, half(2)), SocketAddr::new(other, half(0)));
         (tcp[13] & 0x16 == 0x10).then_some((ends, (word(8), end)))
     }
@@ -268,7 +268,7 @@ fn segments() -> impl Strategy<Value = Vec<Vec<u8>>> {
             &80_u16.to_be_bytes(),
             &sequence.to_be_bytes(),
             &acknowledgement.to_be_bytes(),
-            &[(((20 + options.len()) / 4) << 4) as u8, flags],
+            &[u8::try_from((20 + options.len()) * 4).unwrap(), flags],
             &window.to_be_bytes(),
             &[0; 4],
             &options,
@@ -297,7 +297,7 @@ fn packet(ipv6: bool, oddity: u8, tcp: &[u8]) -> Vec<u8> {
         frame.extend(extension);
     } else {
         let options: &[u8] = if oddity == 0 { &[1, 1, 1, 0] } else { &[] };
-        frame.push(0x45 + (options.len() / 4) as u8);
+        frame.push(0x45 + u8::try_from(options.len() / 4).unwrap());
         frame.push(0);
         frame.extend(length(20 + options.len()));
         frame.extend([0, 1, if oddity == 1 { 0x20 } else { 0x40 }, u8::from(oddity == 2)]);
@@ -398,8 +398,8 @@ fn connections_outlast_a_tap_and_more_taps_than_a_table_has_are_followed() {
         let guests: Vec<_> = (0..40_u8).map(|n| (MacAddr([2, 0, 0, 0, 0, n]), format!("t{n}"))).collect();
         let flow = |n: usize| Flow {
             local: SocketAddr::new(GUEST[1].parse().unwrap(), 22),
-            remote: SocketAddr::new(HOST[1].parse().unwrap(), 1000 + n as u16),
-            snd_nxt: n as u32,
+            remote: SocketAddr::new(HOST[1].parse().unwrap(), 1000 + u16::try_from(n).unwrap()),
+            snd_nxt: u32::try_from(n).unwrap(),
             rcv_nxt: 2,
             window: 3,
             tsval: None,

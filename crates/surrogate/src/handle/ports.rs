@@ -56,7 +56,7 @@ impl Surrogate {
         let Some(bridge) = self.0.bridges.lock().await.get(&port.bridge).cloned() else { return Ok(0) };
         let mac = port.mac;
         let dropped = bridge.thread.ask(move |worker| worker.dismiss(mac)).await?;
-        bridge.unfollow(mac).await;
+        bridge.unfollow(mac);
         let forgotten = bridge.switch.forget(mac, bridge.pair.s0).await;
         forgotten.map_err(Error::net(format!("forget {mac} on bridge {}", port.bridge)))?;
         Ok(dropped)
