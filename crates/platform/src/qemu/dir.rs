@@ -6,6 +6,7 @@
 //!   state                 devices' state (and all memory, if that is anonymous)
 //!   state.json            the commit record: with it, and only with it, there is a saved state
 //!   state.used            the commit record of a state that was given to a process
+//!   touched               the parts of `ram` that wakes touched, to be read ahead
 //!   qmp.sock              QEMU's monitor
 //!   lock                  open and locked in a process of the machine for as long as it lives
 //!   qemu.log console.log  what QEMU and the guest's serial console said
@@ -60,6 +61,10 @@ impl MachineDir {
 
     pub(super) fn used_record(&self) -> PathBuf {
         self.0.join("state.used")
+    }
+
+    pub(super) fn touched(&self) -> PathBuf {
+        self.0.join("touched")
     }
 
     pub(super) fn monitor(&self) -> PathBuf {

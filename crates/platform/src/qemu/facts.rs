@@ -21,18 +21,22 @@ impl Qemu {
     /// Drops the memory's pages from the page cache; they were flushed, so that none stays.
     pub(super) async fn give_memory_back(&self) -> Result<(), Error> {
         let (ram, state, name) = (self.dir.ram(), self.dir.state(), self.config.name.clone());
-        blocking(move || {
+        let left = blocking(move || {
+            let mut sum: u64 = 0;
             for path in [ram, state].iter().filter(|p| p.exists()) {
                 evict(path)?;
                 let left = dormouse_sys::memory::resident_bytes(path).unwrap_or(0);
+                sum = sum.saturating_add(left);
                 let size = allocated(path);
                 if left > size / 8 {
                     tracing::warn!(%name, path = %path.display(), left, size, "the host keeps the machine's memory in its page cache");
                 }
             }
-            Ok(())
+            Ok(sum)
         })
-        .await
+        .await?;
+        self.note_evicted(left);
+        Ok(())
     }
 }
 

@@ -16,6 +16,7 @@ use super::{
     Qemu,
     args::Start,
     blocking,
+    dir::remove,
     launch::{Answers, make_ram},
     migration::{self, Disks, Saving},
     process::Found,
@@ -76,7 +77,9 @@ impl Qemu {
         self.forbid_second_in(&mut slot).await?;
         self.cool_in(&mut slot).await?;
         let dir = self.dir.clone();
+        self.hold_watch(None);
         blocking(move || record::discard(&dir)).await?;
+        remove(&self.dir.touched())?;
         make_ram(self)?;
         let commands = vec![("qmp_capabilities", Value::Null)];
         let (running, answers) = self.launch(Start::Boot, commands).await?;
@@ -122,6 +125,7 @@ impl Qemu {
     }
 
     pub(super) async fn load_state(&self) -> Result<(), Error> {
+        self.read_ahead();
         self.forbid_second().await?;
         // Of a process that a power cut ended: its guest cannot have run, or nobody would ask for this.
         self.give_back().await?;
@@ -226,6 +230,9 @@ impl Qemu {
             answer = running.execute("cont", Value::Null) => answer,
             result = &mut resumed => {
                 result?;
+                if loaded {
+                    self.watch_pages();
+                }
                 return record::spent(&self.dir);
             }
         };
@@ -235,6 +242,9 @@ impl Qemu {
             return Err(error);
         }
         resumed.await?;
+        if loaded {
+            self.watch_pages();
+        }
         record::spent(&self.dir)
     }
 
@@ -253,6 +263,7 @@ impl Qemu {
     }
 
     pub(super) async fn save_state(&self) -> Result<(), Error> {
+        self.hold_watch(None);
         let hurry = self.hurry.subscribe();
         let running = self.running().await?;
         let dir = self.dir.clone();

@@ -19,16 +19,24 @@ mod launch;
 mod life;
 mod migration;
 mod ports;
+mod prefetch;
 mod process;
 mod record;
 mod running;
 mod standby;
+mod touched;
 
-use std::sync::{Arc, Mutex, PoisonError, atomic::Ordering};
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
 
 use dormouse_machine::spec::MachineType;
 use dormouse_net::Net;
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
 
 use self::{
     account::Account,
@@ -54,6 +62,10 @@ pub struct Qemu {
     running: tokio::sync::Mutex<Option<Arc<Running>>>,
     attached: Mutex<Vec<Attached>>,
     hurry: watch::Sender<u64>,
+    /// Its memory was dropped from the page cache when it fell asleep, as far as is known.
+    evicted: AtomicBool,
+    /// Looks at what its guest touches after a wake.
+    watch: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Qemu {
@@ -80,9 +92,20 @@ impl Qemu {
             );
         }
         let account = account::find(&settings.user, engine);
-        let (running, attached, hurry) =
-            (tokio::sync::Mutex::default(), Mutex::default(), watch::Sender::new(0));
-        Ok(Self { config, settings, net, dir, engine, account, notices, running, attached, hurry })
+        Ok(Self {
+            config,
+            settings,
+            net,
+            dir,
+            engine,
+            account,
+            notices,
+            running: tokio::sync::Mutex::default(),
+            attached: Mutex::default(),
+            hurry: watch::Sender::new(0),
+            evicted: AtomicBool::new(false),
+            watch: Mutex::default(),
+        })
     }
 
     /// The machine's process, found if an earlier daemon started it.

@@ -5,6 +5,7 @@ mod bench;
 mod devices;
 mod failure;
 mod network;
+mod prefetch;
 mod restart;
 mod sleep;
 mod standby;
