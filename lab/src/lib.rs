@@ -18,6 +18,7 @@
 
 mod client;
 mod command;
+mod crowd;
 mod daemon;
 mod drops;
 mod echo;
@@ -37,6 +38,7 @@ mod wait;
 
 pub use client::{ArpReply, Client, Connected, HttpAnswer};
 pub use command::Output;
+pub use crowd::{Crowd, Woken};
 pub use daemon::Daemon;
 pub use dormouse_api_types as api;
 pub use drops::{Drops, dropped_between};
