@@ -8,6 +8,7 @@
 mod awake;
 mod crowd;
 mod files;
+mod parallel;
 mod presence;
 mod qmp;
 mod reap;
@@ -54,6 +55,9 @@ struct Args {
     /// Frames a second of a flood.
     #[arg(long, value_delimiter = ',', default_value = "100000,400000")]
     floods: Vec<u32>,
+    /// Machines that are woken at once.
+    #[arg(long, value_delimiter = ',', default_value = "10,50", value_parser = clap::value_parser!(u8).range(1..=200))]
+    machines: Vec<u8>,
     /// Put the tables into this document, at the places it has for them.
     #[arg(long, value_name = "FILE")]
     write: Option<PathBuf>,
@@ -93,11 +97,21 @@ enum Section {
     Crowd,
     /// A wake while another sleeper is flooded.
     Flood,
+    /// Many machines woken at once.
+    Parallel,
 }
 
 impl Section {
-    const ALL: [Self; 7] =
-        [Self::Wake, Self::Awake, Self::Stream, Self::Answers, Self::Scale, Self::Crowd, Self::Flood];
+    const ALL: [Self; 8] = [
+        Self::Wake,
+        Self::Awake,
+        Self::Stream,
+        Self::Answers,
+        Self::Scale,
+        Self::Crowd,
+        Self::Flood,
+        Self::Parallel,
+    ];
 }
 
 fn main() -> ExitCode {
@@ -147,6 +161,9 @@ fn measure(args: &Args) -> Result<()> {
             Section::Flood => {
                 let wakes = 20 * args.cycles;
                 part("flood", presence::flood::measure(&args.floods, wakes)?.to_string());
+            }
+            Section::Parallel => {
+                part("parallel", parallel::measure(&args.machines, args.cycles)?.to_string());
             }
         }
     }
