@@ -52,7 +52,10 @@ impl Crowd {
                 daemon.wait_ready(guest, 1)?;
             }
         }
-        Ok(Self { daemon, guests, client: lab.client(), lab })
+        let crowd = Self { daemon, guests, client: lab.client(), lab };
+        // Each is heard of on the network before it sleeps.
+        crowd.boots()?;
+        Ok(crowd)
     }
 
     /// Does the same with each guest, with all at once.
