@@ -13,6 +13,7 @@ mod machine;
 mod problem;
 pub mod routes;
 mod time;
+mod wake_test;
 mod why;
 
 pub use command::{
@@ -26,7 +27,8 @@ pub use machine::{
 };
 pub use problem::{Problem, ProblemKind};
 pub use time::{Time, TimeError, millis};
-pub use why::{Held, LastWake, Signal, Why};
+pub use wake_test::{WakeTest, WakeTestRequest, WakeVerdict};
+pub use why::{Held, Ignored, LastWake, Service, Signal, Why};
 
 /// The socket where the daemon listens unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/dormouse/dormoused.sock";

@@ -19,6 +19,8 @@ pub const HOLD: &str = "/v1/machines/{name}/hold";
 pub const RELEASE: &str = "/v1/machines/{name}/release";
 /// `GET`: [`Why`](crate::Why).
 pub const WHY: &str = "/v1/machines/{name}/why";
+/// `POST` [`WakeTestRequest`](crate::WakeTestRequest): [`WakeTest`](crate::WakeTest).
+pub const WAKE_TEST: &str = "/v1/machines/{name}/wake-test";
 /// `GET` with [`EventsQuery`](crate::EventsQuery): [`Event`](crate::Event)s as [`NDJSON`].
 pub const EVENTS: &str = "/v1/events";
 /// `GET`: [`Report`](crate::Report).

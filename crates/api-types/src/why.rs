@@ -50,6 +50,13 @@ pub struct Why {
     pub would_wake: Vec<String>,
     /// Questions that were answered for it in this sleep, or the last one, by kind, as `arp`.
     pub answered: BTreeMap<String, u64>,
+    /// Frames that did not wake it in this sleep, or the last one, though they might have: from scanners, by
+    /// its ignore list, below a rule's rate. By reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ignored: Vec<Ignored>,
+    /// TCP services that are spoken for it while it sleeps.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<Service>,
     /// Frames that are held for it now.
     pub held: Held,
     /// Frames that were not delivered to it, by reason, as `frame-limit`.
@@ -87,6 +94,30 @@ pub struct LastWake {
     /// From the cause until the guest ran.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub took_ms: Option<u64>,
+}
+
+/// Frames that did not wake a machine, for one reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Ignored {
+    /// As `scanner`, `ignore tcp:5666`, `tcp:22 rate 3/10s`.
+    pub reason: String,
+    /// How many.
+    pub frames: u64,
+    /// The last one, in one line.
+    pub last: String,
+    /// When that came.
+    pub at: Time,
+}
+
+/// A TCP service that is spoken for a sleeper.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Service {
+    /// Its port.
+    pub port: u16,
+    /// As `waking-page`, `echo`, `banner`, `connect`.
+    pub answer: String,
+    /// Does a use of it wake the machine?
+    pub wakes: bool,
 }
 
 /// Frames that wait for a machine.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
-use dormouse_types::{Depth, MachineName};
+use dormouse_types::{Depth, MacAddr, MachineName};
 
 const EXIT_STATUS: &str = "\
 Exit status:
@@ -15,6 +15,7 @@ Exit status:
   3  no such machine or hold
   4  cannot be done in the state that the machine is in
   5  the daemon cannot be reached
+  6  `wake-test`: the frame would not wake the machine by itself
 With several names, the status of the first that failed; the others are done all the same.";
 
 /// Puts idle virtual machines to sleep, stands in for them, and wakes them when they are wanted.
@@ -88,6 +89,8 @@ pub(crate) enum Verb {
     Events(Events),
     /// Say why machines are awake, what woke them, and what would wake them.
     Why(Names),
+    /// Say what a frame would do to a machine that sleeps, without sending it.
+    WakeTest(WakeTest),
     /// Look for what stands in the way, and say how to put it right.
     Doctor,
     /// Print the completions for a shell.
@@ -186,6 +189,35 @@ pub(crate) struct Release {
     /// Which hold, as `show` numbers them; all of them when absent.
     #[arg(long, value_name = "ID")]
     pub(crate) hold: Option<u64>,
+}
+
+const FRAMES: &str = "\
+Frames:
+  tcp|udp|sctp SRC[:PORT] > [DST]:PORT  as 'tcp 10.0.0.9:5555 > :22'
+  ... flags SYN,FIN,RST,ACK,data        for tcp; SYN unless written
+  icmp SRC [> DST]                      an echo request
+  arp who-has ADDR tell ADDR
+  magic                                 wake-on-LAN for the machine
+  hex 5254...                           a whole Ethernet frame
+IPv6 addresses with a port stand in brackets. DST is the machine's own
+address unless written. 'vlan N' may stand before all but hex.
+
+Exit status:
+  0  it wakes the machine
+  6  it is answered, held or ignored, or a program decides";
+
+#[derive(Debug, Args)]
+#[command(after_help = FRAMES)]
+pub(crate) struct WakeTest {
+    /// The machine, awake or asleep.
+    #[arg(value_name = "NAME")]
+    pub(crate) name: MachineName,
+    /// The frame, in one argument.
+    #[arg(value_name = "FRAME")]
+    pub(crate) frame: String,
+    /// The interface that it comes to, where the machine has several.
+    #[arg(long, value_name = "MAC")]
+    pub(crate) interface: Option<MacAddr>,
 }
 
 #[derive(Debug, Args)]

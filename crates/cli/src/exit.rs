@@ -18,6 +18,7 @@ pub(crate) enum Code {
     NotFound = 3,
     Refused = 4,
     Unreachable = 5,
+    NoWake = 6,
 }
 
 impl From<Code> for ExitCode {

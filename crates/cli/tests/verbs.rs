@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use dormouse_api_types::{
     Check, CheckStatus, Event, EventKind, MachineState, MachineSummary, Outcome, Problem, ProblemKind,
-    Report, Time, VersionInfo, routes,
+    Report, Time, VersionInfo, WakeTest, WakeVerdict, routes,
 };
 use dormouse_types::{Depth, Timestamp};
 use fake::{Daemon, ended, json, problem};
@@ -54,6 +54,28 @@ fn ls_prints_a_table_without_colours() {
     assert_eq!(lines[1][..2], ["web", "asleep (saved)"]);
     assert_eq!(lines[1][3..], ["-", "256 MiB", "0 B", "0", "10.9.0.2"]);
     assert!(!ended.out.contains('\x1b'));
+}
+
+#[test]
+fn a_wake_test_ends_with_a_status_that_says_whether_it_wakes() {
+    let test = |verdict| WakeTest {
+        machine: "web".parse().unwrap(),
+        interface: "52:54:00:00:00:02".parse().unwrap(),
+        frame: "tcp 10.0.0.9:5555 > 10.9.0.2:22 [S]".into(),
+        verdict,
+        by: "tcp:22".into(),
+    };
+    for (verdict, code) in
+        [(WakeVerdict::Wakes, 0), (WakeVerdict::Answered, 6), (WakeVerdict::Held, 6), (WakeVerdict::Asked, 6)]
+    {
+        let daemon = Daemon::start([("POST /v1/machines/web/wake-test", json(200, &test(verdict)))]);
+        let args = ["wake-test", "web", "tcp 10.0.0.9:5555 > :22", "--interface", "52:54:00:00:00:02"];
+        let ended = daemon.run(&args);
+        assert_eq!((ended.code, ended.err.as_str()), (code, ""), "{verdict}");
+        assert!(ended.out.starts_with("web: tcp 10.0.0.9:5555 > 10.9.0.2:22 [S]\n"), "{}", ended.out);
+        let asked = value!({"frame": "tcp 10.0.0.9:5555 > :22", "interface": "52:54:00:00:00:02"});
+        assert_eq!(daemon.asked(), [("POST /v1/machines/web/wake-test".into(), asked)]);
+    }
 }
 
 #[test]

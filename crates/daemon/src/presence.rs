@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dormouse_surrogate::{Capabilities, Error, Port, Replay, Sleeper, Status, Surrogate};
-use dormouse_types::MachineName;
+use dormouse_surrogate::{Capabilities, Error, Port, Rehearsal, Replay, Sleeper, Status, Surrogate};
+use dormouse_types::{MacAddr, MachineName};
 
 /// Stands in for machines on the network. See [`Surrogate`] for what each call does.
 #[async_trait]
@@ -25,6 +25,8 @@ pub trait Presence: Send + Sync {
     async fn dismiss(&self, name: &MachineName) -> Result<u64, Error>;
     /// Every sleeper is stood in for: forget what an earlier process left and nobody claims.
     async fn settle(&self) -> Result<usize, Error>;
+    /// What would become of a frame that came now for the interface `mac` of a machine asleep.
+    async fn rehearse(&self, sleeper: &Sleeper, mac: MacAddr, ethernet: &[u8]) -> Rehearsal;
     /// A machine's numbers, if it is captured.
     async fn status(&self, name: &MachineName) -> Option<Status>;
     /// What this host allows.
@@ -63,6 +65,10 @@ impl Presence for Surrogate {
 
     async fn settle(&self) -> Result<usize, Error> {
         self.settle().await
+    }
+
+    async fn rehearse(&self, sleeper: &Sleeper, mac: MacAddr, ethernet: &[u8]) -> Rehearsal {
+        self.rehearse(sleeper, mac, ethernet).await
     }
 
     async fn status(&self, name: &MachineName) -> Option<Status> {

@@ -7,7 +7,8 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
 
 use common::{Bench, file, web, within};
 use dormouse_api_types::{
-    Event, EventKind, MachineDetail, MachineState, Outcome, Problem, ProblemKind, Report, Why,
+    Event, EventKind, MachineDetail, MachineState, Outcome, Problem, ProblemKind, Report, WakeTest,
+    WakeVerdict, Why,
 };
 use dormouse_daemon::{
     api::{self, ServeError, Server},
@@ -147,6 +148,33 @@ async fn what_is_wrong_is_said_with_its_key() {
     assert!(unknown.fix.unwrap().contains("[responder.snmp]"), "{}", unknown.detail);
     let relative = bad(file("rel", 6), "srv").await;
     assert_eq!(relative.key.as_deref(), Some("base"));
+}
+
+#[tokio::test]
+async fn a_wake_test_says_what_a_frame_would_do() {
+    let served = Served::start("").await;
+    served.create(&file("web", 2), "/").await;
+    let path = "/v1/machines/web/wake-test";
+    let body = r#"{"frame": "tcp 10.0.0.9:5555 > :22"}"#;
+    let (status, test): (_, WakeTest) = served.ask("POST", path, body).await;
+    assert_eq!((status, test.verdict, &*test.by), (StatusCode::OK, WakeVerdict::Wakes, "any-unicast"));
+    assert_eq!(test.frame, "tcp 10.0.0.9:5555 > 10.9.0.2:22 [S]");
+    let (_, test): (_, WakeTest) = served.ask("POST", path, r#"{"frame": "magic"}"#).await;
+    assert_eq!((test.verdict, test.interface), (WakeVerdict::Held, "52:54:00:00:00:02".parse().unwrap()));
+    let problem = served.problem("POST", path, r#"{"frame": "tcp ten > :22"}"#).await;
+    assert_eq!((problem.kind, problem.key.as_deref()), (ProblemKind::Invalid, Some("frame")));
+    assert!(problem.detail.contains("tcp 10.0.0.9:5555 > :22"), "{}", problem.detail);
+    let other = r#"{"frame": "magic", "interface": "52:54:00:00:00:09"}"#;
+    let problem = served.problem("POST", path, other).await;
+    assert_eq!(problem.key.as_deref(), Some("interface"));
+    assert!(problem.detail.contains("52:54:00:00:00:02"), "{}", problem.detail);
+    // Two interfaces: it must be said which.
+    let two = "[[interface]]\nmac = \"52:54:00:00:00:04\"\nbridge = \"br1\"\n";
+    served.create(&format!("{}{two}", file("two", 3)), "/").await;
+    let problem = served.problem("POST", "/v1/machines/two/wake-test", r#"{"frame": "magic"}"#).await;
+    assert!(problem.detail.contains("52:54:00:00:00:03, 52:54:00:00:00:04"), "{}", problem.detail);
+    let problem = served.problem("POST", "/v1/machines/nobody/wake-test", body).await;
+    assert_eq!(problem.kind, ProblemKind::NotFound);
 }
 
 #[tokio::test]

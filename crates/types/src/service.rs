@@ -29,3 +29,16 @@ pub enum ServiceKind {
     /// The connection is taken and closed: enough for a monitor that checks the port.
     Connect,
 }
+
+impl ServiceKind {
+    /// Its word in machine files.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::WakingPage => "waking-page",
+            Self::Echo => "echo",
+            Self::Banner(_) => "banner",
+            Self::Connect => "connect",
+        }
+    }
+}

@@ -15,7 +15,7 @@ pub(crate) use doctor::report;
 pub(crate) use events::event;
 pub(crate) use human::clean;
 pub(crate) use machines::{list, outcome, show};
-pub(crate) use why::why;
+pub(crate) use why::{wake_test, why};
 
 use anstyle::{AnsiColor, Style};
 use dormouse_api_types::{Hold, MachineState, Time};

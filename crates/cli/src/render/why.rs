@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anstyle::AnsiColor;
-use dormouse_api_types::{LastWake, MachineState, Signal, Why};
+use dormouse_api_types::{Ignored, LastWake, MachineState, Service, Signal, WakeTest, WakeVerdict, Why};
 use dormouse_types::Timestamp;
 
 use super::table::{Cell, fields};
@@ -27,7 +27,9 @@ pub(crate) fn why(why: &Why, now: Timestamp) -> String {
         ("will sleep", will_sleep(why, now)),
         ("woken by", why.last_wake.iter().map(|wake| woken(wake, now).into()).collect()),
         ("wakes on", wakes_on(why)),
+        ("services", why.services.iter().map(|s| service(s).into()).collect()),
         ("answered", counts(&why.answered)),
+        ("ignored", why.ignored.iter().map(|i| ignored(i, now).into()).collect()),
         ("held", held(why)),
         ("dropped", counts(&why.dropped)),
     ]);
@@ -86,6 +88,31 @@ fn wakes_on(why: &Why) -> Vec<Cell> {
     vec![rules.chain([command.as_str()]).collect::<Vec<_>>().join(", ").into()]
 }
 
+fn service(service: &Service) -> String {
+    let wakes = if service.wakes { ", whose use wakes it" } else { "" };
+    format!("tcp:{} {}{wakes}", service.port, service.answer)
+}
+
+fn ignored(ignored: &Ignored, now: Timestamp) -> String {
+    let Ignored { reason, frames, last, at } = ignored;
+    format!("{frames} {reason}: last {last}, {}", ago(*at, now))
+}
+
+/// What a frame would do, in two lines.
+pub(crate) fn wake_test(test: &WakeTest) -> String {
+    let (colour, words) = match test.verdict {
+        WakeVerdict::Wakes => (AnsiColor::Green, "wakes it, by"),
+        WakeVerdict::Answered => (AnsiColor::Blue, "is answered without it, by"),
+        WakeVerdict::Held => (AnsiColor::Yellow, "is held and does not wake it:"),
+        WakeVerdict::Ignored => (AnsiColor::Yellow, "is ignored:"),
+        WakeVerdict::Asked => (AnsiColor::Blue, "is for a program to decide,"),
+        WakeVerdict::Unknown => (AnsiColor::Yellow, "does what this version does not know:"),
+    };
+    let style = coloured(colour);
+    let (frame, by) = (clean(&test.frame), clean(&test.by));
+    format!("{BOLD}{}{BOLD:#}: {frame}\n  {style}{words}{style:#} {by}\n", test.machine)
+}
+
 fn held(why: &Why) -> Vec<Cell> {
     match why.held.frames {
         0 => Vec::new(),
@@ -126,6 +153,8 @@ mod tests {
             last_wake: None,
             would_wake: vec!["tcp:22,80".into(), "any-unicast".into()],
             answered: BTreeMap::new(),
+            ignored: vec![],
+            services: vec![],
             held: Held::default(),
             dropped: BTreeMap::new(),
         }
@@ -191,6 +220,16 @@ web is active for 3m 12s: tcp 10.9.0.1:40000 > 10.9.0.2:80 SYN
             depth: Some(Depth::Saved),
             cause: Some("idle".into()),
             answered: [("arp".into(), 120), ("echo".into(), 45)].into(),
+            ignored: vec![Ignored {
+                reason: "scanner".into(),
+                frames: 3,
+                last: "tcp 10.9.0.9:40000 > 10.9.0.2:81 [S]".into(),
+                at: ago(12),
+            }],
+            services: vec![
+                Service { port: 80, answer: "waking-page".into(), wakes: true },
+                Service { port: 7, answer: "echo".into(), wakes: false },
+            ],
             held: Held { frames: 2, bytes: 3000 },
             dropped: [("limit".into(), 3)].into(),
             ..base(MachineState::Asleep)
@@ -198,7 +237,10 @@ web is active for 3m 12s: tcp 10.9.0.1:40000 > 10.9.0.2:80 SYN
         let expected = "\
 web is asleep (saved) for 3m 12s: idle
   wakes on  tcp:22,80, any-unicast, dormouse wake web
+  services  tcp:80 waking-page, whose use wakes it
+            tcp:7 echo
   answered  120 arp, 45 echo
+  ignored   3 scanner: last tcp 10.9.0.9:40000 > 10.9.0.2:81 [S], 12 s ago
   held      2 frames, 2.9 KiB
   dropped   3 limit
 ";
@@ -213,6 +255,23 @@ web is asleep (saved) for 3m 12s: idle
         assert!(kept.contains("dormouse wake web; or give it up: dormouse start --cold web"), "{kept}");
         let lost = plain(&Why { failure: failure(false), ..base(MachineState::Failed) });
         assert!(lost.contains("boot it afresh: dormouse start --cold web"), "{lost}");
+    }
+
+    #[test]
+    fn what_a_frame_would_do() {
+        let test = |verdict, by: &str| WakeTest {
+            machine: "web".parse().unwrap(),
+            interface: "52:54:00:00:00:02".parse().unwrap(),
+            frame: "tcp 10.0.0.9:5555 > 10.9.0.2:22 [S]".into(),
+            verdict,
+            by: by.into(),
+        };
+        let plain = |test| anstream::adapter::strip_str(&wake_test(&test)).to_string();
+        let frame = "web: tcp 10.0.0.9:5555 > 10.9.0.2:22 [S]\n";
+        assert_eq!(plain(test(WakeVerdict::Wakes, "tcp:22")), format!("{frame}  wakes it, by tcp:22\n"));
+        let held = format!("{frame}  is held and does not wake it: tcp:22 rate 2/3s\n");
+        assert_eq!(plain(test(WakeVerdict::Held, "tcp:22 rate 2/3s")), held);
+        assert!(plain(test(WakeVerdict::Ignored, "\x1b[2J")).contains("\\u{1b}"));
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! Verbs that look and change nothing.
 
 use anyhow::Context as _;
-use dormouse_api_types::{CheckStatus, Event, MachineDetail, MachineSummary, Report, Why, routes};
+use dormouse_api_types::{
+    CheckStatus, Event, MachineDetail, MachineSummary, Report, WakeTest, WakeTestRequest, WakeVerdict, Why,
+    routes,
+};
 use dormouse_types::MachineName;
 
 use super::{each, now, print::Printer};
-use crate::args::{Events, Names};
+use crate::args::{self, Events, Names};
 use crate::client::{Answer, Client, Error};
 use crate::exit::{self, Code};
 use crate::{doctor, render};
@@ -24,6 +27,14 @@ pub(super) async fn show(client: &Client, to: &Printer, args: &Names) -> anyhow:
 pub(super) async fn why(client: &Client, to: &Printer, args: &Names) -> anyhow::Result<Code> {
     let print = |answer: Answer| to.answer(&answer, |why: &Why| render::why(why, now()));
     each(&args.names, |name| get(client, routes::WHY, name), print).await
+}
+
+pub(super) async fn wake_test(client: &Client, to: &Printer, args: &args::WakeTest) -> anyhow::Result<Code> {
+    let request = WakeTestRequest { frame: args.frame.clone(), interface: args.interface };
+    let answer = client.post(&routes::of(routes::WAKE_TEST, &args.name), &request).await?;
+    to.answer(&answer, render::wake_test)?;
+    let WakeTest { verdict, .. } = answer.read()?;
+    Ok(if verdict == WakeVerdict::Wakes { Code::Ok } else { Code::NoWake })
 }
 
 async fn get(client: &Client, route: &str, name: MachineName) -> anyhow::Result<Answer> {

@@ -34,6 +34,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Code> {
         Verb::Ls => look::list(&client, &to).await,
         Verb::Show(args) => look::show(&client, &to, &args).await,
         Verb::Why(args) => look::why(&client, &to, &args).await,
+        Verb::WakeTest(args) => look::wake_test(&client, &to, &args).await,
         Verb::Events(args) => look::events(&client, &to, &args).await,
         Verb::Doctor => look::doctor(&client, &to).await,
         Verb::Completions { shell } => {

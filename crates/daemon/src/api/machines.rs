@@ -6,7 +6,8 @@ use axum::{
     http::StatusCode,
 };
 use dormouse_api_types::{
-    CreateMachine, MachineDetail, MachineSummary, Problem, Remove, Report, Why, routes,
+    CreateMachine, MachineDetail, MachineSummary, Problem, Remove, Report, WakeTest, WakeTestRequest, Why,
+    routes,
 };
 
 use super::{
@@ -99,6 +100,28 @@ pub(super) async fn remove(
 )]
 pub(super) async fn why(State(host): State<Shared>, Name(name): Name) -> Result<Json<Why>, Refused> {
     Ok(Json(host.why(&name).await?))
+}
+
+/// Says what would become of a frame that came for a machine asleep. Nothing is sent, and nothing wakes.
+#[utoipa::path(
+    post,
+    path = routes::WAKE_TEST,
+    params(("name" = String, Path, description = "the machine")),
+    request_body = WakeTestRequest,
+    responses(
+        (status = 200, body = WakeTest),
+        (status = 404, description = "no such machine", body = Problem,
+            content_type = "application/problem+json"),
+        (status = 422, description = "the frame is not understood, or there is no such interface",
+            body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn wake_test(
+    State(host): State<Shared>,
+    Name(name): Name,
+    Body(request): Body<WakeTestRequest>,
+) -> Result<Json<WakeTest>, Refused> {
+    Ok(Json(host.wake_test(&name, &request).await?))
 }
 
 /// Looks for what stands in the way, and says how to put it right.

@@ -46,6 +46,7 @@ fn routes_and_document() -> (Router<Shared>, utoipa::openapi::OpenApi) {
         .routes(routes!(machines::list, machines::create))
         .routes(routes!(machines::show, machines::remove))
         .routes(routes!(machines::why))
+        .routes(routes!(machines::wake_test))
         .routes(routes!(commands::start))
         .routes(routes!(commands::stop))
         .routes(routes!(commands::sleep))

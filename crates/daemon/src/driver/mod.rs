@@ -27,6 +27,7 @@ use dormouse_api_types::Problem;
 use dormouse_machine::spec::MachineSpec;
 use dormouse_platform::Instance;
 use dormouse_registry::{Record, Registry, Revision};
+use dormouse_surrogate::{Port, Sleeper};
 use dormouse_types::MachineName;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -121,6 +122,18 @@ pub(crate) enum End {
 }
 
 impl Handle {
+    /// The machine as it would be stood in for now, as far as that is known without its taps.
+    pub(crate) fn sleeper(&self, config: &Config) -> Sleeper {
+        let view = self.view();
+        let known = tasks::Known { learned: &view.learned, personas: &view.personas };
+        let ports = self.spec.interfaces.iter().map(|interface| Port {
+            bridge: interface.bridge.clone(),
+            tap: view.taps.get(&interface.mac).cloned().unwrap_or_default(),
+            ..known.port(&self.spec, interface.mac)
+        });
+        tasks::sleeper(&self.spec, config, ports.collect())
+    }
+
     /// The two ends, for a driver that is about to start.
     pub(crate) fn new(subject: &Subject) -> (Self, Ends, oneshot::Receiver<()>) {
         let (to_driver, mailbox) = mpsc::channel(MAILBOX);

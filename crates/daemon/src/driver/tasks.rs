@@ -100,33 +100,18 @@ impl Context {
     }
 
     fn ports(&self, attached: &Attached) -> Vec<Port> {
+        let known = Known { learned: &self.learned, personas: &self.personas };
         let port = |port: &dormouse_platform::Port| Port {
-            mac: port.mac,
             bridge: port.bridge.clone(),
             tap: port.tap.clone(),
             queue: port.queue.clone(),
-            addresses: addresses(&self.spec, &self.learned, port.mac),
-            persona: self.personas.get(&port.mac).cloned().unwrap_or_default(),
+            ..known.port(&self.spec, port.mac)
         };
         attached.0.iter().map(port).collect()
     }
 
     fn sleeper(&self, attached: &Attached) -> Sleeper {
-        let (ours, limits) = (&self.spec.limits, &self.shared.config.limits);
-        let or = |default| u64::try_from(default).unwrap_or(u64::MAX);
-        Sleeper {
-            name: self.name().clone(),
-            ports: self.ports(attached),
-            wake: self.spec.wake.on.clone(),
-            ignore: self.spec.wake.ignore.clone(),
-            services: self.spec.services.clone(),
-            externals: externals(&self.spec, &self.shared.config),
-            policy: Policy { lease: self.spec.wake.lease },
-            limits: Limits {
-                frames: ours.queue_frames.map_or_else(|| or(limits.held_frames), u64::from),
-                bytes: ours.queue_bytes.unwrap_or_else(|| or(limits.held_bytes)),
-            },
-        }
+        sleeper(&self.spec, &self.shared.config, self.ports(attached))
     }
 
     async fn boot(self) -> Outcome {
@@ -212,6 +197,45 @@ impl Context {
         let after = self.instance.facts().await.resident_bytes;
         let figures = BTreeMap::from([("freed_bytes".to_owned(), float(before.saturating_sub(after)))]);
         Ok(Output { figures, ..Output::default() })
+    }
+}
+
+/// What is known of a machine's interfaces beside its file.
+pub(crate) struct Known<'a> {
+    pub(crate) learned: &'a BTreeMap<MacAddr, Vec<IpAddr>>,
+    pub(crate) personas: &'a BTreeMap<MacAddr, Persona>,
+}
+
+impl Known<'_> {
+    /// An interface as far as it is known without its tap.
+    pub(crate) fn port(&self, spec: &MachineSpec, mac: MacAddr) -> Port {
+        Port {
+            mac,
+            bridge: String::new(),
+            tap: String::new(),
+            queue: None,
+            addresses: addresses(spec, self.learned, mac),
+            persona: self.personas.get(&mac).cloned().unwrap_or_default(),
+        }
+    }
+}
+
+/// A machine as the surrogate is to stand in for it.
+pub(crate) fn sleeper(spec: &MachineSpec, config: &Config, ports: Vec<Port>) -> Sleeper {
+    let (ours, limits) = (&spec.limits, &config.limits);
+    let or = |default| u64::try_from(default).unwrap_or(u64::MAX);
+    Sleeper {
+        name: spec.name.clone(),
+        ports,
+        wake: spec.wake.on.clone(),
+        ignore: spec.wake.ignore.clone(),
+        services: spec.services.clone(),
+        externals: externals(spec, config),
+        policy: Policy { lease: spec.wake.lease },
+        limits: Limits {
+            frames: ours.queue_frames.map_or_else(|| or(limits.held_frames), u64::from),
+            bytes: ours.queue_bytes.unwrap_or_else(|| or(limits.held_bytes)),
+        },
     }
 }
 

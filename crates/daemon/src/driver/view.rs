@@ -7,6 +7,7 @@ use dormouse_machine::{hold::Holds, idle::Verdict, lifecycle::State, spec::Machi
 use dormouse_registry::{LastWake, Record};
 use dormouse_surrogate::Status;
 use dormouse_types::{Depth, MacAddr, MachineName, Timestamp};
+use dormouse_wire::Persona;
 
 use super::tasks::addresses;
 
@@ -25,6 +26,8 @@ pub struct View {
     pub file: (String, std::path::PathBuf),
     /// Addresses learned from its traffic.
     pub learned: BTreeMap<MacAddr, Vec<IpAddr>>,
+    /// What it was seen to be on its networks.
+    pub personas: BTreeMap<MacAddr, Persona>,
     /// What keeps it awake.
     pub holds: Holds,
     /// What woke it last.
@@ -82,6 +85,7 @@ impl View {
             reason: record.reason.clone(),
             file: (record.file.clone(), record.base.clone()),
             learned: record.learned.clone(),
+            personas: record.personas.clone(),
             holds: record.holds.clone(),
             last_wake: record.last_wake.clone(),
             taps: BTreeMap::new(),

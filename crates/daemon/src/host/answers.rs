@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 
 use dormouse_api_types::{
-    Abilities, Held, Hold, Interface, LastWake, MachineDetail, MachineSummary, Signal, Time, Why, millis,
+    Abilities, Held, Hold, Ignored, Interface, LastWake, MachineDetail, MachineSummary, Problem, ProblemKind,
+    Service, Signal, Time, WakeTest, WakeTestRequest, WakeVerdict, Why, millis,
 };
 use dormouse_machine::{hold, idle, lifecycle::State};
 use dormouse_platform::Facts;
-use dormouse_surrogate::Status;
-use dormouse_types::Timestamp;
+use dormouse_surrogate::{Noted, Port, Rehearsal, Sleeper, Status};
+use dormouse_types::{MacAddr, Timestamp};
+use dormouse_wire::{Identity, frame_from_text};
 
 use crate::driver::{Handle, Shared, View, addresses, cause_parts, state_of};
 
@@ -91,6 +93,8 @@ pub(super) async fn why(shared: &Shared, handle: &Handle) -> Why {
         last_wake: last_wake(&view),
         would_wake: handle.spec.wake.on.iter().map(ToString::to_string).collect(),
         answered: status.as_ref().map_or_else(BTreeMap::new, answered),
+        ignored: status.as_ref().map_or_else(Vec::new, ignored),
+        services: handle.spec.services.iter().map(service).collect(),
         held: held(status.as_ref(), &view),
         dropped: status.as_ref().map_or_else(BTreeMap::new, dropped),
     }
@@ -130,6 +134,64 @@ fn last_wake(view: &View) -> Option<LastWake> {
 
 fn answered(status: &Status) -> BTreeMap<String, u64> {
     status.answered.iter().map(|(kind, count)| ((*kind).to_owned(), *count)).collect()
+}
+
+fn ignored(status: &Status) -> Vec<Ignored> {
+    let told = |(reason, noted): (&String, &Noted)| Ignored {
+        reason: reason.clone(),
+        frames: noted.frames,
+        last: noted.last.clone(),
+        at: noted.at.into(),
+    };
+    status.ignored.iter().map(told).collect()
+}
+
+fn service(service: &dormouse_types::Service) -> Service {
+    Service { port: service.port, answer: service.kind.as_str().into(), wakes: service.wakes }
+}
+
+/// What would become of the frame that `request` describes, if the machine slept.
+pub(super) async fn wake_test(
+    shared: &Shared,
+    handle: &Handle,
+    request: &WakeTestRequest,
+) -> Result<WakeTest, Problem> {
+    let sleeper = handle.sleeper(&shared.config);
+    let port = wake_test_port(&sleeper, request.interface)?;
+    let who = Identity { mac: port.mac, addresses: port.addresses.clone() };
+    let frame = frame_from_text(&request.frame, &who)
+        .map_err(|error| Problem::new(ProblemKind::Invalid, error.to_string()).key("frame"))?;
+    let (verdict, by) = match shared.presence.rehearse(&sleeper, port.mac, &frame).await {
+        Rehearsal::Wakes(by) => (WakeVerdict::Wakes, by),
+        Rehearsal::Answered(by) => (WakeVerdict::Answered, by),
+        Rehearsal::Held(by) => (WakeVerdict::Held, by),
+        Rehearsal::Ignored(by) => (WakeVerdict::Ignored, by),
+        Rehearsal::Asked(by) => (WakeVerdict::Asked, by),
+    };
+    Ok(WakeTest {
+        machine: handle.name.clone(),
+        interface: port.mac,
+        frame: dormouse_wire::summary(&frame),
+        verdict,
+        by,
+    })
+}
+
+fn wake_test_port(sleeper: &Sleeper, interface: Option<MacAddr>) -> Result<&Port, Problem> {
+    let invalid = |detail| Problem::new(ProblemKind::Invalid, detail).key("interface");
+    let macs: Vec<_> = sleeper.ports.iter().map(|port| port.mac.to_string()).collect();
+    let name = &sleeper.name;
+    match (&*sleeper.ports, interface) {
+        ([], _) => Err(invalid(format!("{name} has no interface, so that no frame can come"))),
+        ([only], None) => Ok(only),
+        (_, None) => {
+            Err(invalid(format!("{name} has several interfaces: say which, of {}", macs.join(", "))))
+        }
+        (ports, Some(mac)) => ports
+            .iter()
+            .find(|port| port.mac == mac)
+            .ok_or_else(|| invalid(format!("{mac} is no interface of {name}; it has {}", macs.join(", ")))),
+    }
 }
 
 fn dropped(status: &Status) -> BTreeMap<String, u64> {

@@ -13,7 +13,8 @@ use std::{
 };
 
 use dormouse_api_types::{
-    CreateMachine, EventKind, MachineDetail, MachineSummary, Problem, ProblemKind, Report, Why,
+    CreateMachine, EventKind, MachineDetail, MachineSummary, Problem, ProblemKind, Report, WakeTest,
+    WakeTestRequest, Why,
 };
 use dormouse_machine::spec::MachineSpec;
 use dormouse_registry::{Expect, Record, Transaction};
@@ -82,6 +83,19 @@ impl Host {
     /// When there is no such machine.
     pub async fn why(&self, name: &MachineName) -> Result<Why, Problem> {
         Ok(answers::why(&self.shared, &self.find(name)?).await)
+    }
+
+    /// What would become of a frame if a machine slept.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such machine or interface, or the frame's description is not understood.
+    pub async fn wake_test(
+        &self,
+        name: &MachineName,
+        request: &WakeTestRequest,
+    ) -> Result<WakeTest, Problem> {
+        answers::wake_test(&self.shared, &self.find(name)?, request).await
     }
 
     /// Gives an order; waits until the machine has settled if `wait`.

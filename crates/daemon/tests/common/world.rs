@@ -388,6 +388,21 @@ impl Presence for World {
         self.stand("settle", None).await.map(|()| 0)
     }
 
+    async fn rehearse(
+        &self,
+        sleeper: &surrogate::Sleeper,
+        mac: MacAddr,
+        ethernet: &[u8],
+    ) -> surrogate::Rehearsal {
+        let is_to = ethernet.get(..6) == Some(&mac.0);
+        let rules: Vec<_> = sleeper.wake.iter().map(ToString::to_string).collect();
+        if is_to {
+            surrogate::Rehearsal::Wakes(rules.join("; "))
+        } else {
+            surrogate::Rehearsal::Held("group".into())
+        }
+    }
+
     async fn status(&self, _: &MachineName) -> Option<surrogate::Status> {
         None
     }
