@@ -29,7 +29,7 @@
 //! (`presence`, `queue`). The bridge's state outlives the process: a restarted one finds its
 //! interfaces by name and takes them over.
 //!
-//! Limits: VLAN-filtering bridges are served in the bridge's own VLAN only; the tap is taken
+//! Limits: on a bridge that filters VLANs guests are handed over the plain way; the tap is taken
 //! down while a guest sleeps, so that under the kernel's spanning tree (`stp_state 1`) a woken
 //! guest is not heard before the port forwards again. A group frame that comes twice with the
 //! same octets within the milliseconds in which a capture begins may be given once. A tap's queue
