@@ -14,6 +14,7 @@ packages=(
   clang libbpf-dev linux-libc-dev # the eBPF programs
   gcc g++ libc6-dev binutils make pkg-config
   iproute2 iputils-ping iputils-arping openssh-client tcpdump # the lab's network and clients
+  nmap                            # a scanner that must wake nobody
   dnsmasq-base udhcpc             # real DHCP, for leases kept for sleepers
   cpio curl ca-certificates util-linux                   # the guest image
 )
