@@ -7,7 +7,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use dormouse_types::{MacAddr, Timestamp};
-use dormouse_wire::Identity;
+use dormouse_wire::{Deed, FlowTable, Frame, Identity, Outcome, Persona, Policy, Proxy, Way, summary};
 
 /// Host 2 of the recorded packets: the sleeper.
 pub const MAC: MacAddr = MacAddr([0x52, 0x54, 0, 0, 0, 2]);
@@ -28,6 +28,8 @@ pub struct Step {
     pub now: Timestamp,
     /// A frame, or any octets.
     pub frame: Vec<u8>,
+    /// The octets that it was made of.
+    octets: Vec<u8>,
 }
 
 /// The most steps that are made of an input.
@@ -42,7 +44,7 @@ pub fn steps(input: &[u8]) -> impl Iterator<Item = Step> {
         let (frame, tail) = tail.split_at(len);
         rest = tail;
         now = after(now, *time);
-        Some(Step { what: *what, now, frame: shaped(frame) })
+        Some(Step { what: *what, now, frame: shaped(frame), octets: frame.to_vec() })
     })
     .take(MAX_STEPS)
 }
@@ -60,6 +62,58 @@ fn after(now: Timestamp, time: u8) -> Timestamp {
         255 => Timestamp(now.0.saturating_sub(60_000_000_000)),
         exponent => now + Duration::from_nanos(1 << (exponent % 60)),
     }
+}
+
+/// Frames that one call may bring: a report for each group, and a few more.
+const MAX_DEEDS: usize = Persona::MAX_GROUPS + 20;
+
+fn check(sent: &[u8]) {
+    let frame = Frame::new(sent).expect("a whole frame");
+    assert_eq!(frame.src(), MAC, "{}", summary(sent));
+    assert_ne!(frame.dst(), MAC, "{}", summary(sent));
+    assert!(sent.len() < 10_000);
+}
+
+/// The life of a machine: first it runs and is learned from, then it sleeps and is stood in for.
+pub fn live(steps: impl Iterator<Item = Step>) {
+    let (mut persona, mut flows, mut asleep) = (Persona::default(), FlowTable::default(), None::<Proxy>);
+    for step in steps {
+        let Some(frame) = Frame::new(&step.frame) else { continue };
+        if step.what % 4 < 2 && asleep.is_none() {
+            let way = if step.what % 4 == 0 { Way::Sent } else { Way::Received };
+            persona.learn(&frame, way, MAC, step.now);
+            flows.note(&frame, step.frame.len(), MAC, step.now);
+            continue;
+        }
+        let proxy = asleep.get_or_insert_with(|| {
+            persona.flows = flows.established();
+            Proxy::new(sleeper(), persona.clone(), Policy::default(), step.now)
+        });
+        let (by, outcome) = proxy.take(&frame, step.now);
+        assert_eq!(by.is_empty(), outcome == Outcome::Pass);
+        if let Outcome::Reply(reply) = outcome {
+            check(&reply);
+        }
+        if step.what % 4 == 3 || proxy.deadline().is_some_and(|deadline| deadline <= step.now) {
+            let now = proxy.deadline().map_or(step.now, |deadline| deadline.max(step.now));
+            let deeds = proxy.due(now);
+            assert!(deeds.len() <= MAX_DEEDS);
+            for deed in deeds {
+                if let Deed::Send(_, frame) = deed {
+                    check(&frame);
+                }
+            }
+            assert!(proxy.deadline().is_none_or(|deadline| deadline > now), "a deadline that does not pass");
+        }
+    }
+}
+
+/// A [`live`] of nothing but frames with these headers, which only the first octet chooses among.
+pub fn live_behind(input: &[u8], shapes: &[u8]) {
+    live(steps(input).map(|step| {
+        let shape = shapes[usize::from(step.what / 4) % shapes.len()];
+        Step { frame: shaped(&[&[shape][..], &step.octets].concat()), ..step }
+    }));
 }
 
 /// How many kinds of headers are put in front of a payload.

@@ -52,6 +52,23 @@ fn main() -> Result<(), Box<dyn Error>> {
             )?;
         }
     }
+    // Without their headers, which these targets put in front: IPv4 without options, and IPv6.
+    for (name, bytes) in &all {
+        let payload = match bytes.get(12..14) {
+            Some([0x08, 0x00]) => bytes.get(34..),
+            Some([0x86, 0xdd]) => bytes.get(54..),
+            _ => None,
+        };
+        for target in ["tcp", "icmp", "groups", "dhcp", "mdns", "llmnr", "netbios"] {
+            let is_udp = matches!(target, "dhcp" | "mdns" | "llmnr" | "netbios");
+            let Some(octets) = payload.and_then(|octets| octets.get(if is_udp { 8 } else { 0 }..)) else {
+                continue;
+            };
+            for what in 0..16 {
+                write(target, &format!("{name}-{what}"), &encode(what, 30, octets))?;
+            }
+        }
+    }
     for (number, text) in TEXTS.iter().enumerate() {
         write("rules", &format!("text-{number}"), text.as_bytes())?;
     }

@@ -1,0 +1,7 @@
+//! ICMP and ICMPv6, neighbour discovery among it.
+#![no_main]
+
+use dormouse_fuzz::live_behind;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| live_behind(input, &[4, 5]));
