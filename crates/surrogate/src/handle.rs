@@ -56,7 +56,11 @@ struct Inner {
     externals: HashMap<String, External>,
     /// See [`dormouse_standin::Settings::secret`].
     secret: [u8; 16],
-    bridges: tokio::sync::Mutex<HashMap<String, Arc<Bridge>>>,
+    bridges: Mutex<HashMap<String, Arc<Bridge>>>,
+    /// Held while a bridge is set up or taken out.
+    setting_up: tokio::sync::Mutex<()>,
+    /// Ports of guests that were woken while their bridge was not there.
+    unplugged: Mutex<Vec<Port>>,
     /// Bridges that were lost, or asked for in vain, and are not there.
     missed: Mutex<HashSet<String>>,
     machines: Mutex<HashMap<MachineName, Machine>>,
@@ -101,7 +105,9 @@ impl Surrogate {
             capabilities,
             externals,
             secret: serve::secret()?,
-            bridges: tokio::sync::Mutex::default(),
+            bridges: Mutex::default(),
+            setting_up: tokio::sync::Mutex::default(),
+            unplugged: Mutex::default(),
             missed: Mutex::default(),
             machines: Mutex::default(),
         };
@@ -136,7 +142,7 @@ impl Surrogate {
     /// # Errors
     /// [`Error::Ended`].
     pub async fn unwatch(&self, name: &MachineName) -> Result<(), Error> {
-        for bridge in self.bridges().await {
+        for bridge in self.bridges() {
             let name = name.clone();
             for mac in bridge.thread.ask(move |worker| worker.unwatch_all(&name)).await? {
                 bridge.unfollow(mac);
@@ -156,6 +162,7 @@ impl Surrogate {
         for port in &sleeper.ports {
             let bridge = self.bridge(&port.bridge).await?;
             let vlans = self.vlans(port, &bridge).await?;
+            let diverted = vlans.clone();
             let flows = bridge.flows_of(port.mac);
             let capture = capture_of((sleeper, port), &machine, vlans, flows);
             let tap = port.tap.clone();
@@ -165,7 +172,7 @@ impl Surrogate {
                 .await?
                 .map_err(Error::socket(&port.tap))?;
             self.flood(port, &bridge, Flooding::Nothing).await?;
-            self.divert(port, &bridge).await?;
+            self.divert(port, &bridge, diverted.as_ref()).await?;
         }
         barrier().await;
         Ok(())
@@ -189,24 +196,16 @@ impl Surrogate {
     /// taps down. Also for a machine that was not captured, after a restart.
     ///
     /// # Errors
-    /// When a bridge is missing. A tap may be. Can be called again, as when the bridge was lost and
+    /// When a bridge is missing, all others being served. A tap may be. Can be called again, as when the bridge was lost and
     /// is there again ([`Notice::BridgeBack`]); what was held on a lost bridge is lost with it.
     pub async fn stand_in(&self, sleeper: &Sleeper) -> Result<(), Error> {
         let machine = self.enter(sleeper);
+        let mut stood_in = Ok(());
         for port in &sleeper.ports {
-            let bridge = self.bridge(&port.bridge).await?;
-            if let Err(error) = self.shut(port).await {
-                tracing::warn!(machine = %sleeper.name, tap = port.tap, error = chain(&error),
-                    "cannot take down the tap of a sleeper");
-            }
-            let older = taps::leftovers(port)?;
-            let vlans = self.vlans(port, &bridge).await?;
-            let flows = bridge.flows_of(port.mac);
-            let capture = capture_of((sleeper, port), &machine, vlans, flows);
-            bridge.thread.ask(move |worker| worker.stand_in(capture, older)).await?;
-            self.divert(port, &bridge).await?;
+            // One that cannot be had is no reason to leave the others alone.
+            stood_in = stood_in.and(self.stand_in_port(sleeper, port, &machine).await);
         }
-        Ok(())
+        stood_in
     }
 
     /// Makes the taps ready for a guest that will read them soon. It is still answered for, so
@@ -217,10 +216,13 @@ impl Surrogate {
     /// When a bridge or tap is missing.
     pub async fn prepare(&self, sleeper: &Sleeper) -> Result<(), Error> {
         if self.machine(&sleeper.name).is_none() {
-            self.stand_in(sleeper).await?;
+            let stood_in = self.stand_in(sleeper).await;
+            if sleeper.ports.len() == 1 {
+                stood_in?;
+            }
         }
         for port in &sleeper.ports {
-            let bridge = self.bridge(&port.bridge).await?;
+            let Some(bridge) = self.bridge_of(sleeper, port).await? else { continue };
             let tap = self.index(port).await?;
             let what = || format!("make ready tap {}", port.tap);
             let net = &self.0.net;
@@ -254,7 +256,10 @@ impl Surrogate {
         };
         let mut turned = Vec::new();
         for port in &sleeper.ports {
-            let bridge = self.bridge(&port.bridge).await?;
+            let Some(bridge) = self.bridge_of(sleeper, port).await? else {
+                self.0.unplugged().push(forgetful(port));
+                continue;
+            };
             if let Some(kind) = self.replay(port, &bridge).await? {
                 replay.handover = replay.handover.max(kind);
             }
@@ -303,7 +308,7 @@ impl Surrogate {
         let machine = self.machine(name)?;
         let mut sum: Option<Status> = None;
         for port in &machine.ports {
-            let Some(bridge) = self.0.bridges.lock().await.get(&port.bridge).cloned() else { continue };
+            let Some(bridge) = self.0.bridges().get(&port.bridge).cloned() else { continue };
             let mac = port.mac;
             let Ok(Some(part)) = bridge.thread.ask(move |worker| worker.status(mac)).await else { continue };
             match &mut sum {
@@ -322,7 +327,7 @@ impl Surrogate {
             return Rehearsal::Ignored(format!("{} has no interface {mac}", sleeper.name));
         };
         let (mut persona, mut mtu) = (port.persona.clone(), ETHERNET_MTU);
-        let bridge = self.0.bridges.lock().await.get(&port.bridge).cloned();
+        let bridge = self.0.bridges().get(&port.bridge).cloned();
         if let Some(bridge) = bridge {
             let given = persona.clone();
             let known = bridge.thread.ask(move |worker| (worker.persona(mac, given), worker.mtu())).await;
@@ -359,6 +364,40 @@ impl Surrogate {
 }
 
 impl Surrogate {
+    async fn stand_in_port(&self, sleeper: &Sleeper, port: &Port, machine: &Machine) -> Result<(), Error> {
+        let bridge = self.bridge(&port.bridge).await?;
+        let tap = self.0.net.link(&port.tap).await.map_err(Error::net(format!("find tap {}", port.tap)))?;
+        if let Some(tap) = &tap
+            && let Err(error) = self.0.net.set_down(tap.index).await
+        {
+            tracing::warn!(machine = %sleeper.name, tap = port.tap, error = chain(&error),
+                "cannot take down the tap of a sleeper");
+        }
+        let vlans = bridge.switch.vlans(tap.map(|tap| tap.index)).await;
+        let vlans = vlans.map_err(Error::net(format!("read the VLANs of {}", port.tap)))?;
+        let older = taps::leftovers(port)?;
+        let flows = bridge.flows_of(port.mac);
+        let capture = capture_of((sleeper, port), machine, vlans.clone(), flows);
+        bridge.thread.ask(move |worker| worker.stand_in(capture, older)).await?;
+        self.divert(port, &bridge, vlans.as_ref()).await
+    }
+
+    /// The bridge of a port of a guest that is woken. `None`: it is not there, but others are.
+    async fn bridge_of(&self, sleeper: &Sleeper, port: &Port) -> Result<Option<Arc<Bridge>>, Error> {
+        let missing = match self.bridge(&port.bridge).await {
+            Ok(bridge) => return Ok(Some(bridge)),
+            Err(error) => error,
+        };
+        for other in sleeper.ports.iter().filter(|other| other.bridge != port.bridge) {
+            if self.bridge(&other.bridge).await.is_ok() {
+                tracing::warn!(machine = %sleeper.name, error = chain(&missing),
+                    "it is woken without one of its bridges");
+                return Ok(None);
+            }
+        }
+        Err(missing)
+    }
+
     async fn watch_port(&self, name: &MachineName, port: &Port, afresh: bool) -> Result<(), Error> {
         let bridge = self.bridge(&port.bridge).await?;
         bridge.follow(port);
@@ -370,7 +409,7 @@ impl Surrogate {
 
     /// The addresses that are captured on the bridge with this `s0`.
     async fn claimed(&self, s0: u32) -> Result<Vec<MacAddr>, Error> {
-        for bridge in self.bridges().await {
+        for bridge in self.bridges() {
             if bridge.pair.s0 == s0 {
                 return bridge.thread.ask(|worker| worker.captured()).await;
             }
@@ -412,6 +451,10 @@ impl Surrogate {
             policy: sleeper.policy,
             secret: self.0.secret,
         }
+    }
+
+    fn is_captured(&self, mac: MacAddr) -> bool {
+        self.machines().values().flat_map(|machine| &machine.ports).any(|port| port.mac == mac)
     }
 
     fn machine(&self, name: &MachineName) -> Option<Machine> {

@@ -43,6 +43,7 @@ mod asking;
 mod bpf;
 mod count;
 mod error;
+mod flood;
 mod flows;
 mod handle;
 mod handover;

@@ -405,6 +405,11 @@ impl<J: Judge> Presence<J> {
         &self.ignored
     }
 
+    /// May frames be kept away if they are too many? What comes while the guest runs is its own.
+    pub(crate) const fn keeps_away(&self) -> bool {
+        self.is_asleep()
+    }
+
     /// Is it answered for?
     const fn is_asleep(&self) -> bool {
         matches!(self.mode, Mode::Standing | Mode::Waking)

@@ -19,6 +19,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::{
     Drops, Notice, Reason,
     asking::Asking,
+    flood::{KEPT_AWAY, Load, WINDOW},
     handover::{Handover, Progress},
     index::Index,
     judge::WireJudge,
@@ -38,6 +39,9 @@ pub(crate) struct Table {
     pub(crate) releasing: BTreeSet<MacAddr>,
     /// Those that have a [`Entry::sniff`].
     pub(crate) sniffing: BTreeSet<MacAddr>,
+    /// Those that have a [`Entry::kept_away`].
+    flooded: BTreeSet<MacAddr>,
+    load: Load,
     /// Ports given back a moment ago; never one that is captured.
     pub(crate) late: HashMap<MacAddr, Late>,
     pub(crate) handover: Box<dyn Handover>,
@@ -75,6 +79,8 @@ pub(crate) struct Entry {
     requests_before: u64,
     /// ...but for those that it was shown.
     requests_shown: u64,
+    /// Until when its frames are kept away, for they are too many.
+    kept_away: Option<Timestamp>,
     /// When it is to be looked at, as the table knows it.
     armed: Option<Timestamp>,
     /// Its lease, as it was last told.
@@ -99,6 +105,7 @@ impl Entry {
             release: None,
             requests_before: 0,
             requests_shown: 0,
+            kept_away: None,
             armed: None,
             told: None,
         }
@@ -124,6 +131,8 @@ impl Table {
             index: Index::default(),
             releasing: BTreeSet::new(),
             sniffing: BTreeSet::new(),
+            flooded: BTreeSet::new(),
+            load: Load::default(),
             late: HashMap::new(),
             handover,
             scanners: RefCell::new(scanners),
@@ -169,6 +178,7 @@ impl Table {
         self.index.remove(mac);
         self.releasing.remove(&mac);
         self.sniffing.remove(&mac);
+        self.flooded.remove(&mac);
         let entry = *self.entries.remove(&mac)?;
         if let Some(armed) = entry.armed {
             self.doings.deadlines.remove(&(armed, mac));
@@ -186,8 +196,9 @@ impl Table {
 
     /// What was dropped of a port's frames. Requests for addresses of others, which it is not shown,
     /// are counted once for all sleepers, and make part of the sum of each.
-    pub(crate) fn drops(&self, mac: MacAddr) -> Drops {
-        let Some(entry) = self.get(mac) else { return Drops::default() };
+    pub(crate) fn drops(&mut self, mac: MacAddr) -> Drops {
+        let Some(entry) = self.entries.get_mut(&mac) else { return Drops::default() };
+        entry.presence.queue().count_drops(Reason::Flood, self.handover.take_shed(mac));
         let mut drops = entry.presence.held().drops().clone();
         let requests = self.requests.saturating_sub(entry.requests_before);
         drops.add(Reason::Filtered, requests.saturating_sub(entry.requests_shown));
@@ -201,10 +212,17 @@ impl Table {
             self.deliver_to_group(frame, now, replies);
         } else if let Some(entry) = self.entries.get_mut(&destination) {
             entry.progress.note(frame.mark);
+            if entry.kept_away.is_some() && self.handover.counted(destination).is_none() {
+                // Where the kernel does not help they are at least not looked at.
+                self.load.note(Some(destination));
+                entry.presence.queue().count_drops(Reason::Flood, 1);
+                return;
+            }
             let received = Received::new(*frame, now, Some(&self.scanners));
             match received.at(entry.vlans.as_ref()) {
                 Delivery::Frame(arrival) => {
                     let effect = entry.presence.take(arrival);
+                    self.load.note((!effect.held).then_some(destination));
                     self.doings.carry_out(destination, entry, effect, now, replies);
                 }
                 Delivery::Elsewhere => {}
@@ -212,6 +230,37 @@ impl Table {
             }
         } else if let Some(late) = self.late.get_mut(&destination) {
             late.pass(frame);
+        }
+    }
+
+    /// A batch of frames is done; `full`: more may wait. Keeps away what floods the thread.
+    pub(crate) fn end_batch(&mut self, full: bool, now: Timestamp) {
+        if let Some(mac) = self.load.end_batch(full)
+            && let Some(entry) = self.entries.get_mut(&mac)
+            && entry.presence.keeps_away()
+        {
+            if self.flooded.insert(mac) {
+                tracing::debug!(machine = %entry.name, %mac, "is flooded: frames for it are dropped");
+            }
+            entry.kept_away = Some(now + KEPT_AWAY);
+            self.doings.rearm(mac, entry);
+        }
+        for mac in &self.flooded {
+            let Some(entry) = self.entries.get(mac) else { continue };
+            let read = entry.progress.highest();
+            // What has not come by then was lost.
+            let read = if full { read } else { self.handover.counted(*mac).unwrap_or(read) };
+            self.handover.admit(*mac, read.saturating_add(WINDOW));
+        }
+    }
+
+    /// Keeps frames for a port away no longer.
+    pub(crate) fn admit(&mut self, mac: MacAddr) {
+        if self.flooded.remove(&mac) {
+            self.handover.admit(mac, u64::MAX);
+        }
+        if let Some(entry) = self.entries.get_mut(&mac) {
+            entry.kept_away = None;
         }
     }
 
@@ -261,6 +310,9 @@ impl Table {
     pub(crate) fn due(&mut self, now: Timestamp, replies: &mut Vec<Vec<u8>>) {
         while let Some((at, mac)) = self.doings.deadlines.first().copied().filter(|(at, _)| *at <= now) {
             self.doings.deadlines.remove(&(at, mac));
+            if self.get(mac).and_then(|entry| entry.kept_away).is_some_and(|until| until <= now) {
+                self.admit(mac);
+            }
             if let Some(entry) = self.entries.get_mut(&mac) {
                 entry.armed = None;
                 let effect = entry.presence.due(now);
@@ -355,7 +407,11 @@ impl Doings {
         if entry.presence.judge().proxy().persona().lease != entry.told {
             self.tell_persona(mac, entry);
         }
-        let deadline = entry.presence.deadline();
+        self.rearm(mac, entry);
+    }
+
+    fn rearm(&mut self, mac: MacAddr, entry: &mut Entry) {
+        let deadline = entry.presence.deadline().into_iter().chain(entry.kept_away).min();
         self.arm(mac, entry, deadline);
     }
 

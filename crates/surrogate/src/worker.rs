@@ -211,6 +211,7 @@ impl Worker {
                 self.table.deliver(&frame, now, &mut self.replies);
             }
             self.send_replies();
+            self.table.end_batch(full, now);
             if !full {
                 return Read::All;
             }
@@ -247,6 +248,7 @@ impl Worker {
         for mac in self.table.sniffing.clone() {
             let Some(entry) = self.table.get_mut(mac) else { continue };
             let Some(sniff) = &entry.sniff else { continue };
+            let mut gone = false;
             for _ in 0..BACKLOG {
                 match sniff.receive(&mut self.sniffed) {
                     Ok(0) => break,
@@ -254,12 +256,16 @@ impl Worker {
                     // The tap is down, or gone with its guest: it gets no frames.
                     Err(error) => {
                         tracing::debug!(machine = %entry.name, %error, "cannot listen in on a tap");
+                        gone = matches!(error, SocketError::LinkGone);
                         break;
                     }
                 }
                 for packet in self.sniffed.frames().filter_map(|frame| Packet::received(&frame)) {
                     entry.presence.queue().seen_at_tap(digest(packet.ethernet()));
                 }
+            }
+            if gone {
+                self.reaper.close(entry.sniff.take());
             }
         }
     }
@@ -415,7 +421,10 @@ impl Worker {
 
     /// Makes ready for a guest that will read `tap` soon, and puts `first` into it; still answers.
     pub(crate) fn prepare(&mut self, mac: MacAddr, tap: &str, first: &[u8]) -> Result<(), SocketError> {
-        let sniff = self.open_sniff(tap)?;
+        // Once more: what it heard so far would be forgotten, and come twice.
+        self.read_sniffs();
+        let listening = self.table.get(mac).is_some_and(|entry| entry.sniff.is_some());
+        let sniff = if listening { None } else { Some(self.open_sniff(tap)?) };
         let injector = open_injector(tap)?;
         if let Err(error) = injector.send(&VnetHdr::PLAIN, first) {
             tracing::debug!(tap, %error, "the first frame was not injected");
@@ -423,9 +432,10 @@ impl Worker {
         let Some(entry) = self.table.get_mut(mac) else { return Ok(()) };
         entry.presence.prepare();
         entry.presence.queue().open_boundary();
-        let old = [entry.sniff.replace(sniff), entry.injector.replace(injector)];
+        entry.sniff = sniff.or_else(|| entry.sniff.take());
+        let old = entry.injector.replace(injector);
         self.table.sniffing.insert(mac);
-        self.reaper.close(old.into_iter().flatten());
+        self.reaper.close(old);
         Ok(())
     }
 
@@ -445,6 +455,7 @@ impl Worker {
         let (caught_up, told) = oneshot::channel();
         let release = Release::new(target, injector, Instant::now() + patience, caught_up);
         let now = clock();
+        self.table.admit(mac);
         if let Some(entry) = self.table.get_mut(mac) {
             let effect = entry.presence.release(now);
             entry.sniff = Some(sniff);
@@ -499,7 +510,8 @@ impl Worker {
     }
 
     /// A captured port's numbers; those of the whole machine are left at zero.
-    pub(crate) fn status(&self, mac: MacAddr) -> Option<Status> {
+    pub(crate) fn status(&mut self, mac: MacAddr) -> Option<Status> {
+        let dropped = self.table.drops(mac);
         self.table.get(mac).map(|entry| {
             let judge = entry.presence.judge();
             let noted = entry.presence.ignored().iter().map(|seen| {
@@ -511,7 +523,7 @@ impl Worker {
                 answered: entry.presence.answered().clone(),
                 held_frames: 0,
                 held_bytes: 0,
-                dropped: self.table.drops(mac),
+                dropped,
                 last_wake: None,
                 ignored: noted.collect(),
             }

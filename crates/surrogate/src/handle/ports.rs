@@ -12,9 +12,13 @@ const ASKED: Duration = Duration::from_secs(260);
 
 impl Surrogate {
     /// From now on the switch sends what is for the port's address to the surrogate.
-    pub(super) async fn divert(&self, port: &Port, bridge: &Bridge) -> Result<(), Error> {
-        let vlans = self.vlans(port, bridge).await?;
-        let diverted = bridge.switch.divert(port.mac, vlans.as_ref(), bridge.pair.s0).await;
+    pub(super) async fn divert(
+        &self,
+        port: &Port,
+        bridge: &Bridge,
+        vlans: Option<&Vlans>,
+    ) -> Result<(), Error> {
+        let diverted = bridge.switch.divert(port.mac, vlans, bridge.pair.s0).await;
         diverted.map_err(Error::net(format!("turn {} on bridge {}", port.mac, port.bridge)))
     }
 
@@ -53,7 +57,7 @@ impl Surrogate {
     }
 
     pub(super) async fn dismiss_port(&self, port: &Port) -> Result<u64, Error> {
-        let Some(bridge) = self.0.bridges.lock().await.get(&port.bridge).cloned() else { return Ok(0) };
+        let Some(bridge) = self.0.bridges().get(&port.bridge).cloned() else { return Ok(0) };
         let mac = port.mac;
         let dropped = bridge.thread.ask(move |worker| worker.dismiss(mac)).await?;
         bridge.unfollow(mac);
@@ -107,13 +111,6 @@ impl Surrogate {
 
     pub(super) async fn index(&self, port: &Port) -> Result<u32, Error> {
         self.0.net.index(&port.tap).await.map_err(Error::net(format!("find tap {}", port.tap)))
-    }
-
-    /// Nothing can be flooded into the tap any more.
-    pub(super) async fn shut(&self, port: &Port) -> Result<(), Error> {
-        let tap = self.index(port).await?;
-        let down = self.0.net.set_down(tap).await;
-        down.map_err(Error::net(format!("take down {}", port.tap)))
     }
 
     pub(super) async fn join(&self, port: &Port, bridge: &Bridge, tap: u32) -> Result<(), Error> {

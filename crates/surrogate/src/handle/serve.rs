@@ -1,7 +1,7 @@
 //! Bridges: served from when they are first needed until they go away.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::{Arc, MutexGuard, PoisonError},
 };
 
@@ -11,7 +11,7 @@ use dormouse_wire::Scanners;
 
 use super::{Bridge, Inner, Surrogate, following::Following};
 use crate::{
-    Capabilities, Error, FollowKind, HandoverKind, Notice, Settings,
+    Capabilities, Error, FollowKind, HandoverKind, Notice, Port, Settings,
     asking::Asking,
     error::chain,
     flows::Flows,
@@ -24,14 +24,18 @@ use crate::{
 
 impl Surrogate {
     /// All that are served.
-    pub(super) async fn bridges(&self) -> Vec<Arc<Bridge>> {
-        self.0.bridges.lock().await.values().cloned().collect()
+    pub(super) fn bridges(&self) -> Vec<Arc<Bridge>> {
+        self.0.bridges().values().cloned().collect()
     }
 
     /// The bridge's pair and thread, made when they are first needed.
     pub(super) async fn bridge(&self, name: &str) -> Result<Arc<Bridge>, Error> {
-        let mut bridges = self.0.bridges.lock().await;
-        if let Some(bridge) = bridges.get(name) {
+        if let Some(bridge) = self.0.bridges().get(name) {
+            return Ok(bridge.clone());
+        }
+        let _setting_up = self.0.setting_up.lock().await;
+        // Somebody else may have been first.
+        if let Some(bridge) = self.0.bridges().get(name) {
             return Ok(bridge.clone());
         }
         let served = self.serve(name).await;
@@ -43,7 +47,7 @@ impl Surrogate {
         }
         let bridge = Arc::new(served?);
         self.0.missed().remove(name);
-        bridges.insert(name.to_owned(), bridge.clone());
+        self.0.bridges().insert(name.to_owned(), bridge.clone());
         Ok(bridge)
     }
 
@@ -82,6 +86,21 @@ impl Surrogate {
         }
     }
 
+    /// Puts the taps of guests that were woken without their bridge into it, now that it is there.
+    async fn plug_in(&self) {
+        let missed = self.0.missed().clone();
+        let is_back = |port: &mut Port| !missed.contains(&port.bridge);
+        let back: Vec<Port> = self.0.unplugged().extract_if(.., is_back).collect();
+        for port in back {
+            // Whoever is asleep again is put back when it wakes.
+            if !self.is_captured(port.mac)
+                && let Err(error) = self.put_back(&port).await
+            {
+                tracing::warn!(tap = port.tap, error = chain(&error), "a guest stays without its bridge");
+            }
+        }
+    }
+
     /// Tells when a bridge, or our port in it, goes away; it is set up anew when next needed.
     pub(super) fn watch_links(&self) -> Result<(), Error> {
         let mut monitor = Net::monitor().map_err(Error::net("watch network interfaces"))?;
@@ -90,6 +109,7 @@ impl Surrogate {
             while let Some(event) = monitor.next().await {
                 let Some(inner) = inner.upgrade() else { return };
                 inner.link_changed(&event).await;
+                Self(inner).plug_in().await;
             }
         });
         Ok(())
@@ -98,21 +118,19 @@ impl Surrogate {
 
 impl Inner {
     async fn link_changed(&self, event: &LinkEvent) {
-        let mut bridges = self.bridges.lock().await;
-        let mut lost = Vec::new();
-        for (name, bridge) in bridges.iter() {
-            if concerns(bridge, event)
-                && let Some(why) = self.why_lost(bridge).await
+        let setting_up = self.setting_up.lock().await;
+        let served: Vec<_> =
+            self.bridges().iter().map(|(name, bridge)| (name.clone(), bridge.clone())).collect();
+        for (name, bridge) in served {
+            if concerns(&bridge, event)
+                && let Some(why) = self.why_lost(&bridge).await
             {
-                lost.push((name.clone(), why));
+                self.bridges().remove(&name);
+                self.missed().insert(name.clone());
+                let _ = self.notices.send(Notice::BridgeLost { bridge: name, why });
             }
         }
-        for (bridge, why) in lost {
-            bridges.remove(&bridge);
-            self.missed().insert(bridge.clone());
-            let _ = self.notices.send(Notice::BridgeLost { bridge, why });
-        }
-        drop(bridges);
+        drop(setting_up);
         self.look_for_missed().await;
     }
 
@@ -124,6 +142,14 @@ impl Inner {
                 let _ = self.notices.send(Notice::BridgeBack { bridge });
             }
         }
+    }
+
+    pub(super) fn bridges(&self) -> MutexGuard<'_, HashMap<String, Arc<Bridge>>> {
+        self.bridges.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn unplugged(&self) -> MutexGuard<'_, Vec<Port>> {
+        self.unplugged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn missed(&self) -> MutexGuard<'_, HashSet<String>> {
