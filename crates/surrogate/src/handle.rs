@@ -31,6 +31,10 @@ use crate::{
     worker::{Capture, clock},
 };
 
+/// Ports that are stood in for at a time, as after a restart: the answers of the kernel to thousands
+/// would overrun the netlink socket.
+const STANDING_IN: usize = 64;
+
 /// The MTU of a bridge that is not there.
 const ETHERNET_MTU: u16 = 1500;
 
@@ -59,6 +63,8 @@ struct Inner {
     bridges: Mutex<HashMap<String, Arc<Bridge>>>,
     /// Held while a bridge is set up or taken out.
     setting_up: tokio::sync::Mutex<()>,
+    /// Those who are being stood in for: see [`STANDING_IN`].
+    standing_in: tokio::sync::Semaphore,
     /// Ports of guests that were woken while their bridge was not there.
     unplugged: Mutex<Vec<Port>>,
     /// Bridges that were lost, or asked for in vain, and are not there.
@@ -107,6 +113,7 @@ impl Surrogate {
             secret: serve::secret()?,
             bridges: Mutex::default(),
             setting_up: tokio::sync::Mutex::default(),
+            standing_in: tokio::sync::Semaphore::new(STANDING_IN),
             unplugged: Mutex::default(),
             missed: Mutex::default(),
             machines: Mutex::default(),
@@ -366,6 +373,8 @@ impl Surrogate {
 impl Surrogate {
     async fn stand_in_port(&self, sleeper: &Sleeper, port: &Port, machine: &Machine) -> Result<(), Error> {
         let bridge = self.bridge(&port.bridge).await?;
+        // It is never closed.
+        let _turn = self.0.standing_in.acquire().await;
         let tap = self.0.net.link(&port.tap).await.map_err(Error::net(format!("find tap {}", port.tap)))?;
         if let Some(tap) = &tap
             && let Err(error) = self.0.net.set_down(tap.index).await

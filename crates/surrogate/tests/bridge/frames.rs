@@ -105,3 +105,41 @@ pub(crate) fn solicitation() -> Vec<u8> {
     packet.extend(body);
     ethernet(MacAddr([0x33, 0x33, 0xff, group[13], group[14], group[15]]), CLIENT, 0x86dd, &packet)
 }
+
+/// A TCP segment from the client: its flags, sequence and acknowledgement number.
+pub(crate) fn tcp(to: MacAddr, ports: [u16; 2], flags: u8, [seq, ack]: [u32; 2]) -> Vec<u8> {
+    let mut segment: Vec<u8> = ports.iter().flat_map(|port| port.to_be_bytes()).collect();
+    segment.extend(seq.to_be_bytes());
+    segment.extend(ack.to_be_bytes());
+    segment.extend([0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
+    let mut pseudo = [CLIENT_IP, GUEST_IP].concat();
+    pseudo.extend([0, 6, 0, 20]);
+    pseudo.extend(&segment);
+    let sum = checksum(&pseudo);
+    segment[16..18].copy_from_slice(&sum.to_be_bytes());
+    ethernet(to, CLIENT, 0x0800, &ipv4(6, GUEST_IP, &segment))
+}
+
+/// Flags, sequence and acknowledgement number of a TCP segment to the client.
+pub(crate) fn tcp_answer(frame: &[u8]) -> Option<(u8, u32, u32)> {
+    let is_tcp = frame.get(12..14) == Some(&[8, 0]) && frame.get(23) == Some(&6);
+    let word = |at: usize| frame.get(at..at + 4).map(|word| u32::from_be_bytes(word.try_into().unwrap()));
+    is_tcp.then(|| Some((*frame.get(47)?, word(38)?, word(42)?))).flatten()
+}
+
+/// A report of a group by IGMPv2 (RFC 2236 §3), as the guest sends it.
+pub(crate) fn join(from: MacAddr, group: [u8; 4]) -> Vec<u8> {
+    let mut report = vec![0x16, 0, 0, 0];
+    report.extend(group);
+    let sum = checksum(&report);
+    report[2..4].copy_from_slice(&sum.to_be_bytes());
+    let [_, b, c, d] = group;
+    let mut packet = vec![0x46, 0, 0, 32, 0, 0, 0, 0, 1, 2, 0, 0];
+    packet.extend(GUEST_IP);
+    packet.extend(group);
+    packet.extend([0x94, 4, 0, 0]);
+    let sum = checksum(&packet);
+    packet[10..12].copy_from_slice(&sum.to_be_bytes());
+    packet.extend(report);
+    ethernet(MacAddr([1, 0, 0x5e, b & 0x7f, c, d]), from, 0x0800, &packet)
+}

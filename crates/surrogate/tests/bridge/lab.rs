@@ -75,13 +75,11 @@ pub(crate) fn rate(ordinary: u32) -> u32 {
 }
 
 pub(crate) async fn surrogate(plain: bool) -> (Surrogate, UnboundedReceiver<Notice>) {
-    Surrogate::start(Settings {
-        plain_handover: plain,
-        patience: Duration::from_secs(2),
-        ..Settings::default()
-    })
-    .await
-    .unwrap()
+    surrogate_with(Settings { plain_handover: plain, ..Settings::default() }).await
+}
+
+pub(crate) async fn surrogate_with(settings: Settings) -> (Surrogate, UnboundedReceiver<Notice>) {
+    Surrogate::start(Settings { patience: Duration::from_secs(2), ..settings }).await.unwrap()
 }
 
 /// Runs a command in the test's namespace.

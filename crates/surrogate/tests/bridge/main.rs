@@ -11,6 +11,7 @@ mod loss;
 mod offload;
 mod older;
 mod ovs;
+mod presence;
 mod replay;
 mod stand_in;
 mod vlan;
