@@ -33,7 +33,7 @@ use crate::{
 
 /// Ports that are stood in for at a time, as after a restart: the answers of the kernel to thousands
 /// would overrun the netlink socket.
-const STANDING_IN: usize = 64;
+const STANDING_IN: usize = 8;
 
 /// The MTU of a bridge that is not there.
 const ETHERNET_MTU: u16 = 1500;
