@@ -5,8 +5,8 @@
 // the surrogate has passed on all of them it sets DIRECT by a compare-and-swap of the whole word,
 // which fails if another frame was counted meanwhile; every later frame goes straight to the tap.
 //
-// A frame is shed, that is dropped and counted apart without a number, while SHED is set or as
-// many as the surrogate admits have been numbered. So each frame of a slot is numbered, direct or
+// A frame is shed, that is dropped and counted apart without a number, once as many as the
+// surrogate admits have been numbered. So each frame of a slot is numbered, direct or
 // shed: nothing else becomes of it, and the three counts say what became of all.
 //
 // The layout of `struct slot` and the names of the maps are known to handover/ebpf.rs.
@@ -14,14 +14,12 @@
 
 #define SLOTS 16384
 #define DIRECT (1ULL << 63)
-#define SHED (1ULL << 62)
-#define COUNT (SHED - 1)
 
 // The key of all group addresses, which is no address.
 #define GROUPS (1ULL << 48)
 
 struct slot {
-	__u64 word;   // frames numbered, DIRECT and SHED
+	__u64 word;   // frames numbered, and DIRECT
 	__u64 tap;    // index of the interface that takes them once DIRECT
 	__u64 direct; // frames sent to it
 	__u64 limit;  // the highest number that may be given
@@ -69,9 +67,9 @@ SEC("classifier") int steer(struct __sk_buff *skb)
 		return TC_ACT_UNSPEC;
 	}
 	// Looked at before it is counted, or a number would be given to a frame that is not sent on.
-	// What sets SHED or DIRECT in between comes a frame too late and no more.
+	// What sets the limit or DIRECT in between comes a frame too late and no more.
 	before = ONCE(slot->word);
-	if (!(before & DIRECT) && ((before & SHED) || (before & COUNT) >= ONCE(slot->limit))) {
+	if (!(before & DIRECT) && before >= ONCE(slot->limit)) {
 		__sync_fetch_and_add(&slot->shed, 1);
 		return TC_ACT_SHOT;
 	}

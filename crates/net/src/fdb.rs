@@ -111,24 +111,26 @@ impl Net {
     /// When the kernel cannot be asked.
     pub async fn fdb_list(&self, port: u32) -> Result<Vec<FdbEntry>, Error> {
         let request = self.handle.neighbours().get().set_address_family(AddressFamily::Bridge);
-        let messages: Vec<_> = request
-            .execute()
-            .try_collect()
+        let messages: Vec<_> = self
+            .ask(async { request.execute().try_collect().await })
             .await
             .map_err(|error| Error::netlink(|| format!("list addresses behind #{port}"), error))?;
         Ok(messages.iter().filter(|m| m.header.ifindex == port).filter_map(parse).collect())
     }
 
     async fn transact(&self, request: NetlinkMessage<RouteNetlinkMessage>) -> Result<(), rtnetlink::Error> {
-        let mut answers = self.handle.clone().request(request)?;
-        while let Some(answer) = answers.next().await {
-            if let NetlinkPayload::Error(error) = answer.payload
-                && error.code.is_some()
-            {
-                return Err(rtnetlink::Error::NetlinkError(error));
+        self.ask(async {
+            let mut answers = self.handle.clone().request(request)?;
+            while let Some(answer) = answers.next().await {
+                if let NetlinkPayload::Error(error) = answer.payload
+                    && error.code.is_some()
+                {
+                    return Err(rtnetlink::Error::NetlinkError(error));
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        })
+        .await
     }
 }
 

@@ -14,6 +14,10 @@ mod switch;
 mod tap;
 mod vlan;
 
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::Semaphore;
+
 pub use error::Error;
 pub use fdb::{FdbEntry, FdbState, FdbTarget, FdbTurn};
 pub use link::{Link, LinkCounters};
@@ -29,7 +33,16 @@ pub use vlan::Vlans;
 #[derive(Clone, Debug)]
 pub struct Net {
     handle: rtnetlink::Handle,
+    /// For requests under way: see [`UNDER_WAY`].
+    gate: Arc<Semaphore>,
 }
+
+/// Requests under way at a time. Their answers wait in the socket's buffer (208 KiB by default, of
+/// which an answer takes up to 5): what does not fit there is lost, and nobody is told.
+const UNDER_WAY: usize = 32;
+
+/// The kernel answers at once; what takes longer will never come.
+const ANSWER: Duration = Duration::from_secs(30);
 
 impl Net {
     /// Opens a netlink socket in the calling thread's network namespace. To be called within a
@@ -40,6 +53,16 @@ impl Net {
     pub fn connect() -> Result<Self, Error> {
         let (connection, handle, _) = rtnetlink::new_connection().map_err(Error::Connect)?;
         tokio::spawn(connection);
-        Ok(Self { handle })
+        Ok(Self { handle, gate: Arc::new(Semaphore::new(UNDER_WAY)) })
+    }
+
+    /// Sends a request when its turn has come, and waits for the answer.
+    async fn ask<T>(
+        &self,
+        request: impl Future<Output = Result<T, rtnetlink::Error>>,
+    ) -> Result<T, rtnetlink::Error> {
+        // The gate is never closed; without a permit there would be no harm but for a full buffer.
+        let _turn = self.gate.acquire().await;
+        tokio::time::timeout(ANSWER, request).await.unwrap_or(Err(rtnetlink::Error::RequestFailed))
     }
 }

@@ -62,7 +62,8 @@ impl Net {
     /// When the kernel cannot be asked.
     pub async fn link(&self, name: &str) -> Result<Option<Link>, Error> {
         let request = self.handle.link().get().match_name(name.to_owned());
-        Ok(found(request.execute().boxed().try_next().await, name)?.map(|message| parse(&message)))
+        Ok(found(self.ask(async { request.execute().boxed().try_next().await }).await, name)?
+            .map(|message| parse(&message)))
     }
 
     /// The link of this index, `None` if there is none.
@@ -71,7 +72,7 @@ impl Net {
     /// When the kernel cannot be asked.
     pub async fn link_by_index(&self, index: u32) -> Result<Option<Link>, Error> {
         let request = self.handle.link().get().match_index(index);
-        Ok(found(request.execute().boxed().try_next().await, &format!("#{index}"))?
+        Ok(found(self.ask(async { request.execute().boxed().try_next().await }).await, &format!("#{index}"))?
             .map(|message| parse(&message)))
     }
 
@@ -80,7 +81,8 @@ impl Net {
     /// # Errors
     /// When the kernel cannot be asked.
     pub async fn links(&self) -> Result<Vec<Link>, Error> {
-        let messages: Result<Vec<_>, _> = self.handle.link().get().execute().try_collect().await;
+        let request = self.handle.link().get();
+        let messages: Result<Vec<_>, _> = self.ask(async { request.execute().try_collect().await }).await;
         let messages =
             messages.map_err(|error| Error::netlink(|| "list network interfaces".into(), error))?;
         Ok(messages.iter().map(parse).collect())
@@ -117,7 +119,8 @@ impl Net {
     /// When one of the names is taken.
     pub async fn create_veth(&self, name: &str, peer: &str) -> Result<(), Error> {
         let request = self.handle.link().add(LinkVeth::new(name, peer).build());
-        request.execute().await.map_err(|e| Error::netlink(|| format!("make the pair {name}, {peer}"), e))
+        let made = self.ask(request.execute()).await;
+        made.map_err(|e| Error::netlink(|| format!("make the pair {name}, {peer}"), e))
     }
 
     /// Makes a bridge, down and without ports.
@@ -126,7 +129,8 @@ impl Net {
     /// When the name is taken.
     pub async fn create_bridge(&self, name: &str) -> Result<(), Error> {
         let request = self.handle.link().add(LinkBridge::new(name).build());
-        request.execute().await.map_err(|e| Error::netlink(|| format!("make bridge {name}"), e))
+        let made = self.ask(request.execute()).await;
+        made.map_err(|e| Error::netlink(|| format!("make bridge {name}"), e))
     }
 
     /// Deletes a link (and a pair's other half). Says false if it was not there.
@@ -136,7 +140,8 @@ impl Net {
     pub async fn delete_link(&self, name: &str) -> Result<bool, Error> {
         let Some(link) = self.link(name).await? else { return Ok(false) };
         let request = self.handle.link().del(link.index);
-        request.execute().await.map_err(|e| Error::netlink(|| format!("delete {name}"), e))?;
+        let deleted = self.ask(request.execute()).await;
+        deleted.map_err(|e| Error::netlink(|| format!("delete {name}"), e))?;
         Ok(true)
     }
 
@@ -245,7 +250,7 @@ impl Net {
         with: impl FnOnce(LinkMessageBuilder<LinkUnspec>) -> LinkMessageBuilder<LinkUnspec>,
     ) -> Result<(), Error> {
         let message = with(LinkUnspec::new_with_index(index)).build();
-        let result = self.handle.link().change(message).execute().await;
+        let result = self.ask(self.handle.link().change(message).execute()).await;
         result.map_err(|error| {
             if errno(&error) == Some(NO_DEVICE) {
                 return Error::NoLink(format!("#{index}"));

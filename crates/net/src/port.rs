@@ -139,7 +139,8 @@ impl Net {
             .fold(LinkBridgePort::new(index), |port, flag| port.append_info_data(flag))
             .build();
         let what = || format!("set flags of bridge port #{index}");
-        self.handle.link().set_port(message).execute().await.map_err(|error| Error::netlink(what, error))?;
+        let set = self.ask(self.handle.link().set_port(message).execute()).await;
+        set.map_err(|error| Error::netlink(what, error))?;
         match self.port_flags(index).await?.first_difference(&flags) {
             Some(flag) => Err(Error::FlagIgnored { port: format!("#{index}"), flag }),
             None => Ok(()),
@@ -151,7 +152,8 @@ impl Net {
     /// # Errors
     /// [`Error::NoLink`], or when the kernel cannot be asked.
     pub async fn port_flags(&self, index: u32) -> Result<PortFlags, Error> {
-        let answer = self.handle.link().get().match_index(index).execute().boxed().try_next().await;
+        let request = self.handle.link().get().match_index(index);
+        let answer = self.ask(async { request.execute().boxed().try_next().await }).await;
         let message = answer
             .map_err(|error| Error::netlink(|| format!("read bridge port #{index}"), error))?
             .ok_or_else(|| Error::NoLink(format!("#{index}")))?;

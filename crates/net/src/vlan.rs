@@ -58,10 +58,10 @@ impl Net {
         let request = self.handle.link().get();
         // Only a listing of all ports has them.
         let request = request.set_filter_mask(AddressFamily::Bridge, vec![LinkExtentMask::Brvlan]);
-        let messages: Vec<_> =
-            request.execute().try_collect().await.map_err(|error| {
-                Error::netlink(|| format!("list the VLANs of bridge port #{port}"), error)
-            })?;
+        let messages: Vec<_> = self
+            .ask(async { request.execute().try_collect().await })
+            .await
+            .map_err(|error| Error::netlink(|| format!("list the VLANs of bridge port #{port}"), error))?;
         let mut vlans = Vlans::default();
         let ours = messages.iter().filter(|message| message.header.index == port);
         for attribute in ours.flat_map(|message| &message.attributes) {
@@ -82,7 +82,7 @@ impl Net {
     pub async fn join_tagged(&self, port: u32, vlans: &Vlans) -> Result<(), Error> {
         for vlan in vlans.all() {
             let message = LinkBridgeVlan::new(port).vlan(vlan, BridgeVlanInfoFlags::empty()).build();
-            let joined = self.handle.link().set(message).execute().await;
+            let joined = self.ask(self.handle.link().set(message).execute()).await;
             joined.map_err(|error| {
                 Error::netlink(|| format!("put bridge port #{port} into VLAN {vlan}"), error)
             })?;

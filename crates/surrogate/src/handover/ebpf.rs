@@ -35,10 +35,6 @@ const SLOT_BYTES: usize = 40;
 
 /// Set in a slot's word: frames go to the tap.
 const DIRECT: u64 = 1 << 63;
-/// Set in a slot's word: frames are dropped, and counted apart.
-const SHED: u64 = 1 << 62;
-/// The rest of the word: frames numbered.
-const COUNT: u64 = SHED - 1;
 /// The key of all group addresses in `bpf/steer.c`.
 const GROUPS: u64 = 1 << 48;
 
@@ -142,7 +138,7 @@ impl Handover for Ebpf {
 
     fn counted(&self, mac: MacAddr) -> Option<u64> {
         let slot = self.known.get(&whole(mac))?;
-        slot.switched.or_else(|| Some(self.word(slot.index, WORD)?.load(Ordering::SeqCst) & COUNT))
+        slot.switched.or_else(|| Some(self.word(slot.index, WORD)?.load(Ordering::SeqCst) & !DIRECT))
     }
 
     fn switch(&mut self, mac: MacAddr, count: u64, tap: u32) -> bool {
@@ -151,21 +147,11 @@ impl Handover for Ebpf {
         };
         // Read by the program only after it has seen DIRECT.
         way.store(tap.into(), Ordering::SeqCst);
-        let before = count | (word.load(Ordering::SeqCst) & SHED);
-        let done = word.compare_exchange(before, count | DIRECT, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+        let done = word.compare_exchange(count, count | DIRECT, Ordering::SeqCst, Ordering::SeqCst).is_ok();
         if done && let Some(slot) = self.known.get_mut(&mac) {
             slot.switched = Some(count);
         }
         done
-    }
-
-    fn shed(&mut self, mac: MacAddr, on: bool) {
-        let Some(word) = self.known_word(mac, WORD) else { return };
-        if on {
-            word.fetch_or(SHED, Ordering::SeqCst);
-        } else {
-            word.fetch_and(!SHED, Ordering::SeqCst);
-        }
     }
 
     fn admit(&mut self, mac: MacAddr, up_to: u64) {

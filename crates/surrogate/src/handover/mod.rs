@@ -44,10 +44,6 @@ pub(crate) trait Handover: Send {
     /// entry instead, and count `counted - seen` as dropped. Nothing is shed any more after it.
     fn switch(&mut self, mac: MacAddr, count: u64, tap: u32) -> bool;
 
-    /// While `on`: drops the frames of `mac` in the kernel, where they cost the surrogate nothing.
-    /// They get no number. Independent of [`Handover::admit`]; no error if unknown.
-    fn shed(&mut self, mac: MacAddr, on: bool);
-
     /// Sheds what comes after the frame with the number `up_to` (or one more for each processor
     /// that forwards at the same moment), until that is raised; `u64::MAX` admits everything, as
     /// `begin` does.
@@ -92,8 +88,6 @@ impl Handover for Plain {
     fn switch(&mut self, _: MacAddr, _: u64, _: u32) -> bool {
         false
     }
-
-    fn shed(&mut self, _: MacAddr, _: bool) {}
 
     fn admit(&mut self, _: MacAddr, _: u64) {}
 

@@ -343,8 +343,7 @@ fn each_frame_of_a_flood_is_passed_shed_or_direct() {
         // Every way of shedding, and its end, while frames come.
         for turn in 0..200_u32 {
             match turn % 7 {
-                0 => ebpf.shed(MAC, true),
-                1 => ebpf.shed(MAC, false),
+                0 => ebpf.admit(MAC, 0),
                 2 => ebpf.admit(MAC, holder.progress.highest() + u64::from(turn % 5)),
                 5 => ebpf.admit(MAC, u64::MAX),
                 _ => thread::sleep(Duration::from_millis(2)),
@@ -353,8 +352,7 @@ fn each_frame_of_a_flood_is_passed_shed_or_direct() {
             shed += ebpf.take_shed(MAC);
         }
         // Some of the stream is direct as well: switched while it is shed, so that the count stands.
-        ebpf.admit(MAC, u64::MAX);
-        ebpf.shed(MAC, true);
+        ebpf.admit(MAC, 0);
         until(|| {
             came += holder.receive();
             ebpf.switch(MAC, holder.progress.highest(), lab.t0)
