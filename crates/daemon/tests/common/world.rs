@@ -101,6 +101,7 @@ impl World {
     }
 
     /// The sleeper as it was last captured, or stood in for.
+    #[allow(clippy::expect_used)]
     pub fn sleeper(&self) -> surrogate::Sleeper {
         self.with(|w| w.sleeper.clone()).expect("nobody was captured")
     }
