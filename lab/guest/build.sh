@@ -121,7 +121,15 @@ read -r up _ </proc/uptime
 read -r id </proc/sys/kernel/random/boot_id
 echo "$up $id"
 CGI
-  chmod 755 "$root/www/cgi-bin/uptime"
+  # The least that a DHCP client's script has to do.
+  cat >"$root/etc/udhcpc.script" <<'DHCP'
+#!/bin/sh
+case $1 in
+  deconfig) ip -4 addr flush dev "$interface" ;;
+  bound | renew) ip addr replace "$ip/$mask" dev "$interface" ;;
+esac
+DHCP
+  chmod 755 "$root/www/cgi-bin/uptime" "$root/etc/udhcpc.script"
 }
 
 fetch

@@ -7,13 +7,16 @@
  *   TCP 7778  one line of JSON about the sink and the guest; "reset\n" and "stats\n" are understood
  *   TCP 7779  verifies the memory filled by dm.dirty=PERCENT: "ok PAGES\n" or "bad BAD/PAGES\n"
  *
- * It powers the guest off on the ACPI power button.
+ * It joins the multicast groups of dm.join=GROUP[,GROUP], announces its addresses by mDNS as
+ * NAME.local with dm.mdns=NAME, and powers the guest off on the ACPI power button.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <ifaddrs.h>
 #include <linux/input.h>
+#include <net/if.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -244,6 +247,75 @@ static void *verify(void *arg) {
 	return NULL;
 }
 
+/* ---- multicast groups and names ---- */
+
+/* A socket that has joined a group on eth0, bound to a port: it stays a member while it is open. */
+static int join(const char *group, uint16_t port) {
+	struct group_req r = {.gr_interface = if_nametoindex("eth0")};
+	struct sockaddr_in *v4 = (struct sockaddr_in *)&r.gr_group;
+	struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)&r.gr_group, any = {.sin6_port = htons(port)};
+	int is_v4 = inet_pton(AF_INET, group, &v4->sin_addr) == 1;
+	if (!is_v4 && inet_pton(AF_INET6, group, &v6->sin6_addr) != 1) die(group);
+	r.gr_group.ss_family = any.sin6_family = is_v4 ? AF_INET : AF_INET6; /* in_any and in6_any are zeros */
+	int s = socket(r.gr_group.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (s < 0) die("socket");
+	if (bind(s, (struct sockaddr *)&any, is_v4 ? sizeof *v4 : sizeof any)) die("bind");
+	if (setsockopt(s, is_v4 ? IPPROTO_IP : IPPROTO_IPV6, MCAST_JOIN_GROUP, &r, sizeof r)) die(group);
+	return s;
+}
+
+static uint8_t *put16(uint8_t *to, uint16_t n) {
+	*to++ = (uint8_t)(n >> 8);
+	*to++ = (uint8_t)n;
+	return to;
+}
+
+static uint8_t *put(uint8_t *to, const void *from, size_t len) {
+	return (uint8_t *)memcpy(to, from, len) + len;
+}
+
+/* A unique record of an address, for 120 s (RFC 6762 10, 10.2). */
+static uint8_t *put_record(uint8_t *to, const char *name, uint16_t type, const void *address, uint16_t len) {
+	*to++ = (uint8_t)strlen(name);
+	to = put(to, name, strlen(name));
+	to = put(to, "\5local", 7);
+	to = put16(put16(to, type), 0x8001);
+	to = put16(put16(to, 0), 120);
+	return put(put16(to, len), address, len);
+}
+
+/* Announces NAME.local with eth0's addresses, twice (RFC 6762 8.3). It answers no questions. */
+static void *announce(void *arg) {
+	const char *name = arg;
+	uint8_t message[512] = {0, 0, 0x84}, *end = message + 12;
+	struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(5353)};
+	struct ip_mreqn on = {.imr_ifindex = (int)if_nametoindex("eth0")};
+	struct ifaddrs *all, *a;
+	int s = join("224.0.0.251", 5353), hops = 255;
+	setsockopt(s, IPPROTO_IP, IP_MULTICAST_TTL, &hops, sizeof hops);
+	setsockopt(s, IPPROTO_IP, IP_MULTICAST_IF, &on, sizeof on); /* there may be no route to groups */
+	to.sin_addr.s_addr = htonl(0xe00000fb);
+	if (getifaddrs(&all)) die("getifaddrs");
+	for (a = all; a && end - message < 400; a = a->ifa_next) {
+		if (!a->ifa_addr || strcmp(a->ifa_name, "eth0")) continue;
+		if (a->ifa_addr->sa_family == AF_INET)
+			end = put_record(end, name, 1, &((struct sockaddr_in *)a->ifa_addr)->sin_addr, 4);
+		else if (a->ifa_addr->sa_family == AF_INET6)
+			end = put_record(end, name, 28, &((struct sockaddr_in6 *)a->ifa_addr)->sin6_addr, 16);
+		else
+			continue;
+		message[7]++;
+	}
+	freeifaddrs(all);
+	for (int i = 0; i < 2; i++, sleep(1))
+		sendto(s, message, (size_t)(end - message), 0, (struct sockaddr *)&to, sizeof to);
+	return NULL;
+}
+
+static void join_all(char *groups) {
+	for (char *g = strtok(groups, ","); g; g = strtok(NULL, ",")) join(g, 0);
+}
+
 /* ---- the power button ---- */
 
 static void *button(void *arg) {
@@ -281,6 +353,8 @@ int main(int argc, char **argv) {
 	tcp_service(7778, stats);
 	tcp_service(7779, verify);
 	watch_buttons();
+	if (argc > 2) join_all(argv[2]);
+	if (argc > 3 && *argv[3] && strlen(argv[3]) < 64) spawn(announce, argv[3]);
 	dprintf(1, "READY\n");
 	for (;;) pause();
 }

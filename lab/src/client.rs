@@ -97,6 +97,19 @@ impl Client {
         self.namespace.ip("neigh flush all\n")
     }
 
+    /// Sets how idle connections are probed: after `idle` seconds, then every `interval`; `count` probes
+    /// without an answer end the connection. For those that ask for it, as ssh does.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses a value.
+    pub fn keepalive(&self, idle: u32, interval: u32, count: u32) -> Result<()> {
+        for (key, value) in [("time", idle), ("intvl", interval), ("probes", count)] {
+            self.namespace.sysctl(&format!("net/ipv4/tcp_keepalive_{key}"), &value.to_string())?;
+        }
+        Ok(())
+    }
+
     /// Opens a TCP connection.
     ///
     /// # Errors

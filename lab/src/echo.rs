@@ -1,6 +1,7 @@
 //! A TCP session that says back what it is told.
 
 use crate::{Error, Result};
+use nix::sys::socket::{setsockopt, sockopt};
 use std::{
     io::{Read, Write},
     net::TcpStream,
@@ -22,6 +23,18 @@ impl EchoSession {
     pub fn new(stream: TcpStream) -> Result<Self> {
         stream.set_read_timeout(Some(Duration::from_secs(60))).map_err(Error::net("set a timeout"))?;
         Ok(Self { stream })
+    }
+
+    /// Has the client's kernel probe the connection while it is idle; see [`Client::keepalive`].
+    ///
+    /// [`Client::keepalive`]: crate::Client::keepalive
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn keep_alive(&self) -> Result<()> {
+        let set = setsockopt(&self.stream, sockopt::KeepAlive, &true);
+        set.map_err(|e| Error::net("set SO_KEEPALIVE")(e.into()))
     }
 
     /// Sends `text` and waits for the same to come back.

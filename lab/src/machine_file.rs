@@ -19,6 +19,7 @@ pub struct Guest {
     name: String,
     number: u8,
     dirty: u8,
+    dhcp: bool,
     options: String,
     disk: bool,
     overrides: Vec<(String, Value)>,
@@ -32,6 +33,7 @@ impl Guest {
             name: name.into(),
             number,
             dirty: 0,
+            dhcp: false,
             options: String::new(),
             disk: false,
             overrides: Vec::new(),
@@ -49,6 +51,13 @@ impl Guest {
     #[must_use]
     pub const fn dirty(mut self, percent: u8) -> Self {
         self.dirty = percent;
+        self
+    }
+
+    /// Has it ask for its IPv4 address by DHCP; see [`DhcpServer`](crate::DhcpServer).
+    #[must_use]
+    pub const fn dhcp(mut self) -> Self {
+        self.dhcp = true;
         self
     }
 
@@ -129,7 +138,8 @@ impl Guest {
 
     fn cmdline(&self) -> String {
         let Self { dirty, options, .. } = self;
-        format!("{KERNEL_OPTIONS} dm.ip={}/24 dm.ip6={}/64 dm.dirty={dirty}{options}", self.ip(), self.ip6())
+        let ip = if self.dhcp { "dm.dhcp=1".to_owned() } else { format!("dm.ip={}/24", self.ip()) };
+        format!("{KERNEL_OPTIONS} {ip} dm.ip6={}/64 dm.dirty={dirty}{options}", self.ip6())
     }
 }
 
