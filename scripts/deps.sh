@@ -20,7 +20,7 @@ packages=(
 )
 case $profile in
   demo) ;;
-  test) packages+=(nftables openvswitch-switch) ;; # firewalls and switches that the tests set up, each in its own namespace
+  test) packages+=(nftables openvswitch-switch python3) ;; # firewalls, switches and responders that the tests set up
   bench) packages+=(libvirt-daemon-system libvirt-clients) ;; # the rival that is measured
   *)
     echo "deps: unknown argument '$profile' (expected demo, test or bench)" >&2

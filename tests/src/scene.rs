@@ -338,6 +338,20 @@ impl Scene {
         took
     }
 
+    /// It sleeps, and nothing has begun to wake it since the mark.
+    ///
+    /// # Panics
+    ///
+    /// When something has.
+    #[track_caller]
+    pub fn slept_on(&self, mark: u64) {
+        let why = self.daemon.why(self.name()).unwrap();
+        assert_eq!(why.state, MachineState::Asleep, "{why:?}");
+        let woke = |event: &Event| event.seq > mark && event.to == Some(MachineState::Waking);
+        assert_eq!(self.events.all().into_iter().find(woke), None);
+        assert!(self.lab.qemu_pids().unwrap().is_empty());
+    }
+
     /// Runs `dormouse`, which must end with this status; returns what it said to stderr.
     ///
     /// # Panics
