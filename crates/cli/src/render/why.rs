@@ -116,6 +116,7 @@ pub(crate) fn wake_test(test: &WakeTest) -> String {
 fn held(why: &Why) -> Vec<Cell> {
     match why.held.frames {
         0 => Vec::new(),
+        1 => vec![format!("1 frame, {}", human::size(why.held.bytes)).into()],
         frames => vec![format!("{frames} frames, {}", human::size(why.held.bytes)).into()],
     }
 }
