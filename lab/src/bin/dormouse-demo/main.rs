@@ -46,8 +46,10 @@ fn tell(args: &Args, stage: &mut Stage) -> anyhow::Result<()> {
     let mut story = Story::begin(stage, args.rate)?;
     story.goes_to_sleep(stage)?;
     story.stays_present(stage)?;
+    story.stays_connected(stage)?;
     story.wakes(stage)?;
     story.goes_on(stage)?;
+    story.shows_the_waking_page(stage)?;
     story.stream(stage)?;
     if !args.keep {
         return story.clean_up(stage);

@@ -13,7 +13,7 @@ use dormouse_lab::{
     wait_for, wait_until,
 };
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
     thread,
     time::Duration,
 };
@@ -23,6 +23,14 @@ const SECOND: Duration = Duration::from_secs(1);
 const LONG: Duration = Duration::from_secs(60);
 /// All but datagrams: those are held until something else wakes the guest.
 const WAKE_ON: &str = "tcp:7,22,80,7778,7779";
+/// A monitor asks here each minute whether the machine is well: no reason to wake it.
+const MONITORED: u16 = 5666;
+/// The guest has the same pages here as at port 80; while it sleeps, browsers get the waking page.
+const PAGE: u16 = 8080;
+/// How long the idle ssh session is watched, and how its client's kernel probes it: after two idle seconds,
+/// and again each second; three probes without an answer would end it.
+const IDLE: Duration = Duration::from_secs(12);
+const KEEPALIVE: (u32, u32, u32) = (2, 1, 3);
 /// Room for two seconds of the fastest stream, and samples that show what happens within seconds.
 const CONFIG: &str = "sample_interval = \"500ms\"\n[limits]\nheld_frames = 400000\nheld_bytes = \"256MiB\"";
 
@@ -53,6 +61,7 @@ impl Story {
         let events = daemon.events()?;
         let guest = Guest::new(NAME, 2).dirty(40).set("sleep.idle_after", "3s");
         let guest = guest.set("wake.on", vec![WAKE_ON.to_owned()]);
+        let guest = guest.set("wake.ignore", vec![format!("udp:{MONITORED}")]).set("service", vec![page()]);
         let took = daemon.boot(&lab, &image, &guest)?;
         stage.check(true, "all services up", &span(took));
         stage.row("boot to all services", span(took));
@@ -64,6 +73,8 @@ impl Story {
         stage.check(true, "ping answered", &format!("{}, IPv6 {}", span(ping), span(ping6)));
         let memory = client.verify_memory(guest.ip())?;
         let before = client.sink(guest.ip())?;
+        let (idle, interval, count) = KEEPALIVE;
+        client.keepalive(idle, interval, count)?;
         let ssh = client.ssh(&image, guest.ip())?;
         let echo = client.echo(guest.ip())?;
         let marked = format!("{} of its memory hold a known pattern", mib(memory.pages * 4096));
@@ -120,6 +131,39 @@ impl Story {
         Ok(())
     }
 
+    /// An idle connection is kept up, and noise does not wake it.
+    pub(crate) fn stays_connected(&self, stage: &mut Stage) -> Result<()> {
+        let (idle, _, count) = KEEPALIVE;
+        stage.step(&format!("The idle ssh session is probed each {idle} s, and a monitor looks by"));
+        stage.waiting("watching it sleep");
+        let (mark, before) = (self.last_event(), probes(&self.daemon.why(NAME)?));
+        let monitor = self.client.namespace().run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))??;
+        for _ in 0..3 {
+            monitor.send_to(b"are you well?", (self.guest.ip(), MONITORED))?;
+            thread::sleep(IDLE / 3);
+        }
+        let why = self.daemon.why(NAME)?;
+        let probes = probes(&why) - before;
+        let kept =
+            format!("{probes} probes answered in {}; {count} without an answer would end it", span(IDLE));
+        stage.check(probes >= IDLE.as_secs() / 3, "keepalives", &kept);
+        let ignored: Vec<_> =
+            why.ignored.iter().map(|i| format!("{} {}: {}", i.frames, i.reason, i.last)).collect();
+        stage.check(why.ignored.iter().any(|i| i.frames == 3), "ignored", &ignored.join(", "));
+        let woke =
+            self.events.all().iter().any(|event| event.seq > mark && event.to == Some(MachineState::Waking));
+        let sleeps = why.state == MachineState::Asleep && !woke && self.lab.qemu_pids()?.is_empty();
+        stage.check(sleeps, "slept on", "nothing of it woke the guest; `dormouse why web` says:");
+        for line in self.daemon.run(&["why", NAME])?.lines() {
+            stage.note(line);
+        }
+        stage.row(
+            "ssh session, guest asleep",
+            format!("{probes} keepalive probes answered in {}", span(IDLE)),
+        );
+        Ok(())
+    }
+
     /// A connection wakes it.
     pub(crate) fn wakes(&self, stage: &mut Stage) -> Result<()> {
         stage.step("A client connects: it wakes");
@@ -154,6 +198,50 @@ impl Story {
         let pages = format!("{} pages checked, {} changed; the same boot", count(memory.pages), memory.bad);
         stage.check(same, "memory", &pages);
         Ok(())
+    }
+
+    /// A browser is told to wait, and gets the guest's own page next.
+    pub(crate) fn shows_the_waking_page(&self, stage: &mut Stage) -> Result<()> {
+        stage.step(&format!("A browser asks at port {PAGE}, where the machine's file names a waking page"));
+        let slept = self.daemon.sleep(NAME)?.state;
+        let gone = wait_until("QEMU to be gone", LONG, || Ok(self.lab.qemu_pids()?.is_empty()))?;
+        let mark = self.last_event();
+        let (status, page) = self.curl()?;
+        let title = page.split_once("<title>").and_then(|(_, rest)| rest.split_once("</title>"));
+        let title = title.map_or("no page", |(title, _)| title);
+        let asleep = slept == MachineState::Asleep && gone < SECOND;
+        stage.check(
+            asleep && status == 503,
+            "while it sleeps",
+            &format!("{status}: \"{title}\", reloads by itself"),
+        );
+        let is_it = |event: &Event| event.seq > mark && event.to == Some(MachineState::Active);
+        let awake = self.events.wait("the guest to wake", LONG, is_it)?;
+        let took = figure(&awake, "took_ms").unwrap_or_default();
+        let (status, page) = self.curl()?;
+        let own = page.contains("Awake.");
+        stage.check(
+            status == 200 && own,
+            "the reload",
+            &format!("{status}: the guest's own page; it woke in {}", span(took)),
+        );
+        Ok(())
+    }
+
+    /// What curl gets that accepts HTML, as browsers do: the status and the page.
+    fn curl(&self) -> Result<(u16, String)> {
+        let mut curl = self.client.namespace().command("curl");
+        curl.args(["--silent", "--show-error", "--max-time", "30", "--header", "Accept: text/html"]);
+        curl.args(["--write-out", "\n%{http_code}"]).arg(format!("http://{}:{PAGE}/", self.guest.ip()));
+        let out = curl.output().context("curl cannot be run")?;
+        let said = String::from_utf8_lossy(&out.stdout).into_owned();
+        let errors = String::from_utf8_lossy(&out.stderr);
+        let (page, status) = said.rsplit_once('\n').with_context(|| format!("curl: {errors}"))?;
+        Ok((status.parse()?, page.to_owned()))
+    }
+
+    fn last_event(&self) -> u64 {
+        self.events.all().last().map_or(0, |event| event.seq)
     }
 
     /// A numbered stream is sent all the while the guest goes to sleep, sleeps and wakes.
@@ -261,6 +349,17 @@ impl Story {
         let is_it = |event: &Event| event.kind == EventKind::State && event.to == Some(MachineState::Asleep);
         Ok(self.events.wait("the event of the sleep", LONG, is_it)?)
     }
+}
+
+/// The service at [`PAGE`].
+fn page() -> toml::Value {
+    let entries = [("port", i64::from(PAGE).into()), ("answer", "waking-page".into())];
+    toml::Table::from_iter(entries.map(|(key, value): (&str, toml::Value)| (key.to_owned(), value))).into()
+}
+
+/// The keepalive probes that were answered for it.
+fn probes(why: &Why) -> u64 {
+    why.answered.get("tcp-keepalive").copied().unwrap_or(0)
 }
 
 /// A figure of an event in milliseconds.
