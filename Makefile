@@ -3,7 +3,7 @@
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test fuzz bench clean
+.PHONY: help build install demo test fuzz bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -11,6 +11,9 @@ help: ## list the targets
 build: ## build the daemon and the command line
 	@scripts/deps.sh demo
 	cargo build --release --locked -p dormouse-daemon -p dormouse-cli
+
+install: ## install it, its systemd unit and the example responder (as root; DESTDIR=dir for packages)
+	@scripts/install.sh
 
 demo: ## watch a guest sleep, stay present and wake (as root); KEEP=1 leaves the lab up
 	@scripts/demo.sh $(if $(filter-out 0,$(KEEP)),--keep)
