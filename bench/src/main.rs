@@ -131,6 +131,10 @@ fn measure(args: &Args) -> Result<()> {
     if let Err(error) = Lab::sweep(false) {
         eprintln!("what a dead run left behind is still there: {error}");
     }
+    if let Some(document) = &args.write {
+        // Before half an hour of measuring, not after it.
+        report::check(document, &names(&args.sections))?;
+    }
     let image = Image::build()?;
     let mut parts = Vec::new();
     let mut part = |name: &'static str, text: String| {
@@ -147,7 +151,11 @@ fn measure(args: &Args) -> Result<()> {
                 part("waking", waking.to_string());
                 part("sleeping", sleeping.to_string());
             }
-            Section::Awake => part("awake", awake::measure(&machine(), args.cycles)?.to_string()),
+            Section::Awake => {
+                let (requests, bulk) = awake::measure(&machine(), args.cycles)?;
+                part("awake", requests.to_string());
+                part("bulk", bulk.to_string());
+            }
             Section::Stream => {
                 part("stream", stream::measure(&machine(), &args.rates, args.cycles)?.to_string());
             }
@@ -168,6 +176,23 @@ fn measure(args: &Args) -> Result<()> {
         }
     }
     args.write.as_ref().map_or(Ok(()), |document| report::fill_in(document, &parts))
+}
+
+/// The places of a document that these sections fill.
+fn names(sections: &[Section]) -> Vec<&'static str> {
+    let of = |section: &Section| -> &'static [&'static str] {
+        match section {
+            Section::Wake => &["waking", "sleeping"],
+            Section::Awake => &["awake", "bulk"],
+            Section::Stream => &["stream"],
+            Section::Answers => &["answers"],
+            Section::Scale => &["scale"],
+            Section::Crowd => &["crowd"],
+            Section::Flood => &["flood"],
+            Section::Parallel => &["parallel"],
+        }
+    };
+    [&["machine"][..]].into_iter().chain(sections.iter().map(of)).flatten().copied().collect()
 }
 
 /// Repetitions of what takes seconds each time.

@@ -23,35 +23,44 @@ pub(crate) fn measure(counts: &[u8], cycles: usize) -> Result<Table> {
     let mut table = Table::new(&[
         "machines",
         "standing by",
-        "one, to its first page",
-        "all at once, to the last page",
-        "by each",
+        "one, SYN to SYN-ACK",
+        "all at once, each",
+        "the last of them",
+        "by the number of them",
+        "to the last page",
         "processors",
     ]);
     for &count in counts {
         for (config, stands_by) in [("", false), (STANDBY, true)] {
             eprintln!("parallel: booting {count} machines");
             let crowd = Crowd::boot("parallel", config, count, MEMORY)?;
-            let (mut one, mut all, mut busy) = <(Sample, Sample, Sample)>::default();
+            let mut one = Sample::default();
+            let (mut each, mut last) = (Sample::default(), Sample::default());
+            let (mut pages, mut busy) = (Sample::default(), Sample::default());
             for cycle in 1..=cycles {
                 asleep(&crowd, stands_by)?;
                 for guest in crowd.guests.iter().take(5) {
-                    one.push(crowd.wake_one(guest)?);
+                    one.push(crowd.wake_one(guest)?.connected);
                 }
                 asleep(&crowd, stands_by)?;
                 let before = Processors::now()?;
                 let woken = crowd.wake()?;
                 busy.push(before.busy_since()?);
-                all.push(woken.took);
+                let connected: Sample = woken.pages.iter().map(|page| page.connected).collect();
+                last.extend(connected.quantile(100).into_iter().collect());
+                each.extend(connected);
+                pages.push(woken.took);
                 eprintln!("  {cycle}/{cycles}: {:?}", woken.took);
             }
-            let by_each = all.median().map(|took| millis(took / u32::from(count)));
+            let share = last.median().map(|took| millis(took / u32::from(count)));
             table.push(vec![
                 count.to_string(),
                 if stands_by { "all" } else { "none" }.into(),
                 one.to_string(),
-                all.to_string(),
-                by_each.unwrap_or_default(),
+                each.to_string(),
+                last.to_string(),
+                share.unwrap_or_default(),
+                pages.to_string(),
                 busy.to_string(),
             ]);
         }

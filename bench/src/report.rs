@@ -42,6 +42,12 @@ pub(crate) fn ratio(ratio: Option<f64>) -> String {
     )
 }
 
+/// Has the document all places that will be filled?
+pub(crate) fn check(document: &Path, names: &[&str]) -> Result<()> {
+    let text = fs::read_to_string(document).with_context(|| document.display().to_string())?;
+    names.iter().try_for_each(|name| replaced(&text, name, "").map(drop))
+}
+
 /// Puts what was measured between `<!-- name -->` and `<!-- /name -->` of a document.
 pub(crate) fn fill_in(document: &Path, parts: &[(&str, String)]) -> Result<()> {
     let mut text = fs::read_to_string(document).with_context(|| document.display().to_string())?;

@@ -110,16 +110,14 @@ impl Crowd {
         Ok(Woken { took, pages: answers.into_iter().map(|(_, page)| page).collect() })
     }
 
-    /// Wakes one that sleeps; how long that took.
+    /// Wakes one that sleeps by a connection to it.
     ///
     /// # Errors
     ///
     /// As [`Crowd::wake`].
-    pub fn wake_one(&self, guest: &Guest) -> Result<Duration> {
+    pub fn wake_one(&self, guest: &Guest) -> Result<HttpAnswer> {
         let to = SocketAddr::new(guest.ip().into(), 80);
-        let start = Instant::now();
-        self.client.http_get(to, "/cgi-bin/uptime", Duration::from_secs(120))?;
-        Ok(start.elapsed())
+        self.client.http_get(to, "/cgi-bin/uptime", Duration::from_secs(120))
     }
 
     /// Each guest's boot, which differs after every one. Asking wakes them.

@@ -73,16 +73,23 @@ pub(crate) trait Rival {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub(crate) enum Kind {
     Dormouse,
+    /// With a process that stands by.
+    DormouseStandby,
+    /// Reading nothing ahead.
+    DormouseFaults,
     Qemu,
     Libvirt,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 3] = [Self::Dormouse, Self::Qemu, Self::Libvirt];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Dormouse, Self::DormouseStandby, Self::DormouseFaults, Self::Qemu, Self::Libvirt];
 
     pub(crate) const fn title(self) -> &'static str {
         match self {
             Self::Dormouse => "Dormouse",
+            Self::DormouseStandby => "Dormouse, a process standing by",
+            Self::DormouseFaults => "Dormouse, nothing read ahead",
             Self::Qemu => "QEMU, migrate to a file and back",
             Self::Libvirt => "virsh managedsave / start",
         }
@@ -92,6 +99,8 @@ impl Kind {
     pub(crate) fn boot(self, machine: &Machine) -> Result<Box<dyn Rival>> {
         let booted: Result<Box<dyn Rival>> = match self {
             Self::Dormouse => Dormouse::boot(machine).map(|rival| Box::new(rival) as _),
+            Self::DormouseStandby => Dormouse::boot_with_standby(machine).map(|rival| Box::new(rival) as _),
+            Self::DormouseFaults => Dormouse::boot_without_list(machine).map(|rival| Box::new(rival) as _),
             Self::Qemu => Qemu::boot(machine).map(|rival| Box::new(rival) as _),
             Self::Libvirt => Libvirt::boot(machine).map(|rival| Box::new(rival) as _),
         };
