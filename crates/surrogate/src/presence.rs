@@ -30,7 +30,7 @@ use dormouse_wire::Scanners;
 use crate::{
     Mode, Reason,
     packet::{Arrival, Packet},
-    queue::{ReplayQueue, Ticket, Worth},
+    queue::{Pushed, ReplayQueue, Ticket, Worth},
 };
 
 /// Most frames of one port that have a ticket at a time.
@@ -143,6 +143,8 @@ pub(crate) struct Effect {
     pub questions: Vec<Question>,
     /// The frame is held.
     pub held: bool,
+    /// There was no room: the frame, or one that it displaced, was dropped.
+    pub crowded: bool,
 }
 
 impl Effect {
@@ -444,12 +446,12 @@ impl<J: Judge> Presence<J> {
     fn hold(&mut self, arrival: &Arrival<'_>, ticket: Option<Ticket>) -> Effect {
         let wanted = self.mode != Mode::Standing || self.waker.get().is_some();
         let worth = if wanted { Worth::Fresh } else { Worth::Stale };
-        let held = if arrival.is_group() {
+        let pushed = if arrival.is_group() {
             self.queue.push_group(arrival.packet(), worth, ticket)
         } else {
             self.queue.push(arrival.packet(), worth, ticket)
         };
-        Effect { held, ..Effect::default() }
+        Effect { held: pushed.is_held(), crowded: pushed != Pushed::Held, ..Effect::default() }
     }
 
     fn wake_for(&self, arrival: &Arrival<'_>, why: Option<&'static str>) -> Option<String> {

@@ -81,6 +81,24 @@ pub(crate) enum Worth {
     Fresh,
 }
 
+/// What became of a frame that was to be held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pushed {
+    /// It is held.
+    Held,
+    /// It is held, and others had to give way.
+    InPlace,
+    /// It is dropped.
+    Dropped,
+}
+
+impl Pushed {
+    /// Is the frame held?
+    pub(crate) const fn is_held(self) -> bool {
+        matches!(self, Self::Held | Self::InPlace)
+    }
+}
+
 impl Budget {
     /// Nothing is held yet.
     #[must_use]
@@ -143,10 +161,11 @@ impl ReplayQueue {
         }
     }
 
-    /// Holds a frame at the end, or counts what had to be dropped. False: that was this frame.
-    pub(crate) fn push(&mut self, packet: Packet, worth: Worth, ticket: Option<Ticket>) -> bool {
-        if !self.make_room(&packet) {
-            return false;
+    /// Holds a frame at the end, and counts what had to be dropped.
+    pub(crate) fn push(&mut self, packet: Packet, worth: Worth, ticket: Option<Ticket>) -> Pushed {
+        let room = self.make_room(&packet);
+        if !room.is_held() {
+            return room;
         }
         let held = Held { packet, ticket };
         match worth {
@@ -154,16 +173,16 @@ impl ReplayQueue {
             Worth::Stale if self.held.is_empty() => self.stale.push_back(held),
             _ => self.held.push_back(held),
         }
-        true
+        room
     }
 
     /// Holds a group frame that the guest may have got as well, if the boundary is open.
-    pub(crate) fn push_group(&mut self, packet: Packet, worth: Worth, ticket: Option<Ticket>) -> bool {
+    pub(crate) fn push_group(&mut self, packet: Packet, worth: Worth, ticket: Option<Ticket>) -> Pushed {
         if self.seen.is_none() {
             return self.push(packet, worth, ticket);
         }
         let room = self.make_room(&packet);
-        if room {
+        if room.is_held() {
             self.doubtful.push_back(Held { packet, ticket });
         }
         room
@@ -203,15 +222,17 @@ impl ReplayQueue {
         }
     }
 
-    /// Charges for a frame, at the expense of stale ones if need be. False: it is dropped.
-    fn make_room(&mut self, packet: &Packet) -> bool {
+    /// Charges for a frame, at the expense of stale ones if need be.
+    fn make_room(&mut self, packet: &Packet) -> Pushed {
+        let mut room = Pushed::Held;
         loop {
-            let Err(limit) = self.budget.charge(packet) else { return true };
+            let Err(limit) = self.budget.charge(packet) else { return room };
             self.drops.add(limit, 1);
             match self.stale.pop_front() {
                 Some(evicted) => self.budget.refund(&evicted.packet),
-                None => return false,
+                None => return Pushed::Dropped,
             }
+            room = Pushed::InPlace;
         }
     }
 
@@ -462,7 +483,9 @@ mod tests {
                     for packet in queue.take_all() {
                         match number(&packet) % 5 {
                             0 => fates.answered += 1,
-                            _ => drop(queue.push(packet, Worth::Stale, None)),
+                            _ => {
+                                queue.push(packet, Worth::Stale, None);
+                            }
                         }
                     }
                 }
@@ -545,7 +568,7 @@ mod tests {
             let mut queue = ReplayQueue::new(Budget::new(Limits { frames: 100, bytes: 1 << 20 }));
             queue.open_boundary();
             (0..seen).for_each(|_| queue.seen_at_tap(7));
-            assert!((0..copies).all(|_| queue.push_group(packet(7, true, 0), Worth::Fresh, None)));
+            assert!((0..copies).all(|_| queue.push_group(packet(7, true, 0), Worth::Fresh, None).is_held()));
             prop_assert_eq!(queue.close_boundary(digest), u64::from(copies.min(seen)));
             prop_assert_eq!(queue.len(), (copies - copies.min(seen)) as usize);
         }
@@ -579,9 +602,11 @@ mod tests {
     #[test]
     fn stale_frames_give_way_and_fresh_ones_do_not() {
         let mut queue = ReplayQueue::new(Budget::new(Limits { frames: 3, bytes: 1000 }));
-        assert!((0..5).all(|n| queue.push(packet(n, false, 0), Worth::Stale, None)));
-        let room: Vec<bool> = (5..9).map(|n| queue.push(packet(n, false, 0), Worth::Fresh, None)).collect();
-        assert_eq!(room, [true, true, true, false]);
+        let mut push = |n, worth| queue.push(packet(n, false, 0), worth, None);
+        let room: Vec<Pushed> = (0..5).map(|n| push(n, Worth::Stale)).collect();
+        assert_eq!(room, [Pushed::Held, Pushed::Held, Pushed::Held, Pushed::InPlace, Pushed::InPlace]);
+        let room: Vec<Pushed> = (5..9).map(|n| push(n, Worth::Fresh)).collect();
+        assert_eq!(room, [Pushed::InPlace, Pushed::InPlace, Pushed::InPlace, Pushed::Dropped]);
         let order: Vec<u32> = queue.take_all().iter().map(number).collect();
         assert_eq!(order, [5, 6, 7]);
         assert_eq!(queue.drops().of(Reason::FrameLimit), 6);

@@ -25,6 +25,7 @@ use crate::{
     handover::{Handover, Progress},
     packet::Packet,
     queue::ReplayQueue,
+    worker::Read,
 };
 
 /// Frames injected before the bridge's socket is read again.
@@ -157,25 +158,30 @@ impl Release {
         }
     }
 
-    /// Once all is injected and the bridge's socket is empty: tries to hand over. `quiet`: the
-    /// socket was empty before the last frames were injected as well.
+    /// Once all is injected: tries to hand over. `read`: what was read of the bridge's socket before.
+    ///
+    /// Frames of others may wait there all the time. Where frames are counted it is known that none
+    /// of its own does; elsewhere that is taken for so if the socket was empty.
     pub(crate) fn hand_over(
         &mut self,
         mac: MacAddr,
         queue: &ReplayQueue,
         progress: &Progress,
         handover: &mut dyn Handover,
-        (quiet, now): (bool, Instant),
+        (read, now): (Read, Instant),
     ) {
         if queue.front().is_some() || self.caught_up.is_none() || !self.is_read(now) {
             return;
         }
         let tried = now.duration_since(*self.tried_since.get_or_insert(now));
         let counted = handover.counted(mac).is_some();
-        let come = progress.missing() == 0 || tried > MISSING_PATIENCE;
+        let drained = read != Read::Some;
+        let come = progress.missing() == 0 || (drained && tried > MISSING_PATIENCE);
         if counted && come && handover.switch(mac, progress.highest(), self.target.index) {
             self.caught_up(HandoverKind::Ebpf);
-        } else if tried > SWITCH_PATIENCE || (!counted && (quiet || tried > QUIET_PATIENCE)) {
+        } else if tried > SWITCH_PATIENCE
+            || (!counted && (read == Read::Nothing || (drained && tried > QUIET_PATIENCE)))
+        {
             self.caught_up(HandoverKind::Plain);
         }
     }

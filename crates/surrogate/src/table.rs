@@ -19,7 +19,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::{
     Drops, Notice, Reason,
     asking::Asking,
-    flood::{KEPT_AWAY, Load, WINDOW},
+    flood::{KEPT_AWAY, Load, window},
     handover::{Handover, Progress},
     index::Index,
     judge::WireJudge,
@@ -222,7 +222,8 @@ impl Table {
             match received.at(entry.vlans.as_ref()) {
                 Delivery::Frame(arrival) => {
                     let effect = entry.presence.take(arrival);
-                    self.load.note((!effect.held).then_some(destination));
+                    let useful = effect.held && !effect.crowded;
+                    self.load.note((!useful).then_some(destination));
                     self.doings.carry_out(destination, entry, effect, now, replies);
                 }
                 Delivery::Elsewhere => {}
@@ -233,24 +234,26 @@ impl Table {
         }
     }
 
-    /// A batch of frames is done; `full`: more may wait. Keeps away what floods the thread.
+    /// A batch of frames is done; `full`: more may wait. Keeps away who floods the thread.
     pub(crate) fn end_batch(&mut self, full: bool, now: Timestamp) {
-        if let Some(mac) = self.load.end_batch(full)
-            && let Some(entry) = self.entries.get_mut(&mac)
-            && entry.presence.keeps_away()
-        {
+        for mac in self.load.end_batch(full) {
+            let Some(entry) = self.entries.get_mut(&mac) else { continue };
+            if !entry.presence.keeps_away() {
+                continue;
+            }
             if self.flooded.insert(mac) {
                 tracing::debug!(machine = %entry.name, %mac, "is flooded: frames for it are dropped");
             }
             entry.kept_away = Some(now + KEPT_AWAY);
             self.doings.rearm(mac, entry);
         }
+        let window = window(self.flooded.len());
         for mac in &self.flooded {
             let Some(entry) = self.entries.get(mac) else { continue };
             let read = entry.progress.highest();
             // What has not come by then was lost.
             let read = if full { read } else { self.handover.counted(*mac).unwrap_or(read) };
-            self.handover.admit(*mac, read.saturating_add(WINDOW));
+            self.handover.admit(*mac, read.saturating_add(window));
         }
     }
 

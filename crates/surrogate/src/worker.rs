@@ -12,7 +12,7 @@ use std::{
 
 use dormouse_net::Vlans;
 use dormouse_sys::{
-    Batch, PacketSocket, VnetHdr,
+    Batch, Frame, PacketSocket, VnetHdr,
     packet::{Direction, Error as SocketError, Filter},
 };
 use dormouse_types::{MacAddr, MachineName, Timestamp};
@@ -42,8 +42,6 @@ use crate::{
 const BATCH: usize = 64;
 /// Batches read before other work has its turn.
 const TURN: usize = 16;
-/// Batches that can be waiting in a socket's buffer: the bound of "until it is empty".
-const BACKLOG: usize = 1 << 14;
 /// The time between two looks at the frames in doubt: long for the kernel, which hands a tap its copy
 /// before this thread gets its own, and short for what comes directly meanwhile.
 const LOOK: Duration = Duration::from_millis(1);
@@ -80,6 +78,8 @@ pub(crate) struct Worker {
     batch: Batch,
     sniffed: Batch,
     replies: Vec<Vec<u8>>,
+    /// Of all frames so far, as [`occupied`] says.
+    octets: u64,
     /// What the socket did not give out.
     losses: Losses,
     table: Table,
@@ -119,6 +119,7 @@ impl Worker {
             batch: Batch::new(BATCH, Batch::LONGEST),
             sniffed: Batch::new(BATCH, Batch::LONGEST),
             replies: Vec::new(),
+            octets: 0,
             losses: Losses::default(),
             table,
             watches: HashMap::new(),
@@ -208,6 +209,7 @@ impl Worker {
             }
             let full = self.batch.frames().len() == BATCH;
             for frame in self.batch.frames() {
+                self.octets += occupied(&frame);
                 self.table.deliver(&frame, now, &mut self.replies);
             }
             self.send_replies();
@@ -217,6 +219,21 @@ impl Worker {
             }
         }
         Read::Some
+    }
+
+    /// Reads all that waits now, and little of what comes meanwhile. Does what is due between, so
+    /// that nobody else waits for it, however much that is.
+    fn catch_up(&mut self) {
+        let until = self.octets.saturating_add(backlog(&self.socket));
+        while self.octets < until {
+            let read = self.receive(TURN);
+            if read != Read::Some {
+                return;
+            }
+            self.table.due(clock(), &mut self.replies);
+            self.send_replies();
+            self.pump(read);
+        }
     }
 
     fn socket_failed(&mut self, error: &SocketError) {
@@ -248,8 +265,8 @@ impl Worker {
         for mac in self.table.sniffing.clone() {
             let Some(entry) = self.table.get_mut(mac) else { continue };
             let Some(sniff) = &entry.sniff else { continue };
-            let mut gone = false;
-            for _ in 0..BACKLOG {
+            let (mut gone, mut left) = (false, backlog(sniff));
+            while left > 0 {
                 match sniff.receive(&mut self.sniffed) {
                     Ok(0) => break,
                     Ok(_) => {}
@@ -260,8 +277,11 @@ impl Worker {
                         break;
                     }
                 }
-                for packet in self.sniffed.frames().filter_map(|frame| Packet::received(&frame)) {
-                    entry.presence.queue().seen_at_tap(digest(packet.ethernet()));
+                for frame in self.sniffed.frames() {
+                    left = left.saturating_sub(occupied(&frame));
+                    if let Some(packet) = Packet::received(&frame) {
+                        entry.presence.queue().seen_at_tap(digest(packet.ethernet()));
+                    }
                 }
             }
             if gone {
@@ -290,10 +310,8 @@ impl Worker {
             let Some((entry, handover)) = self.table.with_handover(mac) else { continue };
             let Some(release) = &mut entry.release else { continue };
             release.pump(entry.presence.queue(), now);
-            if read != Read::Some {
-                let held = entry.presence.held();
-                release.hand_over(mac, held, &entry.progress, handover, (read == Read::Nothing, now));
-            }
+            let held = entry.presence.held();
+            release.hand_over(mac, held, &entry.progress, handover, (read, now));
             if let Some((finished, replay)) = release.take_finished(entry.presence.held()) {
                 done.push((mac, finished, replay));
             }
@@ -388,7 +406,7 @@ impl Worker {
     pub(crate) fn capture(&mut self, capture: Capture, tap: &str) -> Result<(), SocketError> {
         let sniff = self.open_sniff(tap)?;
         // What waits now was delivered to the guest as well.
-        self.receive(BACKLOG);
+        self.catch_up();
         let (mac, now) = (capture.who.mac, clock());
         let judge = self.enter(capture, Mode::Holding, now);
         self.table.sniffing.insert(mac);
@@ -403,7 +421,7 @@ impl Worker {
 
     /// Answers for a port whose guest stands still; `older` is what it left unread.
     pub(crate) fn stand_in(&mut self, capture: Capture, older: Vec<Packet>) {
-        self.receive(BACKLOG);
+        self.catch_up();
         self.read_sniffs();
         let (mac, now) = (capture.who.mac, clock());
         let judge = self.enter(capture, Mode::Standing, now);
@@ -470,14 +488,14 @@ impl Worker {
 
     /// Frames that left the bridge for the port and have not come yet, where they are counted.
     pub(crate) fn under_way(&mut self, mac: MacAddr) -> Option<u64> {
-        self.receive(BACKLOG);
+        self.catch_up();
         let counted = self.table.handover.counted(mac)?;
         self.table.get(mac).map(|entry| entry.progress.behind(counted))
     }
 
     /// The bridge sends nothing for the port here any more: gives the rest and forgets it.
     pub(crate) fn finish(&mut self, mac: MacAddr) -> oneshot::Receiver<PortReplay> {
-        self.receive(BACKLOG);
+        self.catch_up();
         self.read_sniffs();
         self.count_lost();
         let (finished, told) = oneshot::channel();
@@ -496,7 +514,7 @@ impl Worker {
 
     /// Forgets a port; what it held is dropped. Says how many frames.
     pub(crate) fn dismiss(&mut self, mac: MacAddr) -> u64 {
-        self.receive(BACKLOG);
+        self.catch_up();
         let now = clock();
         let dropped = self.table.get_mut(mac).map_or(0, |entry| {
             let effect = entry.presence.end(now);
@@ -617,13 +635,23 @@ impl Worker {
 
 /// What was read from a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Read {
+pub(crate) enum Read {
     /// Nothing waited.
     Nothing,
     /// All that waited.
     All,
     /// Part of what waits.
     Some,
+}
+
+/// Octets that wait in a socket, with what the kernel needs for each frame. An open socket knows.
+fn backlog(socket: &PacketSocket) -> u64 {
+    socket.waiting().unwrap_or(0)
+}
+
+/// What a frame occupied of a socket's buffer, at least.
+fn occupied(frame: &Frame<'_>) -> u64 {
+    PacketSocket::OVERHEAD + frame.bytes.len() as u64
 }
 
 fn listen(epoll: &OwnedFd, source: impl AsFd, token: u64) -> rustix::io::Result<()> {

@@ -275,6 +275,26 @@ fn a_guests_persona_is_heard_and_nothing_else_of_it() {
 }
 
 #[test]
+fn what_waits_is_known_and_no_less_than_its_octets() {
+    in_namespace(|| {
+        veth();
+        let receiver = PacketSocket::open_receive("v1", MIB).unwrap();
+        assert_eq!(receiver.waiting().unwrap(), 0);
+        let sender = PacketSocket::open_inject("v0", false, MIB).unwrap();
+        let lengths = [0_usize, 46, 500, 1400];
+        for length in lengths {
+            let frame = ethernet(GUEST, OTHER, 0x88b5, &vec![1; length]);
+            sender.send(&VnetHdr::PLAIN, &frame).unwrap();
+        }
+        let least: u64 = lengths.iter().map(|length| PacketSocket::OVERHEAD + 14 + *length as u64).sum();
+        until(|| receiver.waiting().unwrap() >= least);
+        let all = receive(&receiver, 2048, lengths.len(), |frame| frame.bytes.len());
+        assert_eq!(all, lengths.map(|length| 14 + length));
+        assert_eq!(receiver.waiting().unwrap(), 0);
+    });
+}
+
+#[test]
 fn frames_dropped_by_a_full_buffer_are_counted() {
     in_namespace(|| {
         veth();

@@ -74,6 +74,10 @@ pub struct PacketSocket {
 }
 
 impl PacketSocket {
+    /// What the kernel counts for a frame that waits besides its octets, at least: `struct sk_buff` and
+    /// `struct skb_shared_info`.
+    pub const OVERHEAD: u64 = 512;
+
     /// Opens a socket that receives every frame that arrives on the link, whatever its
     /// destination (promiscuous), but none that this host sends on it. It can also [`send`].
     ///
@@ -176,6 +180,14 @@ impl PacketSocket {
     /// None is known to happen on an open socket.
     pub fn statistics(&self) -> Result<Statistics, Error> {
         option::statistics(&self.fd)
+    }
+
+    /// Octets of frames that wait to be received, with at least [`PacketSocket::OVERHEAD`] for each.
+    ///
+    /// # Errors
+    /// None is known to happen on an open socket.
+    pub fn waiting(&self) -> Result<u64, Error> {
+        option::in_use(&self.fd).map(u64::from)
     }
 
     fn create() -> Result<Self, Error> {

@@ -105,20 +105,32 @@ pub(super) fn attach_filter(fd: &OwnedFd, filter: &Filter) -> Result<(), Error> 
     set_raw(fd, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, "SO_ATTACH_FILTER", &request)
 }
 
-/// Reads the counters, which sets them to zero.
-pub(super) fn statistics(fd: &OwnedFd) -> Result<Statistics, Error> {
-    let mut raw = libc::tpacket_stats { tp_packets: 0, tp_drops: 0 };
-    let mut length = length_of::<libc::tpacket_stats>();
+/// Reads an option into words, of which the kernel fills as many as it has.
+fn words<const N: usize>(fd: &OwnedFd, flag: &Flag) -> Result<[u32; N], Error> {
+    let mut raw = [0_u32; N];
+    let mut length = length_of::<[u32; N]>();
     // SAFETY: `raw` has room for `length` bytes and any bytes are valid in it.
     let result = unsafe {
         libc::getsockopt(
             fd.as_raw_fd(),
-            libc::SOL_PACKET,
-            libc::PACKET_STATISTICS,
+            flag.level,
+            flag.name,
             std::ptr::from_mut(&mut raw).cast(),
             &raw mut length,
         )
     };
-    checked("PACKET_STATISTICS", result)?;
-    Ok(Statistics { frames: raw.tp_packets.into(), dropped: raw.tp_drops.into() })
+    checked(flag.text, result)?;
+    Ok(raw)
+}
+
+/// Reads the counters (`struct tpacket_stats`), which sets them to zero.
+pub(super) fn statistics(fd: &OwnedFd) -> Result<Statistics, Error> {
+    let [frames, dropped] = words(fd, &packet(libc::PACKET_STATISTICS, "PACKET_STATISTICS"))?;
+    Ok(Statistics { frames: frames.into(), dropped: dropped.into() })
+}
+
+/// Octets of the receive buffer that are in use: the first word of `SO_MEMINFO`.
+pub(super) fn in_use(fd: &OwnedFd) -> Result<u32, Error> {
+    let [used] = words(fd, &socket_level(libc::SO_MEMINFO, "SO_MEMINFO"))?;
+    Ok(used)
 }
