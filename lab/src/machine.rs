@@ -74,6 +74,24 @@ impl Daemon {
         self.one(&["sleep", name])
     }
 
+    /// As [`Self::sleep`], for a machine with which a connection has just been closed: its last segment
+    /// rightly undoes a sleep, so a few are tried.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot.
+    pub fn sleep_after_traffic(&self, name: &str) -> Result<Outcome> {
+        for _ in 0..3 {
+            match self.sleep(name) {
+                Err(Error::Failed { stderr, .. }) if stderr.contains("(packet: tcp") => {
+                    self.wait_state(name, MachineState::Active, BOOT_TIMEOUT)?;
+                }
+                outcome => return outcome,
+            }
+        }
+        self.sleep(name)
+    }
+
     /// Wakes a machine, and waits until it is awake.
     ///
     /// # Errors

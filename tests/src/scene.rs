@@ -2,7 +2,7 @@
 
 use crate::{LONG, SECOND};
 use dormouse_lab::{
-    Client, Daemon, Error, EventLog, Guest, HttpAnswer, Lab, MemoryCheck, SinkStats,
+    Client, Daemon, EventLog, Guest, HttpAnswer, Lab, MemoryCheck, SinkStats,
     api::{Event, EventKind, Failure, MachineState, Outcome},
     guest::Image,
     wait_until,
@@ -152,16 +152,7 @@ impl Scene {
     /// When it does not sleep then.
     #[track_caller]
     pub fn sleep(&self) -> Outcome {
-        let mut outcome = self.daemon.sleep(self.name());
-        // The last segment of a connection that a test has just closed rightly undoes a sleep.
-        for _ in 0..3 {
-            if !matches!(&outcome, Err(Error::Failed { stderr, .. }) if stderr.contains("(packet: tcp")) {
-                break;
-            }
-            self.wait(MachineState::Active);
-            outcome = self.daemon.sleep(self.name());
-        }
-        let outcome = outcome.unwrap();
+        let outcome = self.daemon.sleep_after_traffic(self.name()).unwrap();
         assert_eq!(outcome.state, MachineState::Asleep, "{outcome:?}");
         outcome
     }

@@ -203,7 +203,7 @@ impl Story {
     /// A browser is told to wait, and gets the guest's own page next.
     pub(crate) fn shows_the_waking_page(&self, stage: &mut Stage) -> Result<()> {
         stage.step(&format!("A browser asks at port {PAGE}, where the machine's file names a waking page"));
-        let slept = self.daemon.sleep(NAME)?.state;
+        let slept = self.daemon.sleep_after_traffic(NAME)?.state;
         let gone = wait_until("QEMU to be gone", LONG, || Ok(self.lab.qemu_pids()?.is_empty()))?;
         let mark = self.last_event();
         let (status, page) = self.curl()?;
@@ -254,7 +254,7 @@ impl Story {
         let before = (self.client.sink(ip)?, self.lab.switch().drops()?);
         let stream = self.client.udp_stream(ip, self.rate, 100)?;
         thread::sleep(SECOND / 2);
-        let slept = self.daemon.sleep(NAME)?;
+        let slept = self.daemon.sleep_after_traffic(NAME)?;
         let gone = wait_until("QEMU to be gone", LONG, || Ok(self.lab.qemu_pids()?.is_empty()))?;
         thread::sleep(SECOND / 4);
         let held = self.daemon.why(NAME)?.held.frames;
