@@ -81,11 +81,15 @@ impl WireJudge {
         &self.proxy
     }
 
-    /// Might the machine's rules name requests for addresses that are not its own?
+    /// Might the machine's rules name requests for addresses, or questions for names, that are not its own?
     pub(crate) fn is_curious(&self) -> bool {
-        let wake = self.manners.wake.iter().map(|rule| &rule.matcher);
-        let asked = self.manners.programs.iter().flat_map(|asked| asked.frames.iter());
-        wake.chain(asked).any(|frames| matches!(frames.what, What::Any | What::EtherType(_)))
+        let Manners { wake, programs, .. } = &*self.manners;
+        let mut asked = programs.iter().flat_map(|asked| asked.frames.iter());
+        // In a program's frames the words of IP name what is sent to groups as well.
+        wake.iter().any(|rule| matches!(rule.matcher.what, What::Any | What::EtherType(_)))
+            || asked.any(|frames| {
+                matches!(frames.what, What::Any | What::EtherType(_) | What::Udp(_) | What::Ip(_))
+            })
     }
 
     /// What the machine wants.
@@ -128,7 +132,8 @@ impl WireJudge {
     /// The wake rule that names a frame, which was judged once already.
     fn rule_of(&self, arrival: &Arrival<'_>) -> String {
         let mut rules = Rules::new(self.manners.wake.clone(), self.manners.ignore.clone());
-        let verdict = Frame::new(arrival.ethernet())
+        let verdict = arrival
+            .frame()
             .map(|frame| rules.judge(&frame, self.proxy.identity(), self.proxy.persona(), arrival.now()));
         match verdict {
             Some(Verdict::Wake(index) | Verdict::NotYet { rule: index, .. }) => {
@@ -198,7 +203,9 @@ impl WireJudge {
         let verdict = self.rules.judge(frame, who, self.proxy.persona(), arrival.now());
         match verdict {
             Verdict::Ignore(entry) => return Judgement::Ignore(Kind::Ignored(entry)),
-            Verdict::Unnamed | Verdict::NotYet { .. } if asks_for_another(frame, who) => {
+            Verdict::Unnamed | Verdict::NotYet { .. }
+                if asks_for_another(frame, who, self.proxy.persona()) =>
+            {
                 return Judgement::Nothing;
             }
             Verdict::Wake(_) | Verdict::NotYet { .. } | Verdict::Unnamed => {}
@@ -216,7 +223,7 @@ impl WireJudge {
 impl Judge for WireJudge {
     fn judge(&mut self, arrival: &Arrival<'_>, asleep: bool) -> Judgement {
         let now = arrival.now();
-        let Some(frame) = Frame::new(arrival.ethernet()) else { return Judgement::Nothing };
+        let Some(frame) = arrival.frame() else { return Judgement::Nothing };
         match self.proxy.take(&frame, now) {
             (by, Outcome::Reply(frame)) => return Judgement::Answer { by, frames: vec![frame], wake: None },
             (_, Outcome::Consume(_)) => return Judgement::Nothing,
@@ -233,7 +240,7 @@ impl Judge for WireJudge {
     }
 
     fn judge_by_rules(&mut self, arrival: &Arrival<'_>) -> Judgement {
-        match Frame::new(arrival.ethernet()) {
+        match arrival.frame() {
             Some(frame) => self.by_rules(&frame, arrival),
             None => Judgement::Nothing,
         }
@@ -272,16 +279,24 @@ impl Judge for WireJudge {
     }
 }
 
-/// Is it a group frame that asks for an address which is not the sleeper's?
+/// Is it a group frame that asks for an address which is not the sleeper's, or for names of which none is?
 ///
 /// Announcements do not ask: a guest updates its table by them. Nothing is known of a sleeper
 /// without addresses.
-fn asks_for_another(frame: &Frame<'_>, who: &Identity) -> bool {
-    let asked = match Audience::of(frame) {
-        Audience::Owners { asked, .. } if frame.is_group() => asked,
-        _ => None,
-    };
-    asked.is_some_and(|asked| !who.addresses.is_empty() && !who.has(asked))
+fn asks_for_another(frame: &Frame<'_>, who: &Identity, persona: &Persona) -> bool {
+    if !frame.is_group() {
+        return false;
+    }
+    match Audience::of(frame) {
+        Audience::Owners { asked, .. } => {
+            asked.is_some_and(|asked| !who.addresses.is_empty() && !who.has(asked))
+        }
+        Audience::Named(names) => {
+            let own = persona.answers_to();
+            !names.iter().any(|name| own.contains(name))
+        }
+        Audience::Everyone | Audience::Nobody => false,
+    }
 }
 
 impl std::fmt::Debug for WireJudge {

@@ -13,7 +13,7 @@ use std::{
 
 use dormouse_sys::{Frame, VnetHdr};
 use dormouse_types::{MacAddr, Timestamp};
-use dormouse_wire::Scanners;
+use dormouse_wire::{Cache, Scanners};
 
 /// Octets of an Ethernet header.
 const ETHERNET: usize = 14;
@@ -92,6 +92,7 @@ pub(crate) struct Arrival<'a> {
     packet: OnceCell<Packet>,
     scanners: Option<&'a RefCell<Scanners>>,
     from_scanner: OnceCell<bool>,
+    cache: Cache,
 }
 
 impl<'a> Arrival<'a> {
@@ -113,7 +114,7 @@ impl<'a> Arrival<'a> {
         };
         let whole = bytes.len() >= ETHERNET;
         let (packet, from_scanner) = (OnceCell::new(), OnceCell::new());
-        whole.then_some(Self { header, bytes, now, packet, scanners, from_scanner })
+        whole.then_some(Self { header, bytes, now, packet, scanners, from_scanner, cache: Cache::default() })
     }
 
     /// A frame that is held already, looked at once more.
@@ -126,6 +127,7 @@ impl<'a> Arrival<'a> {
             packet: OnceCell::from(packet.clone()),
             scanners,
             from_scanner: OnceCell::new(),
+            cache: Cache::default(),
         }
     }
 
@@ -133,6 +135,12 @@ impl<'a> Arrival<'a> {
     #[must_use]
     pub(crate) fn ethernet(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// The same as a view that shares what was found out about it.
+    #[must_use]
+    pub(crate) fn frame(&self) -> Option<dormouse_wire::Frame<'_>> {
+        dormouse_wire::Frame::cached(&self.bytes, &self.cache)
     }
 
     /// When it came.

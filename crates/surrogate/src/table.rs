@@ -46,7 +46,7 @@ pub(crate) struct Table {
     pub(crate) late: HashMap<MacAddr, Late>,
     pub(crate) handover: Box<dyn Handover>,
     pub(crate) scanners: RefCell<Scanners>,
-    /// Group frames so far that ask for an address.
+    /// Group frames so far that ask for an address or for names.
     requests: u64,
     doings: Doings,
 }
@@ -75,7 +75,7 @@ pub(crate) struct Entry {
     pub(crate) injector: Option<PacketSocket>,
     /// While it is given back.
     pub(crate) release: Option<Box<Release>>,
-    /// Group frames that ask for an address, from here on, are counted for it...
+    /// Group frames that ask for an address or for names, from here on, are counted for it...
     requests_before: u64,
     /// ...but for those that it was shown.
     requests_shown: u64,
@@ -190,11 +190,13 @@ impl Table {
     pub(crate) fn reindex(&mut self, mac: MacAddr) {
         if let Some(entry) = self.entries.get(&mac) {
             let judge = entry.presence.judge();
-            self.index.insert(mac, &judge.proxy().identity().addresses, judge.is_curious());
+            let (addresses, names) =
+                (&judge.proxy().identity().addresses, judge.proxy().persona().answers_to());
+            self.index.insert(mac, addresses, &names, judge.is_curious());
         }
     }
 
-    /// What was dropped of a port's frames. Requests for addresses of others, which it is not shown,
+    /// What was dropped of a port's frames. Requests for addresses and names of others, which it is not shown,
     /// are counted once for all sleepers, and make part of the sum of each.
     pub(crate) fn drops(&mut self, mac: MacAddr) -> Drops {
         let Some(entry) = self.entries.get_mut(&mac) else { return Drops::default() };
@@ -268,7 +270,7 @@ impl Table {
     }
 
     /// A group frame is for every sleeper but the one that sent it, which may still run; a request
-    /// for an address is for those who have it.
+    /// for an address, or a question for names, is for those who have it.
     fn deliver_to_group(&mut self, captured: &Frame<'_>, now: Timestamp, replies: &mut Vec<Vec<u8>>) {
         if self.entries.is_empty() {
             return;
@@ -286,17 +288,20 @@ impl Table {
         };
         // A tag in front changes nothing of what it asks for.
         let parsed = dormouse_wire::Frame::new(captured.bytes).filter(|_| !captured.truncated);
-        let asks = parsed.and_then(|frame| match Audience::of(&frame) {
-            Audience::Owners { asked: Some(asked), claimed } => Some((frame, asked, claimed)),
+        let concerned = parsed.and_then(|frame| match Audience::of(&frame) {
+            Audience::Owners { asked: Some(asked), claimed } => {
+                scanners.borrow_mut().note(&frame, now);
+                Some(index.concerned(asked, claimed))
+            }
+            Audience::Named(names) => Some(index.named(&names)),
             _ => None,
         });
-        let Some((frame, asked, claimed)) = asks else {
+        let Some(concerned) = concerned else {
             entries.iter_mut().for_each(|(mac, entry)| give(*mac, entry));
             return;
         };
-        scanners.borrow_mut().note(&frame, now);
         *requests += 1;
-        for mac in index.concerned(asked, claimed) {
+        for mac in concerned {
             if let Some(entry) = entries.get_mut(&mac) {
                 entry.requests_shown += 1;
                 give(mac, entry);
@@ -445,3 +450,6 @@ impl fmt::Debug for Table {
         f.debug_struct("Table").field("entries", &self.entries.len()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

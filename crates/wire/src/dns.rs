@@ -39,11 +39,15 @@ pub(crate) mod flag {
 
 /// The most questions and records of a message that is looked at.
 const MAX_ENTRIES: usize = 256;
+/// The most questions among them: each is held against all names of each sleeper.
+const MAX_QUESTIONS: u16 = 32;
+/// The most octets that its names and data have without compression, which can make a hundred of one.
+const MAX_EXPANDED: usize = 16 << 10;
 /// The longest name (RFC 1035 §3.1).
 const MAX_NAME: usize = 255;
 
 /// A whole message.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Message {
     pub(crate) id: u16,
     pub(crate) flags: u16,
@@ -80,7 +84,10 @@ impl Message {
             return None;
         }
         let [questions, answers, authority, additional] = counts;
-        let mut reader = Reader { bytes, at: 12 };
+        if questions > MAX_QUESTIONS {
+            return None;
+        }
+        let mut reader = Reader { bytes, at: 12, left: MAX_EXPANDED };
         Some(Self {
             id: field(0)?,
             flags: field(2)?,
@@ -110,6 +117,8 @@ pub(crate) fn same_name(one: &[u8], other: &[u8]) -> bool {
 struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
+    /// Octets that names and data may still have.
+    left: usize,
 }
 
 impl Reader<'_> {
@@ -127,7 +136,14 @@ impl Reader<'_> {
         let len = usize::from(self.u16()?);
         let (from, to) = (self.at, self.at.checked_add(len)?);
         self.at = to;
-        Some(Record { name, kind, class, ttl, data: expand(self.bytes.get(..to)?, from, kind)? })
+        let data = expand(self.bytes.get(..to)?, from, kind)?;
+        self.spend(data.len())?;
+        Some(Record { name, kind, class, ttl, data })
+    }
+
+    fn spend(&mut self, octets: usize) -> Option<()> {
+        self.left = self.left.checked_sub(octets)?;
+        Some(())
     }
 
     fn u16(&mut self) -> Option<u16> {
@@ -152,6 +168,7 @@ impl Reader<'_> {
                     }
                     if len == 0 {
                         self.at = end.unwrap_or(at);
+                        self.spend(name.len())?;
                         return Some(name);
                     }
                 }
@@ -179,7 +196,7 @@ fn expand(bytes: &[u8], from: usize, kind: u16) -> Option<Vec<u8>> {
         kind::SRV => 6,
         _ => return Some(data.to_vec()),
     };
-    let mut reader = Reader { bytes, at: from + before };
+    let mut reader = Reader { bytes, at: from + before, left: MAX_NAME };
     let name = reader.name()?;
     let mut expanded = data.get(..before)?.to_vec();
     expanded.extend_from_slice(&name);
@@ -268,6 +285,32 @@ mod tests {
         for name in [&[0xc0, 12][..], &[0xc0, 14, 0], &[1, b'a', 0xc0, 12]] {
             assert!(Message::parse(&with(name, &[0])).is_none(), "{name:x?}");
         }
+    }
+
+    /// A query of so many questions, all but the first by a pointer to its name.
+    fn questions(count: u16, name: &[u8]) -> Vec<u8> {
+        let mut writer = Writer::new(1, 0);
+        writer.question(&Question { name: name.to_vec(), kind: kind::A, class: IN });
+        (1..count).for_each(|_| {
+            writer.question(&Question { name: [0xc0, 12].into(), kind: kind::A, class: IN });
+        });
+        writer.finish()
+    }
+
+    #[test]
+    fn what_compression_hides_is_bounded() {
+        assert_eq!(Message::parse(&questions(32, b"\x01a\0")).unwrap().questions.len(), 32);
+        assert!(Message::parse(&questions(33, b"\x01a\0")).is_none());
+        let name = [&[&[63][..], &[b'a'; 63]].concat().repeat(3)[..], &[0]].concat();
+        let answers = |count: u16| {
+            let mut writer = Writer::new(1, 0);
+            writer.answer(&name, kind::A, IN, 1, &[]);
+            (1..count).for_each(|_| writer.answer(&[0xc0, 12], kind::PTR, IN, 1, &[0xc0, 12]));
+            writer.finish()
+        };
+        let most = u16::try_from(MAX_EXPANDED / name.len() / 2).unwrap();
+        assert!(Message::parse(&answers(most)).is_some());
+        assert!(Message::parse(&answers(most + 2)).is_none());
     }
 
     #[test]

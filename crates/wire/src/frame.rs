@@ -1,10 +1,11 @@
 //! A checked view of an Ethernet frame, with or without VLAN tags.
 
-use core::fmt;
+use alloc::borrow::Cow;
+use core::{cell::OnceCell, fmt};
 
 use dormouse_types::MacAddr;
 
-use crate::network::Network;
+use crate::{dns::Message, network::Network, udp::Datagram};
 
 /// Numbers of the EtherType field (IEEE 802 Numbers, IANA) that are told apart here.
 pub mod ethertype {
@@ -26,7 +27,7 @@ pub mod ethertype {
 
 /// An Ethernet frame without preamble and check sequence: at least a whole header, and up to two
 /// VLAN tags in it.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub struct Frame<'a> {
     bytes: &'a [u8],
     dst: MacAddr,
@@ -36,6 +37,13 @@ pub struct Frame<'a> {
     tags_end: usize,
     /// Parsed once: every frame is looked at by many.
     network: Network<'a>,
+    cache: Option<&'a Cache>,
+}
+
+/// What is found out about one frame when somebody first wants to know it, however many look at it.
+#[derive(Debug, Default)]
+pub struct Cache {
+    dns: OnceCell<Option<Message>>,
 }
 
 /// Octets of the two addresses.
@@ -47,6 +55,16 @@ impl<'a> Frame<'a> {
     /// A view of `bytes`, which allocates nothing; `None` if they end within the Ethernet header or a VLAN tag.
     #[must_use]
     pub fn new(bytes: &'a [u8]) -> Option<Self> {
+        Self::view(bytes, None)
+    }
+
+    /// The same, for a frame that many will look at; `cache` is of this frame and no other.
+    #[must_use]
+    pub fn cached(bytes: &'a [u8], cache: &'a Cache) -> Option<Self> {
+        Self::view(bytes, Some(cache))
+    }
+
+    fn view(bytes: &'a [u8], cache: Option<&'a Cache>) -> Option<Self> {
         let dst = MacAddr::from_slice(bytes)?;
         let src = MacAddr::from_slice(bytes.get(6..)?)?;
         let mut tags_end = ADDRESSES;
@@ -59,7 +77,7 @@ impl<'a> Frame<'a> {
             ethertype = u16_at(bytes, tags_end)?;
         }
         let network = Network::parse(ethertype, bytes.get(tags_end + 2..)?);
-        Some(Self { bytes, dst, src, ethertype, tags_end, network })
+        Some(Self { bytes, dst, src, ethertype, tags_end, network, cache })
     }
 
     /// All bytes, as given.
@@ -115,7 +133,25 @@ impl<'a> Frame<'a> {
     pub const fn network(&self) -> Network<'a> {
         self.network
     }
+
+    /// The message in the format of DNS that it carries by UDP, if that makes sense.
+    pub(crate) fn dns(&self) -> Option<Cow<'a, Message>> {
+        let parse = || Datagram::parse(self).and_then(|datagram| Message::parse(datagram.data));
+        match self.cache {
+            Some(cache) => cache.dns.get_or_init(parse).as_ref().map(Cow::Borrowed),
+            None => parse().map(Cow::Owned),
+        }
+    }
 }
+
+impl PartialEq for Frame<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        // All else follows from them.
+        self.bytes == other.bytes
+    }
+}
+
+impl Eq for Frame<'_> {}
 
 impl fmt::Debug for Frame<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

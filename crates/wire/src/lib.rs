@@ -45,10 +45,10 @@ mod synth;
 mod tcp;
 mod udp;
 
-pub use audience::Audience;
+pub use audience::{Audience, NameDigest};
 pub use digest::digest;
 pub use dormouse_types::LeasePolicy;
-pub use frame::{Frame, ethertype};
+pub use frame::{Cache, Frame, ethertype};
 pub use junk::{JUNK_LEN, junk_frame};
 pub use learn::learned;
 pub use magic::is_magic;

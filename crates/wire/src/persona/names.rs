@@ -6,7 +6,7 @@ use dormouse_types::MacAddr;
 use serde::{Deserialize, Serialize};
 
 use super::{Way, llmnr, mdns, netbios};
-use crate::{dns::Message, frame::Frame, udp::Datagram};
+use crate::{frame::Frame, udp::Datagram};
 
 /// Names, by the protocol that they are of.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,7 +65,7 @@ impl Names {
             return false;
         }
         let Some(datagram) = Datagram::parse(frame) else { return false };
-        let parse = || Message::parse(datagram.data);
+        let parse = || frame.dns();
         match (datagram.src.port(), way) {
             (mdns::PORT, Way::Sent) if datagram.dst.port() == mdns::PORT => {
                 parse().is_some_and(|message| mdns::learn(&mut self.mdns, &message))

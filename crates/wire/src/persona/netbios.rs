@@ -11,6 +11,9 @@ use crate::{
 /// The port of the name service (RFC 1002 §4.2).
 pub(crate) const PORT: u16 = 137;
 
+/// The name that asks for the status of whoever hears it (RFC 1002 §4.2.17).
+pub(crate) const ANYBODY: [u8; 16] = [b'*', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
 /// Operations (RFC 1002 §4.2.1.1; 15 is the registration of a machine with several addresses).
 pub(crate) mod operation {
     pub(crate) const QUERY: u16 = 0;

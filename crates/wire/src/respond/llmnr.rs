@@ -1,11 +1,11 @@
 //! A sleeper's name by link-local multicast name resolution (RFC 4795).
 
-use alloc::vec::Vec;
+use alloc::{string::String, vec::Vec};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::{Context, Identity, Responder, Response};
 use crate::{
-    dns::{self, Message, Writer, flag, kind},
+    dns::{self, Writer, flag, kind},
     frame::Frame,
     network::is_host,
     persona::{
@@ -54,10 +54,11 @@ fn respond(frame: &Frame<'_>, who: &Identity, persona: &Persona) -> Option<Respo
     if to.port() != PORT || !to_group || !from_others || asker.port() == 0 {
         return None;
     }
-    let query = Message::parse(datagram.data).filter(Message::is_query)?;
+    let query = frame.dns().filter(|message| message.is_query())?;
     let [question] = &query.questions[..] else { return None };
+    let asked = text(&question.name)?.into_bytes();
     let plain = query.answers.is_empty() && query.authority.is_empty();
-    if !plain || question.class != dns::IN || !answers_to(persona, &text(&question.name)?) {
+    if !plain || question.class != dns::IN || !names_of(persona).any(|own| own.eq_ignore_ascii_case(&asked)) {
         return None;
     }
     if query.flags & CONFLICT != 0 {
@@ -88,11 +89,11 @@ fn listens(persona: &Persona) -> bool {
     persona.groups.iter().any(|group| *group == GROUP_V4 || *group == GROUP_V6)
 }
 
-/// Is `name`, in lower case, the machine's?
-fn answers_to(persona: &Persona, name: &str) -> bool {
-    let host_name = persona.lease.as_ref().and_then(|lease| lease.host_name.as_deref());
+/// The names that the machine answers to, with letters of either case.
+pub(crate) fn names_of(persona: &Persona) -> impl Iterator<Item = &[u8]> {
+    let lease = persona.lease.as_ref().filter(|_| listens(persona));
+    let host_name = lease.and_then(|lease| lease.host_name.as_deref());
     // What a DHCP client sends may be a fully qualified name; LLMNR is for its first label.
     let label = host_name.and_then(|name| name.split(|octet| *octet == b'.').next());
-    persona.names.llmnr.iter().any(|own| own == name)
-        || (listens(persona) && label.is_some_and(|label| label.eq_ignore_ascii_case(name.as_bytes())))
+    persona.names.llmnr.iter().map(String::as_bytes).chain(label)
 }

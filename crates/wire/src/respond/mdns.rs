@@ -1,6 +1,6 @@
 //! A sleeper's names and services by multicast DNS (RFC 6762, RFC 6763).
 
-use alloc::vec::Vec;
+use alloc::{borrow::Cow, vec::Vec};
 use core::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
@@ -50,11 +50,41 @@ pub struct Mdns;
 type Set = u64;
 const _: () = assert!(crate::persona::Names::MAX_MDNS <= Set::BITS as usize);
 
-/// What was sent to the group last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Told {
-    at: Timestamp,
+/// Answers by their places in the persona: records, and that an address record has no other of its
+/// name and the other family (NSEC, §6.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Answers {
     records: Set,
+    lone: Set,
+}
+
+impl Answers {
+    const fn is_empty(self) -> bool {
+        self.records == 0 && self.lone == 0
+    }
+
+    const fn without(self, other: Self) -> Self {
+        Self { records: self.records & !other.records, lone: self.lone & !other.lone }
+    }
+}
+
+/// What was sent to the group within the last second: each answer once, so that the list is bounded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Told(Vec<(Timestamp, Answers)>);
+
+impl Told {
+    /// What of `answers` was not sent within the second before `now`.
+    fn new_of(&mut self, answers: Answers, now: Timestamp) -> Answers {
+        self.0.retain(|(at, _)| now.since(*at) < QUIET);
+        self.0.iter().fold(answers, |left, (_, told)| left.without(*told))
+    }
+
+    fn add(&mut self, answers: Answers, now: Timestamp) {
+        self.0.iter_mut().for_each(|(_, told)| *told = told.without(answers));
+        self.0.retain(|(_, told)| !told.is_empty());
+        self.0.reserve_exact(1);
+        self.0.push((now, answers));
+    }
 }
 
 impl Responder for Mdns {
@@ -74,24 +104,25 @@ impl Responder for Mdns {
 fn respond(frame: &Frame<'_>, context: &mut Context<'_>, records: &[MdnsRecord]) -> Option<Response> {
     let query = Query::parse(frame, context.who)?;
     let mut answer = Answer::to(&query, records);
-    if answer.records == 0 && answer.negative.is_none() {
+    if answer.answers.is_empty() {
         return None;
     }
-    answer.records = without_known(records, answer.records, &query.message.answers);
-    if answer.records == 0 && answer.negative.is_none() {
+    answer.answers.records = without_known(records, answer.answers.records, &query.message.answers);
+    if answer.answers.is_empty() {
         return Some(Response::Consume("the asker knows the answer"));
     }
     let to_group = !query.legacy() && !answer.unicast;
-    if to_group && !query.is_probe() && answer.negative.is_none() {
-        let told = context.memory.mdns.filter(|told| context.now.since(told.at) < QUIET);
-        let new = answer.records & !told.map_or(0, |told| told.records);
-        if new == 0 {
+    if to_group {
+        let new = context.memory.mdns.new_of(answer.answers, context.now);
+        if !query.is_probe() {
+            answer.answers = new;
+        }
+        if answer.answers.is_empty() {
             return Some(Response::Consume("it was answered within this second"));
         }
-        let records = told.map_or(0, |told| told.records) | answer.records;
-        context.memory.mdns = Some(Told { at: context.now, records });
+        context.memory.mdns.add(answer.answers, context.now);
     }
-    let shared = of_set(records, answer.records).any(|record| !record.unique);
+    let shared = of_set(records, answer.answers.records).any(|record| !record.unique);
     let reply = answer.frame(frame, &query, context.who, to_group)?;
     let spread =
         |from: u64, width: u64| Duration::from_millis(from + (digest(&reply) ^ context.now.0) % width);
@@ -107,16 +138,16 @@ fn respond(frame: &Frame<'_>, context: &mut Context<'_>, records: &[MdnsRecord])
 }
 
 /// A question to the group, from another host.
-struct Query {
-    message: Message,
+struct Query<'a> {
+    message: Cow<'a, Message>,
     asker: SocketAddr,
     /// The sleeper's address that answers, of the family in which it was asked.
     own: IpAddr,
     group: (IpAddr, MacAddr),
 }
 
-impl Query {
-    fn parse(frame: &Frame<'_>, who: &Identity) -> Option<Self> {
+impl<'a> Query<'a> {
+    fn parse(frame: &Frame<'a>, who: &Identity) -> Option<Self> {
         let datagram = Datagram::parse(frame)?;
         let asker = datagram.src;
         let group = match datagram.dst.ip() {
@@ -128,12 +159,12 @@ impl Query {
         if datagram.dst.port() != PORT || !frame.is_group() || !from_others || asker.port() == 0 {
             return None;
         }
-        let message = Message::parse(datagram.data).filter(Message::is_query)?;
+        let message = frame.dns().filter(|message| message.is_query())?;
         Some(Self { message, asker, own: who.on_link(asker.ip())?, group })
     }
 
     /// Does a plain resolver ask, which knows nothing of multicast (§6.7)?
-    const fn legacy(&self) -> bool {
+    fn legacy(&self) -> bool {
         self.asker.port() != PORT
     }
 
@@ -146,16 +177,14 @@ impl Query {
 /// What is answered.
 struct Answer<'a> {
     known: &'a [MdnsRecord],
-    records: Set,
-    /// The name and data of an NSEC record, and how long that holds.
-    negative: Option<(&'a [u8], Vec<u8>, u32)>,
+    answers: Answers,
     /// Every question that is answered wants a unicast answer.
     unicast: bool,
 }
 
 impl<'a> Answer<'a> {
-    fn to(query: &Query, known: &'a [MdnsRecord]) -> Self {
-        let mut answer = Self { known, records: 0, negative: None, unicast: true };
+    fn to(query: &Query<'_>, known: &'a [MdnsRecord]) -> Self {
+        let mut answer = Self { known, answers: Answers::default(), unicast: true };
         for question in &query.message.questions {
             let class = question.class & !dns::TOP_BIT;
             if class != dns::IN && class != dns::ANY_CLASS {
@@ -165,17 +194,23 @@ impl<'a> Answer<'a> {
                 (question.kind == record.kind || question.kind == kind::ANY)
                     && same_name(&question.name, &record.name)
             });
-            let negative = if found == 0 { no_such_address(known, question) } else { None };
-            if found != 0 || negative.is_some() {
+            let lone = if found == 0 { lone_address(known, question) } else { 0 };
+            if found != 0 || lone != 0 {
                 answer.unicast &= question.class & dns::TOP_BIT != 0;
             }
-            answer.records |= found;
-            answer.negative = answer.negative.or(negative);
+            answer.answers.records |= found;
+            answer.answers.lone |= lone;
         }
         answer
     }
 
-    fn frame(&self, request: &Frame<'_>, query: &Query, who: &Identity, to_group: bool) -> Option<Vec<u8>> {
+    fn frame(
+        &self,
+        request: &Frame<'_>,
+        query: &Query<'_>,
+        who: &Identity,
+        to_group: bool,
+    ) -> Option<Vec<u8>> {
         let legacy = query.legacy();
         let id = if legacy { query.message.id } else { 0 };
         let mut writer = Writer::new(id, flag::RESPONSE | flag::AUTHORITATIVE);
@@ -188,20 +223,23 @@ impl<'a> Answer<'a> {
             writer.len() + name.len() + 10 + data.len() <= MAX_MESSAGE
         };
         let empty = writer.len();
-        for record in of_set(self.known, self.records) {
+        for record in of_set(self.known, self.answers.records) {
             if fits(&writer, &record.name, &record.data) {
                 writer.answer(&record.name, record.kind, class(record.unique), ttl(record.ttl), &record.data);
             }
         }
-        if let Some((name, data, seconds)) = &self.negative
-            && fits(&writer, name, data)
-        {
-            writer.answer(name, kind::NSEC, class(true), ttl(*seconds), data);
+        for address in of_set(self.known, self.answers.lone) {
+            if let Some(data) = types_of(self.known, &address.name)
+                && fits(&writer, &address.name, &data)
+            {
+                writer.answer(&address.name, kind::NSEC, class(true), ttl(address.ttl), &data);
+            }
         }
         if writer.len() == empty {
             return None;
         }
-        let more = without_known(self.known, related(self.known, self.records), &query.message.answers);
+        let more =
+            without_known(self.known, related(self.known, self.answers.records), &query.message.answers);
         for record in of_set(self.known, more) {
             if fits(&writer, &record.name, &record.data) {
                 let (class, ttl) = (class(record.unique), ttl(record.ttl));
@@ -256,26 +294,33 @@ fn related(records: &[MdnsRecord], answers: Set) -> Set {
     all & !answers
 }
 
-/// The NSEC record that says that a name has an address of the other family only (§6.1): its name,
-/// its data with all types that the name is known to have, and how long it holds.
-fn no_such_address<'a>(records: &'a [MdnsRecord], question: &Question) -> Option<(&'a [u8], Vec<u8>, u32)> {
+/// The address record, one at most, by whose NSEC record somebody learns that its name has no address of
+/// the family that is asked for (§6.1).
+fn lone_address(records: &[MdnsRecord], question: &Question) -> Set {
     let other = match question.kind {
         kind::A => kind::AAAA,
         kind::AAAA => kind::A,
-        _ => return None,
+        _ => return 0,
     };
-    let its = || records.iter().filter(|record| record.unique && same_name(&record.name, &question.name));
-    let address = its().find(|record| record.kind == other)?;
+    let addresses = set(records, |record| {
+        record.unique && record.kind == other && same_name(&record.name, &question.name)
+    });
+    // The lowest bit alone.
+    addresses & addresses.wrapping_neg()
+}
+
+/// The data of a name's NSEC record: all types that it is known to have, in the restricted form of §6.1,
+/// which has types up to 255.
+fn types_of(records: &[MdnsRecord], name: &[u8]) -> Option<Vec<u8>> {
     let mut types = [0; 32];
-    for record in its() {
-        // The restricted form of §6.1 has types up to 255.
+    for record in records.iter().filter(|record| record.unique && same_name(&record.name, name)) {
         if let Some(octet) = types.get_mut(usize::from(record.kind / 8)) {
             *octet |= 0x80 >> (record.kind % 8);
         }
     }
     let len = types.iter().rposition(|octet| *octet != 0)? + 1;
-    let mut data = address.name.clone();
+    let mut data = name.to_vec();
     data.extend_from_slice(&[0, u8::try_from(len).ok()?]);
     data.extend_from_slice(types.get(..len)?);
-    Some((&address.name, data, address.ttl))
+    Some(data)
 }

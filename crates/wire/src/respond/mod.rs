@@ -6,7 +6,7 @@ mod conflict;
 mod icmpv4;
 mod icmpv6;
 mod keepalive;
-mod llmnr;
+pub(crate) mod llmnr;
 mod mdns;
 mod membership;
 mod ndisc;
@@ -116,7 +116,7 @@ pub struct Memory {
     /// The same of its IPv6 addresses.
     pub advertised: Option<Timestamp>,
     /// What was told to the group of mDNS last.
-    mdns: Option<mdns::Told>,
+    mdns: mdns::Told,
 }
 
 /// Answers one kind of frame for a sleeper.

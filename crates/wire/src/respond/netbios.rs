@@ -10,7 +10,7 @@ use crate::{
     network::is_host,
     persona::{
         NetbiosName,
-        netbios::{PORT, decode, operation},
+        netbios::{ANYBODY, PORT, decode, operation},
     },
     udp::{self, Datagram, Route},
 };
@@ -26,8 +26,6 @@ const ACT_ERR: u16 = 6;
 const ACTIVE: u16 = 0x0400;
 /// The statistics of a node status after its Ethernet address; all zero (RFC 1002 §4.2.18).
 const STATISTICS: usize = 40;
-/// The name that asks for the status of whoever hears it (RFC 1002 §4.2.17).
-const ANYBODY: [u8; 16] = [b'*', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
 /// Answers and defends the sleeper's NetBIOS names, as a broadcast node does (RFC 1002 §5.1.1.5).
 ///
@@ -63,7 +61,7 @@ fn reply(frame: &Frame<'_>, who: &Identity, names: &[NetbiosName]) -> Option<Vec
     if to.port() != PORT || asker.port() == 0 || !for_us || !from_others {
         return None;
     }
-    let message = Message::parse(datagram.data).filter(|message| message.flags & flag::RESPONSE == 0)?;
+    let message = frame.dns().filter(|message| message.flags & flag::RESPONSE == 0)?;
     let [question] = &message.questions[..] else { return None };
     let own = || names.iter().find(|own| decode(&question.name) == Some(own.name));
     let answer = match (operation(&message), question.kind) {

@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use dormouse_types::{MacAddr, Timestamp};
 use dormouse_wire::{
-    Context, Frame, Identity, Lease, Llmnr, Mdns, Memory, Names, Netbios, Persona, Responder, Response, Way,
+    Audience, Cache, Context, Frame, Identity, Lease, Llmnr, Mdns, Memory, Names, Netbios, Persona,
+    Responder, Response, Way,
 };
 use proptest::prelude::*;
 use simple_dns::{
@@ -270,6 +271,39 @@ fn who_asks_for_the_family_it_lacks_is_told_so() {
 }
 
 #[test]
+fn an_answer_goes_to_the_group_once_a_second() {
+    let mut persona = Persona::default();
+    assert!(learn(&mut persona, &[&c::MDNS_HOST]));
+    persona.names.mdns.retain(|record| record.kind != 28);
+    let who = &guest();
+    let mut memory = Memory::default();
+    let mut types_at = |millis: u64, kinds: &[TYPE]| {
+        let mut query = Dns::new_query(0);
+        for kind in kinds {
+            let name = Name::new_unchecked("guest.local");
+            query.questions.push(Question::new(name, (*kind).into(), CLASS::IN.into(), false));
+        }
+        let udp = build::ports(17, 5353, 5353, &query.build_bytes_vec().unwrap());
+        let frame = ip_frame((MAC_1, GROUP_MAC), ip("10.9.0.1"), ip(GROUP), 17, &udp);
+        let now = Timestamp(NOW.0 + millis * 1_000_000);
+        let context = &mut Context { who, persona: &persona, now, memory: &mut memory };
+        match Mdns.respond(&Frame::new(&frame).unwrap(), context) {
+            Response::Reply(reply) => types(&Dns::parse(&sent(&reply).data).unwrap().answers),
+            Response::Consume(_) => vec![],
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(types_at(0, &[TYPE::A]), [TYPE::A]);
+    assert_eq!(types_at(500, &[TYPE::A, TYPE::AAAA]), [TYPE::NSEC]);
+    for millis in 501..999 {
+        assert_eq!(types_at(millis, &[TYPE::A, TYPE::AAAA]), []);
+    }
+    assert_eq!(types_at(1000, &[TYPE::A, TYPE::AAAA]), [TYPE::A]);
+    assert_eq!(types_at(1499, &[TYPE::AAAA]), []);
+    assert_eq!(types_at(1500, &[TYPE::AAAA]), [TYPE::NSEC]);
+}
+
+#[test]
 fn what_is_not_asked_of_it_is_passed_on() {
     let persona = announced();
     let mut own = ask("guest.local", TYPE::A).frame();
@@ -421,14 +455,54 @@ fn an_ordinary_persona_is_small() {
     assert!(total < 2560 && spare == 0, "{total} octets, room for {spare} more records");
 }
 
+/// Is the machine one of those that a frame is for?
+fn concerns(persona: &Persona, frame: &Frame<'_>) -> bool {
+    match Audience::of(frame) {
+        Audience::Named(names) => names.iter().any(|name| persona.answers_to().contains(name)),
+        _ => !frame.is_group(),
+    }
+}
+
+#[test]
+fn a_question_concerns_those_that_have_a_name_of_it() {
+    let mut persona = announced();
+    persona.names.netbios = registered().names.netbios;
+    persona.names.llmnr.push("guest".into());
+    let concerned = |frame: &[u8]| concerns(&persona, &Frame::new(frame).unwrap());
+    let none = PacketFlag::empty();
+    assert!(concerned(&ask("GUEST.local", TYPE::TXT).frame()));
+    assert!(!concerned(&ask("other.local", TYPE::A).frame()));
+    assert!(concerned(&llmnr("Guest", TYPE::A, none)));
+    assert!(!concerned(&llmnr("guest.local", TYPE::A, none)));
+    assert!(!concerned(&c::MDNS_HOST.bytes()));
+    // More than anybody would ask.
+    let mut query = Dns::new_query(0);
+    let question =
+        || Question::new(Name::new_unchecked("guest.local"), TYPE::A.into(), CLASS::IN.into(), false);
+    query.questions.extend((0..33).map(|_| question()));
+    let udp = build::ports(17, 5353, 5353, &query.build_bytes_vec_compressed().unwrap());
+    let frame = ip_frame((MAC_1, GROUP_MAC), ip("10.9.0.1"), ip(GROUP), 17, &udp);
+    assert_eq!(Audience::of(&Frame::new(&frame).unwrap()), Audience::Named(vec![]));
+    // Each name once, however many records bear it.
+    assert!(persona.answers_to().len() < persona.names.mdns.len() + 6);
+}
+
 /// Everything that reads names, on any bytes.
 fn everything(bytes: &[u8]) {
     let Some(frame) = Frame::new(bytes) else { return };
     let mut persona = announced();
     persona.names.netbios = registered().names.netbios;
     persona.names.llmnr.push("guest".into());
+    let (concerned, cache) = (concerns(&persona, &frame), Cache::default());
     for by in [&Mdns as &dyn Responder, &Llmnr, &Netbios] {
-        match once(by, &persona, bytes) {
+        let response = once(by, &persona, bytes);
+        assert!(concerned || response == Response::Pass, "{response:?}");
+        // Whoever looked at the frame before.
+        let cached = Frame::cached(bytes, &cache).unwrap();
+        let (who, memory) = (&guest(), &mut Memory::default());
+        let context = &mut Context { who, persona: &persona, now: NOW, memory };
+        assert_eq!(by.respond(&cached, context), response);
+        match response {
             Response::Reply(reply) => drop(sent(&reply)),
             response @ Response::Later(_) => drop(sent(&later(response).1)),
             _ => {}
