@@ -149,13 +149,15 @@ impl Surrogate {
     /// # Errors
     /// [`Error::Ended`].
     pub async fn unwatch(&self, name: &MachineName) -> Result<(), Error> {
+        let mut unwatched = Ok(());
         for bridge in self.bridges() {
             let name = name.clone();
-            for mac in bridge.thread.ask(move |worker| worker.unwatch_all(&name)).await? {
-                bridge.unfollow(mac);
+            match bridge.thread.ask(move |worker| worker.unwatch_all(&name)).await {
+                Ok(ports) => ports.into_iter().for_each(|mac| bridge.unfollow(mac)),
+                Err(error) => unwatched = Err(error),
             }
         }
-        Ok(())
+        unwatched
     }
 
     /// Holds every frame that comes for the machine from now on. The guest still runs, and
@@ -296,7 +298,9 @@ impl Surrogate {
     /// # Errors
     /// When the bridge cannot be changed.
     pub async fn dismiss(&self, name: &MachineName) -> Result<u64, Error> {
-        self.unwatch(name).await?;
+        if let Err(error) = self.unwatch(name).await {
+            tracing::debug!(machine = %name, error = chain(&error), "a bridge cannot be asked to stop listening");
+        }
         let Some(machine) = self.machines().remove(name) else { return Ok(0) };
         let mut dropped = Ok(0);
         for port in &machine.ports {

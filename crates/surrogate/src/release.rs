@@ -121,6 +121,11 @@ impl Release {
         }
     }
 
+    /// Frames may go straight to the guest.
+    pub(crate) const fn is_turned(&self) -> bool {
+        self.caught_up.is_none()
+    }
+
     /// The sockets that it leaves.
     pub(crate) fn into_sockets(self) -> impl Iterator<Item = PacketSocket> {
         std::iter::once(self.fast).chain(self.slow)

@@ -25,6 +25,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     Error, HandoverKind, Mode, Noted, Notice, Status,
+    handover::Progress,
     judge::{Manners, WireJudge},
     late::Late,
     losses::Losses,
@@ -381,6 +382,15 @@ impl Worker {
         Ok(sniff)
     }
 
+    /// Opens a socket to inject into `tap`; if that fails, `sniff` is of no use.
+    fn open_injector(
+        &self,
+        tap: &str,
+        sniff: &mut Option<PacketSocket>,
+    ) -> Result<PacketSocket, SocketError> {
+        open_injector(tap).inspect_err(|_| self.reaper.close(sniff.take()))
+    }
+
     fn close_boundary(&mut self, mac: MacAddr) {
         self.table.sniffing.remove(&mac);
         let Some(entry) = self.table.get_mut(mac) else { return };
@@ -415,6 +425,7 @@ impl Worker {
         entry.presence.queue().open_boundary();
         let old = entry.sniff.replace(sniff);
         self.reaper.close(old);
+        self.table.reindex(mac);
         self.carry_out(mac, effect, now);
         Ok(())
     }
@@ -427,9 +438,7 @@ impl Worker {
         let judge = self.enter(capture, Mode::Standing, now);
         self.unwatch(mac);
         self.close_boundary(mac);
-        self.table.releasing.remove(&mac);
         let Some((entry, scanners)) = self.table.with_scanners(mac) else { return };
-        self.reaper.close(entry.release.take().into_iter().flat_map(|release| release.into_sockets()));
         self.reaper.close(entry.injector.take());
         let effect = entry.presence.stand_in(judge, older, now, Some(scanners));
         self.table.reindex(mac);
@@ -441,9 +450,10 @@ impl Worker {
     pub(crate) fn prepare(&mut self, mac: MacAddr, tap: &str, first: &[u8]) -> Result<(), SocketError> {
         // Once more: what it heard so far would be forgotten, and come twice.
         self.read_sniffs();
-        let listening = self.table.get(mac).is_some_and(|entry| entry.sniff.is_some());
-        let sniff = if listening { None } else { Some(self.open_sniff(tap)?) };
-        let injector = open_injector(tap)?;
+        let Some(entry) = self.table.get(mac) else { return Ok(()) };
+        let listening = entry.sniff.is_some();
+        let mut sniff = if listening { None } else { Some(self.open_sniff(tap)?) };
+        let injector = self.open_injector(tap, &mut sniff)?;
         if let Err(error) = injector.send(&VnetHdr::PLAIN, first) {
             tracing::debug!(tap, %error, "the first frame was not injected");
         }
@@ -464,19 +474,21 @@ impl Worker {
         target: Target,
         patience: Duration,
     ) -> Result<Option<oneshot::Receiver<HandoverKind>>, SocketError> {
-        let (sniff, injector) = match self.table.get_mut(mac) {
+        let (listening, ready) = match self.table.get(mac) {
             None => return Ok(None),
-            Some(entry) => (entry.sniff.take(), entry.injector.take()),
+            Some(entry) => (entry.sniff.is_some(), entry.injector.is_some()),
         };
-        let sniff = sniff.map_or_else(|| self.open_sniff(&target.tap), Ok)?;
-        let injector = injector.map_or_else(|| open_injector(&target.tap), Ok)?;
+        let mut sniff = if listening { None } else { Some(self.open_sniff(&target.tap)?) };
+        let injector = if ready { None } else { Some(self.open_injector(&target.tap, &mut sniff)?) };
+        let injector = injector.or_else(|| self.table.get_mut(mac)?.injector.take());
+        let Some(injector) = injector else { return Ok(None) };
         let (caught_up, told) = oneshot::channel();
         let release = Release::new(target, injector, Instant::now() + patience, caught_up);
         let now = clock();
         self.table.admit(mac);
         if let Some(entry) = self.table.get_mut(mac) {
             let effect = entry.presence.release(now);
-            entry.sniff = Some(sniff);
+            entry.sniff = sniff.or_else(|| entry.sniff.take());
             let old = entry.release.replace(Box::new(release));
             self.reaper.close(old.into_iter().flat_map(|release| release.into_sockets()));
             self.table.sniffing.insert(mac);
@@ -497,14 +509,8 @@ impl Worker {
     pub(crate) fn finish(&mut self, mac: MacAddr) -> oneshot::Receiver<PortReplay> {
         self.catch_up();
         self.read_sniffs();
-        self.count_lost();
+        self.settle_losses(mac);
         let (finished, told) = oneshot::channel();
-        let losses = self.losses;
-        if let Some((entry, handover)) = self.table.with_handover(mac) {
-            let behind = handover.counted(mac).map(|counted| entry.progress.behind(counted));
-            let lost = losses.since(entry.lost_before).of_port(behind);
-            entry.presence.queue().merge_drops(&lost);
-        }
         self.close_boundary(mac);
         if let Some(release) = self.table.get_mut(mac).and_then(|entry| entry.release.as_mut()) {
             release.finish(finished);
@@ -516,13 +522,10 @@ impl Worker {
     pub(crate) fn dismiss(&mut self, mac: MacAddr) -> u64 {
         self.catch_up();
         let now = clock();
-        let dropped = self.table.get_mut(mac).map_or(0, |entry| {
-            let effect = entry.presence.end(now);
-            let dropped = entry.presence.queue().clear();
-            self.replies.extend(effect.replies);
-            dropped
-        });
-        self.send_replies();
+        let Some(entry) = self.table.get_mut(mac) else { return 0 };
+        let effect = entry.presence.end(now);
+        let dropped = entry.presence.queue().clear();
+        self.carry_out(mac, effect, now);
         self.forget(mac);
         dropped
     }
@@ -612,19 +615,58 @@ impl Worker {
         persona.flows = flows.unwrap_or(persona.flows);
         let judge = WireJudge::new(who, persona, manners, self.mtu, now);
         if self.table.get(mac).is_some() {
+            self.enter_again(mac, vlans);
             return Some(judge);
         }
         self.reaper.close(self.table.late.remove(&mac).map(|late| late.end(mac)));
         self.count_lost();
-        // The program would redirect frames with their tags, which the tap must not get.
-        if vlans.is_none()
-            && let Err(error) = self.table.handover.begin(mac)
-        {
-            tracing::warn!(machine = %name, %error, "this machine is handed over the plain way");
-        }
+        self.count_frames(&name, mac, vlans.is_some());
         let presence = Presence::new(mode, judge, queue, waker);
         self.table.insert(mac, Entry::new((name, vlans), presence, self.losses));
         None
+    }
+
+    /// A captured port is captured once more. Its release, if it was on its way, is over.
+    fn enter_again(&mut self, mac: MacAddr, vlans: Option<Vlans>) {
+        let Some(entry) = self.table.get_mut(mac) else { return };
+        let release = entry.release.take();
+        let is_other = entry.vlans.is_some() != vlans.is_some();
+        entry.vlans = vlans;
+        let (name, tagged) = (entry.name.clone(), entry.vlans.is_some());
+        // The program may send its frames to the tap, or counts what it should not.
+        if is_other || release.as_ref().is_some_and(|release| release.is_turned()) {
+            self.settle_losses(mac);
+            self.count_frames(&name, mac, tagged);
+            if let Some(entry) = self.table.get_mut(mac) {
+                entry.progress = Progress::new();
+            }
+        }
+        self.table.releasing.remove(&mac);
+        self.reaper.close(release.into_iter().flat_map(|release| release.into_sockets()));
+    }
+
+    /// Has a port's frames counted from zero, for an exact handover.
+    fn count_frames(&mut self, name: &MachineName, mac: MacAddr, tagged: bool) {
+        if tagged {
+            // The program would redirect frames with their tags, which the tap must not get.
+            self.table.handover.end(mac);
+        } else if let Err(error) = self.table.handover.begin(mac) {
+            tracing::warn!(machine = %name, %error, "this machine is handed over the plain way");
+        }
+    }
+
+    /// Counts what the bridge's socket lost of a port's frames up to now.
+    fn settle_losses(&mut self, mac: MacAddr) {
+        self.count_lost();
+        // What was kept away is known until the count ends.
+        self.table.drops(mac);
+        let losses = self.losses;
+        if let Some((entry, handover)) = self.table.with_handover(mac) {
+            let behind = handover.counted(mac).map(|counted| entry.progress.behind(counted));
+            let lost = losses.since(entry.lost_before).of_port(behind);
+            entry.lost_before = losses;
+            entry.presence.queue().merge_drops(&lost);
+        }
     }
 
     fn carry_out(&mut self, mac: MacAddr, effect: Effect, now: Timestamp) {

@@ -8,7 +8,7 @@ use dormouse_types::{MacAddr, WakeRule, What};
 
 use crate::{
     frames::*,
-    lab::{Client, Guest, LIMITS, in_namespace, network, rate, surrogate, woken},
+    lab::{BRIDGE, Client, Guest, LIMITS, in_namespace, network, rate, surrogate, woken},
 };
 
 /// Sends numbered frames at `rate` a second until told to stop; says how many.
@@ -246,5 +246,37 @@ fn a_restarted_surrogate_takes_over() {
         let replay = guest.wake(&second).await;
         assert_eq!(guest.numbers_up_to(1).await, [1]);
         assert_eq!(replay.handover, HandoverKind::Ebpf);
+    });
+}
+
+/// As when the second interface's tap goes away while the guest is being given back the first.
+#[test]
+fn a_guest_that_got_one_port_back_and_not_the_other_can_be_stood_in_for_again() {
+    in_namespace(|| async {
+        let net = network().await;
+        let (surrogate, mut notices) = surrogate(false).await;
+        let client = Client::new();
+        let mut guest = Guest::new(&net, 2, LIMITS).await;
+        let tap = net.ensure_tap("tap9", BRIDGE).await.unwrap();
+        let mut port = guest.sleeper.ports[0].clone();
+        (port.mac.0[5], port.tap, port.addresses) = (9, "tap9".into(), vec![]);
+        port.queue = None;
+        guest.sleeper.ports.push(port);
+        guest.sleep(&surrogate).await;
+        surrogate.prepare(&guest.sleeper).await.unwrap();
+        guest.run();
+        drop(tap);
+        net.delete_link("tap9").await.unwrap();
+        surrogate.release(&guest.sleeper).await.unwrap_err();
+        guest.pause();
+        surrogate.stand_in(&guest.sleeper).await.unwrap();
+        client.send(&numbered(guest.mac(), 1));
+        woken(&mut notices).await;
+        guest.sleeper.ports.pop();
+        let replay = guest.wake(&surrogate).await;
+        assert_eq!((replay.frames, replay.dropped.lost()), (1, 0), "{replay:?}");
+        assert_eq!(replay.handover, HandoverKind::Ebpf);
+        client.send(&numbered(guest.mac(), 2));
+        assert_eq!(guest.numbers_up_to(2).await, [1, 2]);
     });
 }

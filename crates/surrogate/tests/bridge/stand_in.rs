@@ -60,6 +60,43 @@ fn a_frame_during_the_way_to_sleep_is_told_and_kept() {
 }
 
 #[test]
+fn a_request_for_its_address_on_the_way_to_sleep_is_answered_once_it_sleeps() {
+    in_namespace(|| async {
+        let net = network().await;
+        let (surrogate, _notices) = surrogate(false).await;
+        // Each waits for an answer of its own.
+        let (client, other) = (Client::new(), Client::new());
+        let mut guest = Guest::new(&net, 2, LIMITS).await;
+        let mac = guest.mac();
+        surrogate.capture(&guest.sleeper).await.unwrap();
+        client.send(&arp_request(GUEST_IP));
+        client.send(&solicitation());
+        surrogate.drain(&guest.sleeper, std::time::Duration::from_secs(1)).await.unwrap();
+        guest.pause();
+        surrogate.stand_in(&guest.sleeper).await.unwrap();
+        client.expect(mac, |f| f[12..14] == [8, 6] && f[21] == 2).await;
+        other.expect(mac, |f| f[12..14] == [0x86, 0xdd] && f[54] == 136).await;
+    });
+}
+
+#[test]
+fn a_request_for_its_address_during_a_sleep_that_is_undone_is_the_guests() {
+    in_namespace(|| async {
+        let net = network().await;
+        let (surrogate, _notices) = surrogate(false).await;
+        let client = Client::new();
+        let guest = Guest::new(&net, 2, LIMITS).await;
+        let request = arp_request(GUEST_IP);
+        surrogate.capture(&guest.sleeper).await.unwrap();
+        client.send(&request);
+        client.send(&numbered(guest.mac(), 1));
+        surrogate.release(&guest.sleeper).await.unwrap();
+        guest.numbers_up_to(1).await;
+        assert_eq!(guest.frames().iter().filter(|frame| **frame == request).count(), 1);
+    });
+}
+
+#[test]
 fn a_running_guest_is_heard_and_its_addresses_learned() {
     in_namespace(|| async {
         let net = network().await;

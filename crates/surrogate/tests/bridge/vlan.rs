@@ -2,9 +2,10 @@
 
 use dormouse_net::Net;
 use dormouse_surrogate::{HandoverKind, Mode};
+use dormouse_types::{Service, ServiceKind};
 
 use crate::{
-    frames::{GUEST_IP, arp_request, numbered, ping, tagged},
+    frames::{GUEST_IP, arp_request, numbered, ping, tagged, tcp, tcp_answer},
     lab::{Client, Guest, LIMITS, in_namespace, lacks, network, run, surrogate, woken},
     replay::stream_on,
 };
@@ -69,6 +70,29 @@ fn a_sleeper_is_present_in_its_vlan_and_in_no_other() {
         client.send(&tagged(10, &numbered(mac, 2)));
         assert_eq!(guest.numbers_up_to(2).await, [1, 2], "without their tags");
         assert_eq!(diverted(&guest), 0);
+    });
+}
+
+#[test]
+fn who_spoke_to_a_service_in_a_vlan_is_told_there_that_it_ends() {
+    in_namespace(|| async {
+        let Some(net) = filtering().await else { return };
+        let (surrogate, _notices) = surrogate(false).await;
+        let client = Client::new();
+        let mut guest = Guest::new(&net, 2, LIMITS).await;
+        put(&guest, 10, "pvid untagged");
+        guest.sleeper.services = vec![Service { port: 80, kind: ServiceKind::WakingPage, wakes: false }];
+        guest.sleep(&surrogate).await;
+        let (mac, ports) = (guest.mac(), [40_000, 80]);
+        let untagged = |frame: &[u8]| [&frame[..12], &frame[16..]].concat();
+        client.send(&tagged(10, &tcp(mac, ports, 2, [1000, 0])));
+        let answer = client.expect(mac, |f| tcp_answer(&untagged(f)).is_some()).await;
+        let (_, seq, _) = tcp_answer(&untagged(&answer)).unwrap();
+        client.send(&tagged(10, &tcp(mac, ports, 16, [1001, seq + 1])));
+        surrogate.dismiss(&guest.sleeper.name).await.unwrap();
+        let is_reset = |f: &[u8]| tcp_answer(&untagged(f)).is_some_and(|(flags, ..)| flags & 4 != 0);
+        let reset = client.expect(mac, is_reset).await;
+        assert_eq!(reset[12..16], [0x81, 0, 0, 10]);
     });
 }
 
