@@ -143,6 +143,12 @@ impl WireJudge {
         }
     }
 
+    /// Is its source a scanner? Never one that the machine has a connection with, whatever others do under
+    /// its address; what it sends is no try.
+    fn is_from_scanner(&self, frame: &Frame<'_>, arrival: &Arrival<'_>) -> bool {
+        !self.proxy.persona().is_connected_with(frame) && arrival.is_from_scanner(frame)
+    }
+
     /// Offers a frame to the services. `None`: they have nothing to do with it.
     fn serve(&mut self, frame: &Frame<'_>, arrival: &Arrival<'_>) -> Option<Judgement> {
         let port = self.tcp_port(frame)?;
@@ -165,7 +171,7 @@ impl WireJudge {
         if !taken {
             return None;
         }
-        let wake = wake.filter(|_| !arrival.is_from_scanner(frame));
+        let wake = wake.filter(|_| !self.is_from_scanner(frame, arrival));
         Some(Judgement::Answer { by: "service", frames, wake })
     }
 
@@ -210,7 +216,7 @@ impl WireJudge {
             }
             Verdict::Wake(_) | Verdict::NotYet { .. } | Verdict::Unnamed => {}
         }
-        let scanner = arrival.is_from_scanner(frame);
+        let scanner = self.is_from_scanner(frame, arrival);
         match verdict {
             Verdict::Wake(_) | Verdict::NotYet { .. } if scanner => Judgement::Other(Some(Kind::Scanner)),
             Verdict::Wake(_) => Judgement::Wake(None),
@@ -224,6 +230,10 @@ impl Judge for WireJudge {
     fn judge(&mut self, arrival: &Arrival<'_>, asleep: bool) -> Judgement {
         let now = arrival.now();
         let Some(frame) = arrival.frame() else { return Judgement::Nothing };
+        if !frame.is_group() {
+            // Noted whoever answers it: what a scanner tries first may be answered.
+            self.is_from_scanner(&frame, arrival);
+        }
         match self.proxy.take(&frame, now) {
             (by, Outcome::Reply(frame)) => return Judgement::Answer { by, frames: vec![frame], wake: None },
             (_, Outcome::Consume(_)) => return Judgement::Nothing,
@@ -309,6 +319,7 @@ impl std::fmt::Debug for WireJudge {
 mod tests {
     use super::*;
     use dormouse_types::MacAddr;
+    use dormouse_wire::{ScanLimits, Scanners};
     use proptest::prelude::*;
 
     const NOW: Timestamp = Timestamp(1);
@@ -386,6 +397,50 @@ mod tests {
         assert_eq!(magic.rehearse(&unicast(), NOW), Rehearsal::Held("no wake rule names it".into()));
         let rare = judge_of(manners(&["any-unicast rate 2/10s"], &[]));
         assert_eq!(rare.rehearse(&unicast(), NOW), Rehearsal::Held("any-unicast rate 2/10s".into()));
+    }
+
+    /// A SYN of `10.9.0.1` from a port to another.
+    fn syn(from: u16, to: u16) -> Vec<u8> {
+        let mut frame =
+            [&MAC.0[..], &[2, 0, 0, 0, 0, 1, 8, 0, 0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0]].concat();
+        frame.extend([10, 9, 0, 1, 10, 9, 0, 2]);
+        frame.extend(from.to_be_bytes());
+        frame.extend(to.to_be_bytes());
+        frame.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 1, 0, 0, 0, 0, 0]);
+        frame
+    }
+
+    #[test]
+    fn who_has_a_connection_with_it_is_no_scanner_to_it() {
+        let flow = |remote: [u8; 4]| dormouse_wire::Flow {
+            local: ([10, 9, 0, 2], 22).into(),
+            remote: (remote, 40_000).into(),
+            snd_nxt: 1,
+            rcv_nxt: 1,
+            window: 1,
+            tsval: None,
+            heard: NOW,
+        };
+        for (remote, wakes) in [([10, 9, 0, 1], 20), ([10, 9, 0, 3], 9)] {
+            let persona = Persona { flows: vec![flow(remote)], ..Persona::default() };
+            let who = judge().proxy().identity().clone();
+            let mut judge = WireJudge::new(who, persona, Arc::new(manners(&["tcp"], &[])), 1500, NOW);
+            let scanners = std::cell::RefCell::new(Scanners::new(ScanLimits::default()));
+            let mut wake = |port: u16| {
+                let bytes = syn(50_000, port);
+                let frame = dormouse_sys::Frame {
+                    header: VnetHdr::PLAIN,
+                    bytes: &bytes,
+                    vlan: None,
+                    outgoing: false,
+                    truncated: false,
+                    mark: 0,
+                };
+                let arrival = Arrival::received(&frame, NOW, Some(&scanners)).unwrap();
+                judge.judge(&arrival, true) == Judgement::Wake(None)
+            };
+            assert_eq!((1..=20).filter(|port| wake(*port)).count(), wakes);
+        }
     }
 
     #[test]

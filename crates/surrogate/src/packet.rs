@@ -92,6 +92,8 @@ pub(crate) struct Arrival<'a> {
     packet: OnceCell<Packet>,
     scanners: Option<&'a RefCell<Scanners>>,
     from_scanner: OnceCell<bool>,
+    /// It came before, and was noted then.
+    again: bool,
     cache: Cache,
 }
 
@@ -114,7 +116,8 @@ impl<'a> Arrival<'a> {
         };
         let whole = bytes.len() >= ETHERNET;
         let (packet, from_scanner) = (OnceCell::new(), OnceCell::new());
-        whole.then_some(Self { header, bytes, now, packet, scanners, from_scanner, cache: Cache::default() })
+        let cache = Cache::default();
+        whole.then_some(Self { header, bytes, now, packet, scanners, from_scanner, again: false, cache })
     }
 
     /// A frame that is held already, looked at once more.
@@ -127,6 +130,7 @@ impl<'a> Arrival<'a> {
             packet: OnceCell::from(packet.clone()),
             scanners,
             from_scanner: OnceCell::new(),
+            again: true,
             cache: Cache::default(),
         }
     }
@@ -162,9 +166,12 @@ impl<'a> Arrival<'a> {
         self.packet.get_or_init(copy).clone()
     }
 
-    /// Is its source a scanner? Takes note of the frame, once, whoever asks.
+    /// Is its source a scanner? Takes note of a frame that just came, once, whoever asks.
     pub(crate) fn is_from_scanner(&self, frame: &dormouse_wire::Frame<'_>) -> bool {
-        let note = |scanners: &RefCell<Scanners>| scanners.borrow_mut().note(frame, self.now);
+        let note = |scanners: &RefCell<Scanners>| match self.again {
+            false => scanners.borrow_mut().note(frame, self.now),
+            true => scanners.borrow().knows(frame, self.now),
+        };
         *self.from_scanner.get_or_init(|| self.scanners.is_some_and(note))
     }
 }

@@ -1,10 +1,14 @@
 //! Telling scanners from clients: one source that tries many ports or many machines.
 //!
-//! A *try* is what begins something with one machine: a TCP segment without ACK and RST (SYN, and the odd
-//! ones of port scanners), a UDP datagram, an SCTP packet with an INIT (RFC 9260 §8.5.1: its tag is zero), a
-//! ping; and what ARP and neighbour discovery ask for. A try counts its port and its machine. What belongs
-//! to something that began earlier, as the segments of a server that was connected to, is none; nor is what
-//! is sent to a group, for a desktop announces itself at a dozen ports.
+//! A *try* is an IP packet to one machine, and what ARP and neighbour discovery ask for. A try counts its
+//! port, or its protocol if that has none, and its machine. None are what is sent to a group, for a
+//! desktop announces itself at a dozen ports; later fragments; and ends of connections, which wake
+//! nobody. What belongs to a connection that is known is not to be shown here.
+//!
+//! Many machines are also tried by honest sources: by a router that hides its clients, by who manages them
+//! all. What tells these from scanners is that TCP sends the very same segment again until it is
+//! answered (RFC 9293 §3.8.1), the first time after a second (RFC 6298 §2.1), and a scanner
+//! that tries again sends another: so a source above the limits still wakes with its second SYN.
 
 use alloc::{boxed::Box, vec::Vec};
 use core::{net::IpAddr, time::Duration};
@@ -38,9 +42,20 @@ impl ScanLimits {
     pub const MOST: u32 = 256;
 }
 
+/// A try that comes again so long after its first time is its client's, who waits for an answer: a little
+/// less than TCP's first retransmission timeout (RFC 6298 §2.1), for the clocks of others.
+const PATIENCE_MILLIS: u32 = 900;
+/// A try that comes again later than this is another: beyond the sixth retransmission of a SYN.
+const FORGOTTEN_MILLIS: u32 = 130_000;
+/// One that is waited for gives way to another after so long, if there is no room: it was seen again by
+/// then, or is a scanner's.
+const YOUNG_MILLIS: u32 = 4_000;
+/// Tries of one scanner that are remembered to be known again.
+const MAX_WAITING: usize = 512;
+
 impl Default for ScanLimits {
     fn default() -> Self {
-        Self { ports: 10, machines: 32, within: Duration::from_secs(10), trusted: Vec::new() }
+        Self { ports: 10, machines: 64, within: Duration::from_secs(10), trusted: Vec::new() }
     }
 }
 
@@ -69,6 +84,8 @@ struct Try {
     /// Protocol and port.
     port: Option<(u8, u16)>,
     machine: Option<IpAddr>,
+    /// By which it is known when it is sent again: addresses, ports, and TCP's sequence number.
+    same: Option<u32>,
 }
 
 /// One source.
@@ -80,6 +97,22 @@ struct Suspect {
     until: Timestamp,
     ports: Tried<(u8, u16)>,
     machines: Tried<IpAddr>,
+    /// What it tried while it was a scanner.
+    waiting: Waiting,
+}
+
+/// Tries that may come again.
+#[derive(Debug, Default)]
+struct Waiting(Vec<Attempt>);
+
+/// One of them.
+#[derive(Debug)]
+struct Attempt {
+    same: u32,
+    /// Milliseconds of the clock, modulo 2^32, when it came first.
+    first: u32,
+    /// It came again in time.
+    again: bool,
 }
 
 /// The last different things that were tried, and when each was tried last.
@@ -93,16 +126,17 @@ impl Scanners {
         Self { limits, sets: Box::default() }
     }
 
-    /// Takes note of a frame; is its source a scanner, this frame counted?
+    /// Takes note of a frame; is it a scanner's, this frame counted?
     ///
     /// A source is an IP address, or the Ethernet address of a frame without one. It becomes a scanner with
     /// the try that reaches a limit, and is none any more when it has tried nothing new for
-    /// [`ScanLimits::within`]: the same thing tried again is nothing new.
+    /// [`ScanLimits::within`]: the same thing tried again is nothing new. What a scanner tries
+    /// again as TCP does, the same packet after 0.9 s or more, is taken for a client's.
     pub fn note(&mut self, frame: &Frame<'_>, now: Timestamp) -> bool {
         let source = source_of(frame);
         let attempt = Try::of(frame);
         if attempt == Try::default() {
-            return self.suspect(source).is_some_and(|suspect| suspect.is_scanner(&self.limits, now));
+            return self.knows(frame, now);
         }
         if self.is_trusted(source) {
             return false;
@@ -113,6 +147,12 @@ impl Scanners {
         }
         let set = sets.get_mut(set_of(source));
         set.is_some_and(|set| place(set, source).note(attempt, limits, now))
+    }
+
+    /// Is the source of a frame, which was noted when it came, a scanner now?
+    #[must_use]
+    pub fn knows(&self, frame: &Frame<'_>, now: Timestamp) -> bool {
+        self.suspect(source_of(frame)).is_some_and(|suspect| suspect.is_scanner(&self.limits, now))
     }
 
     fn is_trusted(&self, source: Source) -> bool {
@@ -185,43 +225,59 @@ impl Try {
     }
 
     const fn machine(machine: Option<IpAddr>) -> Self {
-        Self { port: None, machine }
+        Self { port: None, machine, same: None }
     }
 
     fn of_packet<A: Copy + Into<IpAddr>>(ip: &IpPacket<'_, A>) -> Self {
-        let machine = Some(ip.dst.into());
-        let begins = ip.fragment != Fragment::Later && begins(ip.protocol, ip.payload);
-        match ip.ports() {
-            _ if !begins => Self::default(),
-            Some((_, port)) => Self { port: Some((ip.protocol, port)), machine },
-            None => Self::machine(machine),
+        if ip.fragment == Fragment::Later || is_end(ip.protocol, ip.payload) {
+            return Self::default();
+        }
+        let (ports, machine) = (ip.ports(), ip.dst.into());
+        Self {
+            port: Some((ip.protocol, ports.map_or(0, |(_, port)| port))),
+            machine: Some(machine),
+            same: ports.map(|ports| same(machine, ip.protocol, ports, ip.payload)),
         }
     }
 }
 
-/// Does a packet with this payload begin something?
-fn begins(protocol: u8, payload: &[u8]) -> bool {
+/// Does a packet with this payload end a connection, and nothing else? A FIN without ACK ends none.
+fn is_end(protocol: u8, payload: &[u8]) -> bool {
+    const FIN: u16 = 0x01;
     const RST: u16 = 0x04;
     const ACK: u16 = 0x10;
 
-    match protocol {
-        protocol::TCP => u16_at(payload, 12).is_some_and(|flags| flags & (ACK | RST) == 0),
-        protocol::UDP => true,
-        protocol::SCTP => payload.get(4..8) == Some(&[0; 4]),
-        protocol::ICMP => payload.first() == Some(&8),
-        protocol::ICMPV6 => payload.first() == Some(&128),
-        _ => false,
-    }
+    let flags = u16_at(payload, 12).filter(|_| protocol == protocol::TCP).unwrap_or_default();
+    flags & RST != 0 || flags & (FIN | ACK) == FIN | ACK
+}
+
+/// What is the same in all that is sent again of one try, and differs in others.
+fn same(machine: IpAddr, protocol: u8, (from, to): (u16, u16), payload: &[u8]) -> u32 {
+    let mut key = [0; 25];
+    let sequence = payload.get(4..8).filter(|_| protocol == protocol::TCP).unwrap_or_default();
+    let machine = match machine {
+        IpAddr::V4(address) => address.to_ipv6_mapped(),
+        IpAddr::V6(address) => address,
+    };
+    let [from, to] = [from.to_be_bytes(), to.to_be_bytes()];
+    let parts = machine.octets().into_iter().chain([protocol]).chain(from).chain(to);
+    key.iter_mut().zip(parts.chain(sequence.iter().copied())).for_each(|(octet, part)| *octet = part);
+    let hash = digest(&key);
+    u32::try_from((hash ^ hash >> 32) & 0xffff_ffff).unwrap_or_default()
 }
 
 impl Suspect {
-    const fn new(source: Source) -> Self {
+    fn new(source: Source) -> Self {
         let (heard, until) = (Timestamp(0), Timestamp(0));
-        Self { source, heard, until, ports: Tried(Vec::new()), machines: Tried(Vec::new()) }
+        let (ports, machines) = (Tried(Vec::new()), Tried(Vec::new()));
+        Self { source, heard, until, ports, machines, waiting: Waiting(Vec::new()) }
     }
 
     fn note(&mut self, attempt: Try, limits: &ScanLimits, now: Timestamp) -> bool {
         self.heard = now;
+        if let Some(again) = attempt.same.and_then(|same| self.waiting.again(same, now)) {
+            return !again && self.is_scanner(limits, now);
+        }
         let ports =
             attempt.port.is_some_and(|port| self.ports.exceeds(port, limits.ports, limits.within, now));
         let machine = attempt.machine;
@@ -230,13 +286,56 @@ impl Suspect {
         if ports || machines {
             self.until = now + limits.within;
         }
-        self.is_scanner(limits, now)
+        let is_scanner = self.is_scanner(limits, now);
+        if let Some(same) = attempt.same.filter(|_| is_scanner) {
+            self.waiting.remember(same, now);
+        }
+        is_scanner
     }
 
     /// One that is a scanner for longer than can be was noted before the clock was set back.
     fn is_scanner(&self, limits: &ScanLimits, now: Timestamp) -> bool {
         now < self.until && self.until.since(now) <= limits.within
     }
+}
+
+impl Waiting {
+    /// Was this tried before, and long enough before? `None`: it is new.
+    fn again(&mut self, same: u32, now: Timestamp) -> Option<bool> {
+        let known = self.0.iter_mut().find(|attempt| attempt.same == same)?;
+        // If the clock was set back it is new as well.
+        let age = known.age(now);
+        if age > FORGOTTEN_MILLIS {
+            return None;
+        }
+        known.again |= age >= PATIENCE_MILLIS;
+        Some(known.again)
+    }
+
+    /// Remembers what was tried, if there is room: those that wait keep theirs for a while, or none would
+    /// of more than there is room for.
+    fn remember(&mut self, same: u32, now: Timestamp) {
+        let attempt = Attempt { same, first: millis(now), again: false };
+        if let Some(known) = self.0.iter_mut().find(|known| known.same == same) {
+            *known = attempt;
+        } else if self.0.len() < MAX_WAITING {
+            self.0.push(attempt);
+        } else if let Some(old) = self.0.iter_mut().find(|old| old.again || old.age(now) > YOUNG_MILLIS) {
+            *old = attempt;
+        }
+    }
+}
+
+impl Attempt {
+    /// In milliseconds.
+    fn age(&self, now: Timestamp) -> u32 {
+        millis(now).wrapping_sub(self.first)
+    }
+}
+
+/// Milliseconds of the clock, modulo 2^32.
+fn millis(now: Timestamp) -> u32 {
+    u32::try_from(now.0 / 1_000_000 % (1 << 32)).unwrap_or_default()
 }
 
 impl<T: PartialEq> Tried<T> {

@@ -22,7 +22,7 @@ pub(crate) use group::is_reported;
 pub use lease::{Lease, LeaseRequest};
 pub use names::{MdnsRecord, Names, NetbiosName};
 
-use crate::frame::Frame;
+use crate::{frame::Frame, matching::source};
 
 /// What one interface was seen to be.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +54,13 @@ impl Persona {
     pub const MAX_FLOWS: usize = 256;
     /// Most groups that are kept.
     pub const MAX_GROUPS: usize = 64;
+
+    /// Does a frame come from an address that it has a TCP connection with?
+    #[must_use]
+    pub fn is_connected_with(&self, frame: &Frame<'_>) -> bool {
+        let Some(source) = source(frame).filter(|_| !self.flows.is_empty()) else { return false };
+        self.flows.iter().any(|flow| flow.remote.ip() == source)
+    }
 
     /// Learns from a frame that the machine at `mac` sent or got; was there anything new?
     ///
