@@ -14,7 +14,7 @@ use crate::{
     digest,
     frame::Frame,
     membership::{MODE_IS_EXCLUDE, Membership, Query, Version, kind},
-    network::protocol,
+    network::{Network, protocol},
     persona::{Persona, is_reported},
 };
 
@@ -69,7 +69,7 @@ impl Responder for MldMember {
 
     fn respond(&self, frame: &Frame<'_>, context: &mut Context<'_>) -> Response {
         let Some(query) = query(frame, context.who) else { return Response::Pass };
-        if !matches!(query.version, Version::Mld1 | Version::Mld2) {
+        if !matches!(query.version, Version::Mld1 | Version::Mld2) || !is_from_link(frame) {
             return Response::Pass;
         }
         let who = context.who;
@@ -112,6 +112,11 @@ fn query(frame: &Frame<'_>, who: &Identity) -> Option<Query> {
         Membership::Query(query) if reaches && who.is_foreign(frame.src()) => Some(query),
         _ => None,
     }
+}
+
+/// Does it come from a link-local address, as queries of MLD must (RFC 3810 §6.2)?
+fn is_from_link(frame: &Frame<'_>) -> bool {
+    matches!(frame.network(), Network::Ipv6(ip) if ip.src.is_unicast_link_local())
 }
 
 impl Query {

@@ -10,7 +10,7 @@ use crate::{
     network::is_host,
     persona::{
         NetbiosName,
-        netbios::{ANYBODY, PORT, decode, operation},
+        netbios::{ANYBODY, GROUP, PORT, decode, operation},
     },
     udp::{self, Datagram, Route},
 };
@@ -31,7 +31,8 @@ const STATISTICS: usize = 40;
 ///
 /// - A name query gets its IPv4 addresses, whether the name is its own or a group's (§4.2.13).
 /// - A node status request gets its names and its Ethernet address (§4.2.18).
-/// - Who registers a name that is the sleeper's own is refused (§4.2.6); a group's is anybody's.
+/// - Who registers a name that is the sleeper's own is refused (§4.2.6), and who wants one of its groups for
+///   itself alone; to be one of a group is anybody's.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Netbios;
 
@@ -71,7 +72,7 @@ fn reply(frame: &Frame<'_>, who: &Identity, names: &[NetbiosName]) -> Option<Vec
             asked.then(|| status(&message, question, names, who))?
         }
         (operation::REGISTRATION | operation::MULTI_HOMED, kind::NB) => {
-            defence(&message, question, own().filter(|own| !own.group)?, who)?
+            defence(&message, question, own()?, who)?
         }
         _ => return None,
     };
@@ -121,6 +122,10 @@ fn status(query: &Message, question: &Question, names: &[NetbiosName], who: &Ide
 /// would be registered.
 fn defence(query: &Message, question: &Question, name: &NetbiosName, who: &Identity) -> Option<Vec<u8>> {
     let claimed = query.additional.first().filter(|record| u16_at(&record.data, 0).is_some())?;
+    let joins = u16_at(&claimed.data, 0).is_some_and(|flags| flags & GROUP != 0);
+    if name.group && joins {
+        return None;
+    }
     let address: [u8; 4] = claimed.data.get(2..6)?.try_into().ok()?;
     if who.has(Ipv4Addr::from(address)) {
         return None;

@@ -163,6 +163,16 @@ fn queries_for_one_group_get_that_group() {
 }
 
 #[test]
+fn mld_queries_that_are_not_of_the_link_are_passed_on() {
+    let mut query = mld_query(1000, "::", &NEWER);
+    assert_eq!(query[22..26], [0xfe, 0x80, 0, 0]);
+    // The same sum, so that the checksum is right.
+    query[22..26].copy_from_slice(&[0x20, 0x01, 0xde, 0x7f]);
+    let mut proxy = Proxy::new(host_2(), member(&["ff02::fb"]), Policy::default(), Timestamp(0));
+    assert_eq!(proxy.take(&Frame::new(&query).unwrap(), Timestamp(0)).1, Outcome::Pass);
+}
+
+#[test]
 fn mld_v2_query_gets_one_report_with_solicited_node_groups() {
     let sent = answers(&["ff02::fb", "239.1.2.3"], &mld_query(1000, "::", &NEWER));
     let [(delay, frame)] = &sent[..] else { panic!("{sent:?}") };

@@ -365,7 +365,12 @@ fn netbios_names_are_answered_and_defended_as_nmbd_does() {
     let address = nmbd.len() - 4..;
     nmbd[address].copy_from_slice(&[10, 9, 0, 101]);
     assert_eq!(ours.data, nmbd);
-    assert_eq!(once(&Netbios, &persona, &c::NBNS_RIVAL_GROUP.bytes()), Response::Pass);
+    let mut rival = c::NBNS_RIVAL_GROUP.bytes();
+    assert_eq!(once(&Netbios, &persona, &rival), Response::Pass);
+    // Who wants the group's name for itself is refused (RFC 1002 §5.1.1.5).
+    let flags = rival.len() - 6;
+    rival[flags] &= 0x7f;
+    assert!(matches!(once(&Netbios, &persona, &rival), Response::Reply(_)));
 }
 
 #[test]
