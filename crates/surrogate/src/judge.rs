@@ -236,6 +236,7 @@ impl Judge for WireJudge {
         }
         match self.proxy.take(&frame, now) {
             (by, Outcome::Reply(frame)) => return Judgement::Answer { by, frames: vec![frame], wake: None },
+            (_, Outcome::Hold) => return Judgement::Other(None),
             (_, Outcome::Consume(_)) => return Judgement::Nothing,
             (_, Outcome::Wake(why)) => return Judgement::Wake(Some(why)),
             (_, Outcome::Pass) => {}

@@ -105,13 +105,14 @@ impl<'a> Subject<'a> {
         segment.is_some_and(|tcp| (tcp.fin() || tcp.rst()) && !tcp.syn() && tcp.payload().is_empty())
     }
 
-    /// Data on a TCP connection of the machine's.
+    /// Something that the machine is to do on a TCP connection of its own: data for it, or an acknowledgment
+    /// that no responder took, by which the other side lacks data or has room for more.
     fn is_established(&self) -> bool {
         let Some(ip) = &self.carried else { return false };
         let (Some(tcp), Some((from, to))) = (&ip.segment, ip.ports) else { return false };
         let (remote, local) = (SocketAddr::new(ip.src, from), SocketAddr::new(ip.dst, to));
-        let is_data = !(tcp.payload().is_empty() || tcp.syn() || tcp.rst());
-        is_data && self.persona.flows.iter().any(|flow| flow.remote == remote && flow.local == local)
+        let asks = !(tcp.syn() || tcp.rst() || self.is_closing());
+        asks && self.persona.flows.iter().any(|flow| flow.remote == remote && flow.local == local)
     }
 
     /// Is this what keeps a link going and asks nothing of the machine behind it?

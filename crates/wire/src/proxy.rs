@@ -35,6 +35,8 @@ pub enum Outcome {
     /// The machine would do nothing with it, or it is answered by [`Proxy::due`] when the time has
     /// come; the reason.
     Consume(&'static str),
+    /// The machine is to see it some time, and is not wanted for it, whatever its wake rules say.
+    Hold,
     /// The machine is wanted, whatever its wake rules say; why, in a few words.
     Wake(&'static str),
     /// The wake rules are to be asked.
@@ -96,6 +98,7 @@ impl Proxy {
                 Response::Reply(reply) => Outcome::Reply(reply),
                 Response::Later(frames) => self.owe(by, frames, now),
                 Response::Consume(reason) => Outcome::Consume(reason),
+                Response::Hold => Outcome::Hold,
                 Response::Wake(reason) => Outcome::Wake(reason),
                 Response::Pass => continue,
             };

@@ -25,6 +25,8 @@ pub(crate) struct Segment {
     pub(crate) window: u16,
     /// TSval of the timestamps option (RFC 7323 §3.2).
     pub(crate) tsval: Option<u32>,
+    /// It bears an option that authenticates it: TCP-MD5 (RFC 2385), TCP-AO (RFC 5925).
+    pub(crate) signed: bool,
     /// Octets of data.
     pub(crate) len: usize,
 }
@@ -48,6 +50,7 @@ impl Segment {
         // What is there, where the IP header leaves its length open.
         let open = ip.payload_len == ip.payload.len() && !ip.complete;
         let all = ip.payload_len + if open { missing } else { 0 };
+        let (tsval, signed) = options(&tcp);
         Some(Self {
             src: SocketAddr::new(ip.src.into(), tcp.src_port()),
             dst: SocketAddr::new(ip.dst.into(), tcp.dst_port()),
@@ -59,7 +62,8 @@ impl Segment {
             psh: tcp.psh(),
             urg: tcp.urg(),
             window: tcp.window_len(),
-            tsval: timestamp(&tcp),
+            tsval,
+            signed,
             len: all.saturating_sub(usize::from(tcp.header_len())),
         })
     }
@@ -70,17 +74,22 @@ pub(crate) const fn at_or_after(later: u32, origin: u32) -> bool {
     later.wrapping_sub(origin) < 1 << 31
 }
 
-/// TSval of the timestamps option.
-fn timestamp(tcp: &TcpPacket<&[u8]>) -> Option<u32> {
-    let mut options = tcp.options();
-    while !options.is_empty() {
-        match TcpOption::parse(options).ok()? {
-            (_, TcpOption::TimeStamp { tsval, .. }) => return Some(tsval),
-            (_, TcpOption::EndOfList) => return None,
-            (rest, _) => options = rest,
+/// TSval of the timestamps option, and whether there is one that authenticates.
+fn options(tcp: &TcpPacket<&[u8]>) -> (Option<u32>, bool) {
+    const MD5: u8 = 19;
+    const AO: u8 = 29;
+
+    let (mut tsval, mut signed, mut options) = (None, false, tcp.options());
+    while let Ok((rest, option)) = TcpOption::parse(options) {
+        match option {
+            TcpOption::TimeStamp { tsval: value, .. } => tsval = tsval.or(Some(value)),
+            TcpOption::Unknown { kind: MD5 | AO, .. } => signed = true,
+            TcpOption::EndOfList => break,
+            _ => {}
         }
+        options = rest;
     }
-    None
+    (tsval, signed)
 }
 
 const fn u32_of(number: TcpSeqNumber) -> u32 {

@@ -59,11 +59,6 @@ impl Flow {
     const fn is_in_window(&self, seq: u32) -> bool {
         seq.wrapping_sub(self.rcv_nxt) < MAX_WINDOW
     }
-
-    /// Has the machine sent what `ack` acknowledges, as far as can be told (RFC 9293 §3.10.7.4)?
-    pub(crate) const fn has_sent(&self, ack: u32) -> bool {
-        self.snd_nxt.wrapping_sub(ack) < MAX_WINDOW
-    }
 }
 
 /// The sequence number after the data of a segment without SYN and FIN.

@@ -1,7 +1,7 @@
 //! Is a TCP connection still there (RFC 9293 §3.8.4)?
 
 use alloc::vec::Vec;
-use core::net::SocketAddr;
+use core::{net::SocketAddr, time::Duration};
 
 use smoltcp::wire::{IpAddress, TcpOption, TcpPacket, TcpSeqNumber};
 
@@ -13,20 +13,26 @@ use crate::{
     tcp::Segment,
 };
 
+/// How long after the machine's last segment its acknowledgment may come: the other side may wait for half
+/// a second (RFC 1122 §4.2.3.2), and it has a way to go.
+const TRAILING: Duration = Duration::from_secs(2);
+
 /// Answers the keepalive probes that come for the sleeper's TCP connections (RFC 9293 §3.8.4, RFC
 /// 1122 §4.2.3.6).
 ///
 /// - A probe has the sequence number before the one that the machine expects next, no data or one
-///   octet of it, and of the flags ACK alone (PSH with the octet: some stacks send it as data; the
-///   bits of ECN are not looked at). Probes of a closed window (RFC 9293 §3.8.6.1) look the same
-///   in most stacks, and are answered the same.
+///   octet of it, of the flags ACK alone (PSH with the octet: some stacks send it as data; the
+///   bits of ECN are not looked at), and acknowledges all that the machine has sent. Probes of a closed
+///   window (RFC 9293 §3.8.6.1) look the same in most stacks, and are answered the same.
 /// - The answer has the numbers, the window and the timestamp that the machine sent last. Not a
 ///   later timestamp: the machine would go on from its own, and the other side would drop its
 ///   segments as old ones (PAWS, RFC 7323 §5).
-/// - A bare ACK of all that the machine has sent asks nothing: it is consumed. The next segment
-///   tells the machine the same.
-/// - All else is passed on: data, SYN, FIN, RST, URG, an acknowledgment of less than all, which
-///   may ask for a retransmission, or of what was never sent.
+/// - A bare ACK of all that the machine has sent, a moment after it sent it, is the acknowledgment that it
+///   is owed: held, for it does not want the machine. A later one brings something new, as that
+///   the other side has room again, which it says once (RFC 9293 §3.8.6.2.2): it is passed on.
+/// - All else is passed on: data, SYN, FIN, RST, URG; an acknowledgment of less than all, probes
+///   among them, by which the other side lacks something that the machine is to send again, or of what was
+///   never sent; and what is authenticated (TCP-MD5, TCP-AO), for the answer could not be.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Keepalive;
 
@@ -47,13 +53,14 @@ impl Responder for Keepalive {
         let Some(flow) = flows.iter().find(of_segment) else { return Response::Pass };
         // RFC 7323 §3.2: a segment without the option that was agreed upon is dropped.
         let agreed = flow.tsval.is_none() || segment.tsval.is_some();
-        if !(who.has(flow.local.ip()) && agreed && flow.has_sent(ack)) {
+        if !(who.has(flow.local.ip()) && agreed && ack == flow.snd_nxt) || segment.signed {
             return Response::Pass;
         }
+        let now = context.now;
         if segment.seq.wrapping_add(1) == flow.rcv_nxt {
             Response::reply_or_pass(answer(frame, flow, &segment))
-        } else if segment.seq == flow.rcv_nxt && segment.len == 0 && ack == flow.snd_nxt {
-            Response::Consume("it acknowledges what is acknowledged")
+        } else if segment.seq == flow.rcv_nxt && segment.len == 0 && now.since(flow.heard) < TRAILING {
+            Response::Hold
         } else {
             Response::Pass
         }

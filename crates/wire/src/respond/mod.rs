@@ -83,6 +83,8 @@ pub enum Response {
     Later(Vec<(Duration, Vec<u8>)>),
     /// It needs no answer, and the machine would do nothing with it; the reason.
     Consume(&'static str),
+    /// The machine is to see it some time, and is not wanted for it, whatever its wake rules say.
+    Hold,
     /// The machine is wanted, whatever its wake rules say; why, in a few words.
     Wake(&'static str),
     /// The responder has nothing to say about it.

@@ -132,8 +132,9 @@ fn data_on_a_connection_of_the_machine_wakes() {
     let persona = Persona { flows: vec![flow], ..Persona::default() };
     let judged = |frame: &str| judge(&mut rules(&["established"], &[]), frame, &persona, at(0));
     assert_eq!(judged("tcp 10.9.0.1:5555 > :22 flags data"), Verdict::Wake(0));
+    assert_eq!(judged("tcp 10.9.0.1:5555 > :22 flags ACK"), Verdict::Wake(0), "none took it: it brings news");
     for other in [
-        "tcp 10.9.0.1:5555 > :22 flags ACK",
+        "tcp 10.9.0.1:5555 > :22 flags FIN,ACK",
         "tcp 10.9.0.1:5555 > :22 flags SYN",
         "tcp 10.9.0.1:5555 > :22 flags RST,data",
         "tcp 10.9.0.1:5556 > :22 flags data",

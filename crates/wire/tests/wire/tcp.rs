@@ -87,10 +87,14 @@ fn probe(flow: &Flow) -> Tcp {
 }
 
 fn respond(bytes: &[u8], flow: &Flow) -> Response {
+    respond_at(bytes, flow, Timestamp(9))
+}
+
+fn respond_at(bytes: &[u8], flow: &Flow, now: Timestamp) -> Response {
     let who = host_2();
     let persona = Persona { flows: vec![*flow], ..Persona::default() };
     let memory = &mut Memory::default();
-    let mut context = Context { who: &who, persona: &persona, now: Timestamp(9), memory };
+    let mut context = Context { who: &who, persona: &persona, now, memory };
     Keepalive.respond(&Frame::new(bytes).unwrap(), &mut context)
 }
 
@@ -149,19 +153,42 @@ fn keeps_the_vlan() {
     assert_eq!(Frame::new(&reply).unwrap().vlan(), Some(9));
 }
 
+/// The machine would send it again; whoever answered would vouch for a connection that stands still.
 #[test]
-fn answers_while_data_of_the_machine_is_on_its_way() {
+fn a_probe_that_lacks_data_of_the_machine_is_passed_on() {
     let flow = flow(Some(1));
-    let tcp = Tcp { ack: flow.snd_nxt - 1000, ..probe(&flow) };
-    assert_answers(ask(&tcp, &flow), &flow, &tcp);
+    assert_eq!(ask(&Tcp { ack: flow.snd_nxt - 1000, ..probe(&flow) }, &flow), Response::Pass);
 }
 
 #[test]
-fn a_bare_ack_of_all_is_consumed() {
-    let flow = flow(Some(1));
+fn a_bare_ack_is_held_a_moment_after_what_it_acknowledges_and_news_later() {
+    let heard = Timestamp(5);
+    let flow = Flow { heard, ..flow(Some(1)) };
     let ack = Tcp { seq: flow.rcv_nxt, ..probe(&flow) };
-    assert!(matches!(ask(&ack, &flow), Response::Consume(_)));
-    assert_eq!(ask(&Tcp { ack: flow.snd_nxt - 1, ..ack }, &flow), Response::Pass);
+    let at = |tcp: &Tcp, millis| {
+        let bytes = tcp.frame((MAC_1, MAC_2), flow.remote, flow.local);
+        respond_at(&bytes, &flow, heard + std::time::Duration::from_millis(millis))
+    };
+    assert_eq!(at(&ack, 0), Response::Hold);
+    assert_eq!(at(&ack, 1_999), Response::Hold);
+    // A window update (RFC 9293 §3.8.6.2.2) is said once.
+    assert_eq!(at(&Tcp { window: 0xffff, ..ack }, 2_000), Response::Pass);
+    assert_eq!(at(&Tcp { ack: flow.snd_nxt - 1, ..ack }, 0), Response::Pass);
+    assert_eq!(at(&Tcp { len: 1, ..ack }, 0), Response::Pass);
+}
+
+/// An answer without the option would be dropped (RFC 2385 §2.0, RFC 5925 §7.5).
+#[test]
+fn an_authenticated_probe_is_passed_on() {
+    let flow = flow(None);
+    for (kind, len) in [(19, 18), (29, 16)] {
+        let mut segment = probe(&flow).bytes(flow.remote, flow.local);
+        segment.extend([1, 1, kind, len]);
+        segment.resize(40, 0);
+        segment[12] = 10 << 4;
+        let bytes = ip_frame((MAC_1, MAC_2), flow.remote.ip(), flow.local.ip(), 6, &segment);
+        assert_eq!(respond(&bytes, &flow), Response::Pass, "{kind}");
+    }
 }
 
 #[test]
@@ -201,10 +228,12 @@ fn passes_on_what_is_no_probe() {
 proptest! {
     #[test]
     fn answers_at_any_place_in_the_numbers(snd_nxt: u32, rcv_nxt: u32, window: u16,
-                                           tsval: Option<u32>, behind in 0u32..1 << 30, len in 0usize..2) {
+                                           tsval: Option<u32>, behind in 1u32..1 << 30, len in 0usize..2) {
         let flow = Flow { snd_nxt, rcv_nxt, window, ..flow(tsval) };
-        let tcp = Tcp { ack: snd_nxt.wrapping_sub(behind), len, ..probe(&flow) };
+        let tcp = Tcp { len, ..probe(&flow) };
         assert_answers(ask(&tcp, &flow), &flow, &tcp);
+        let lacks = Tcp { ack: snd_nxt.wrapping_sub(behind), ..tcp };
+        prop_assert_eq!(ask(&lacks, &flow), Response::Pass);
     }
 }
 
