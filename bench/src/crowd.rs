@@ -2,7 +2,8 @@
 //! share its saved state and are never woken.
 
 use std::{
-    fs,
+    collections::BTreeMap,
+    fs::{self, File},
     io::{Read, Write},
     os::unix::{fs::DirBuilderExt, net::UnixStream},
     path::Path,
@@ -13,13 +14,25 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use dormouse_lab::{Daemon, Guest, Lab, api::MachineState, guest::Image};
 use dormouse_registry::{Change, Expect, Record, Redb, Registry, Transaction};
-use dormouse_types::MachineName;
+use dormouse_sys::{Batch, PacketSocket, VnetHdr};
+use dormouse_types::{MacAddr, MachineName};
+use nix::fcntl::{Flock, FlockArg};
 
-use crate::{report::Table, stats::millis};
+use crate::{
+    presence::{address, frames, mac},
+    report::Table,
+    stats::millis,
+};
 
 const TEMPLATE: &str = "template";
-/// A bridge has at most 1024 ports.
+/// A bridge has at most 1024 ports, as many as machines that have run.
 const A_BRIDGE: u32 = 1000;
+/// Of so many machines one is asked for, and the last one of each bridge.
+const ASKED: u32 = 50;
+/// Who asks.
+const ASKER: [u8; 6] = [2, 0, 0, 0, 0, 1];
+/// Before it is asked again.
+const AGAIN: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_secs(600);
 const REST: Duration = Duration::from_secs(10);
 /// Records written at once.
@@ -71,9 +84,9 @@ fn one(image: &Image, count: u32) -> Result<Figures> {
     daemon.sleep(TEMPLATE)?;
     daemon.kill9()?;
     multiply(&lab, &daemon, &guest, count)?;
-    let first = start(&mut daemon, count)?;
+    let first = start(&lab, &mut daemon, count)?;
     daemon.kill9()?;
-    let again = start(&mut daemon, count)?;
+    let again = start(&lab, &mut daemon, count)?;
     let busy = || process_time(&daemon);
     let before = busy()?;
     thread::sleep(REST);
@@ -104,7 +117,11 @@ fn multiply(lab: &Lab, daemon: &Daemon, guest: &Guest, count: u32) -> Result<()>
             }
         }
         anyhow::Ok(())
-    })
+    })?;
+    // Whoever wrote it may still be closing it.
+    let registry = File::open(daemon.state_dir().join(dormouse_registry::FILE_NAME))?;
+    Flock::lock(registry, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?;
+    Ok(())
 }
 
 fn bridge(n: u32) -> String {
@@ -114,15 +131,13 @@ fn bridge(n: u32) -> String {
 /// The nth copy: its names and addresses differ.
 fn copy_of(template: &Record, guest: &Guest, n: u32) -> Result<Record> {
     let name: MachineName = format!("copy{n}").parse()?;
-    let [_, high, middle, low] = n.to_be_bytes();
-    let mac = format!("52:54:01:{high:02x}:{middle:02x}:{low:02x}");
+    let mac = MacAddr(mac(n)).to_string();
     let file = template.file.replace(&guest.mac(), &mac);
     let file = file.replace(&format!("name = \"{TEMPLATE}\""), &format!("name = \"{name}\""));
     let ours = format!("bridge = \"{}\"", Lab::BRIDGE);
-    let address = std::net::Ipv4Addr::from(u32::from(std::net::Ipv4Addr::new(10, 64, 0, 0)) + n);
-    let theirs = format!("bridge = \"{}\"\naddresses = [\"{address}\"]", bridge(n / A_BRIDGE));
+    let theirs = format!("bridge = \"{}\"\naddresses = [\"{}\"]", bridge(n / A_BRIDGE), address(n));
     let file = file.replace(&ours, &theirs);
-    Ok(Record { name, file, learned: std::collections::BTreeMap::default(), ..template.clone() })
+    Ok(Record { name, file, learned: BTreeMap::default(), ..template.clone() })
 }
 
 /// All files of a machine's directory under other names: they are only ever read.
@@ -134,8 +149,8 @@ fn link(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Starts the daemon and waits until it says that it found all machines, asleep.
-fn start(daemon: &mut Daemon, count: u32) -> Result<Duration> {
+/// Starts the daemon and waits until it says that it found all machines, asleep, and they answer.
+fn start(lab: &Lab, daemon: &mut Daemon, count: u32) -> Result<Duration> {
     let start = Instant::now();
     daemon.spawn()?;
     let socket = daemon.socket();
@@ -144,12 +159,38 @@ fn start(daemon: &mut Daemon, count: u32) -> Result<Duration> {
         ensure!(start.elapsed() < PATIENCE, "dormoused does not answer");
         thread::sleep(Duration::from_millis(5));
     }
+    lab.switch().run(|| (0..=count / A_BRIDGE).try_for_each(|number| ask(number, count, start)))??;
     let took = start.elapsed();
     let machines: serde_json::Value = daemon.json(&["ls"])?;
     let machines = machines.as_array().context("ls is no list")?;
     let asleep = machines.iter().filter(|machine| machine["state"] == MachineState::Asleep.as_str());
     ensure!(asleep.count() == usize::try_from(count)?, "not all machines are asleep:\n{}", daemon.log());
     Ok(took)
+}
+
+/// Asks on a bridge for the addresses of machines there until all have answered.
+fn ask(number: u32, count: u32, start: Instant) -> Result<()> {
+    // The first machine is the template, which has its own address.
+    let machines = (number * A_BRIDGE).max(1)..((number + 1) * A_BRIDGE).min(count);
+    let last = machines.end.saturating_sub(1);
+    let asked = machines.filter(|n| n % ASKED == 0 || *n == last);
+    let mut silent: BTreeMap<[u8; 6], u32> = asked.map(|n| (mac(n), n)).collect();
+    let socket = PacketSocket::open_receive(&bridge(number), 1 << 20)?;
+    let mut batch = Batch::new(64, 128);
+    while !silent.is_empty() {
+        ensure!(start.elapsed() < PATIENCE, "nobody answers for {:?}", silent.values());
+        for n in silent.values() {
+            socket.send(&VnetHdr::PLAIN, &frames::arp_request(ASKER, *n))?;
+        }
+        thread::sleep(AGAIN);
+        while socket.receive(&mut batch)? > 0 {
+            let answers = batch.frames().filter(|frame| frame.bytes.get(..6) == Some(&ASKER));
+            for answer in answers {
+                silent.retain(|mac, _| answer.bytes.get(6..12) != Some(mac));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// It answers only once all machines are found.

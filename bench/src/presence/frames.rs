@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use super::{ASKER, address, mac};
 
 /// Broadcast: who has the nth sleeper's address?
-pub(super) fn arp_request(from: [u8; 6], n: u32) -> Vec<u8> {
+pub(crate) fn arp_request(from: [u8; 6], n: u32) -> Vec<u8> {
     let mut frame = ethernet([0xff; 6], from, 0x0806);
     frame.extend([0, 1, 8, 0, 6, 4, 0, 1]);
     frame.extend(from);

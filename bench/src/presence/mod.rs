@@ -9,7 +9,7 @@
 
 pub(crate) mod answers;
 pub(crate) mod flood;
-mod frames;
+pub(crate) mod frames;
 mod process;
 pub(crate) mod scale;
 mod sender;
@@ -20,13 +20,13 @@ use std::net::Ipv4Addr;
 pub(crate) use process::{process_cpu, process_memory};
 
 /// The nth sleeper's Ethernet address.
-const fn mac(n: u32) -> [u8; 6] {
+pub(crate) const fn mac(n: u32) -> [u8; 6] {
     let [_, high, middle, low] = n.to_be_bytes();
     [0x52, 0x54, 1, high, middle, low]
 }
 
 /// The nth sleeper's IPv4 address, in a network of its own.
-fn address(n: u32) -> Ipv4Addr {
+pub(crate) fn address(n: u32) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 64, 0, 1)) + n)
 }
 
