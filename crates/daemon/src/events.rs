@@ -109,6 +109,12 @@ impl Events {
         }
     }
 
+    /// The number of the last event; 0 if nothing has happened yet.
+    #[must_use]
+    pub fn last(&self) -> u64 {
+        self.lock().last
+    }
+
     /// The kept events after number `after`, and all later ones without a gap.
     #[must_use]
     pub fn subscribe(&self, after: u64) -> Subscription {

@@ -61,6 +61,8 @@ struct Mark {
     at: Timestamp,
     last_wake: Option<Timestamp>,
     asleep_since: Option<Timestamp>,
+    /// The look in which it was last seen.
+    seen: u64,
     /// It should have a standby.
     has: bool,
     failures: u32,
@@ -75,6 +77,8 @@ pub struct Standbys {
     /// How long a machine must have slept.
     after: Duration,
     marks: BTreeMap<MachineName, Mark>,
+    /// So many times it was looked at all machines.
+    looks: u64,
     /// Bytes that the next one is taken to need.
     estimate: u64,
     last_tight: Option<Timestamp>,
@@ -84,7 +88,7 @@ impl Standbys {
     /// A policy that has seen nothing.
     #[must_use]
     pub const fn new(budget: u64, after: Duration) -> Self {
-        Self { budget, after, marks: BTreeMap::new(), estimate: GUESS, last_tight: None }
+        Self { budget, after, marks: BTreeMap::new(), looks: 0, estimate: GUESS, last_tight: None }
     }
 
     /// Looks at all machines; says what to do, if anything is. Ask again when it is done.
@@ -131,10 +135,16 @@ impl Standbys {
     }
 
     fn look(&mut self, machines: &[Seen], now: Timestamp) {
-        self.marks.retain(|name, _| machines.iter().any(|m| m.name == *name));
+        self.looks += 1;
         for seen in machines {
-            self.marks.entry(seen.name.clone()).or_default().look(seen, now);
+            let mark = match self.marks.get_mut(&seen.name) {
+                Some(mark) => mark,
+                None => self.marks.entry(seen.name.clone()).or_default(),
+            };
+            mark.look(seen, now);
+            mark.seen = self.looks;
         }
+        self.marks.retain(|_, mark| mark.seen == self.looks);
         if let Some(largest) = machines.iter().filter_map(|m| m.standby).max() {
             self.estimate = largest;
         }

@@ -12,27 +12,64 @@ use dormouse_machine::{
 };
 use dormouse_types::{Depth, MachineName};
 use futures::future::join_all;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use super::Host;
 use crate::{chain::chain, doctor, driver::Handle, pressure};
 
-/// How often the sleepers are looked at.
+/// How often it is asked whether the sleepers are to be looked at, and how often they are while
+/// there is something to do, or the host is short of memory.
 const LOOK: Duration = Duration::from_secs(1);
+/// How often they are looked at otherwise: for what ended or grew by itself, or is to be tried again.
+const SELDOM: Duration = Duration::from_secs(10);
 
 /// Keeps the standbys as the policy wants them, for as long as there is a host.
 pub(super) async fn keep(host: Weak<Host>) {
     let mut ticks = tokio::time::interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut policy = None;
+    let (mut policy, mut attention) = (None, None);
     loop {
-        ticks.tick().await;
+        let now = ticks.tick().await;
         let Some(host) = host.upgrade() else { return };
         let wanted = &host.config().standby;
+        let attention = attention.get_or_insert_with(|| Attention::new(wanted.after.get(), now));
+        if !attention.is_due(host.events().last(), pressure::is_tight(), now) {
+            continue;
+        }
         let budget = u64::try_from(wanted.memory).unwrap_or(u64::MAX);
         let policy = policy.get_or_insert_with(|| Standbys::new(budget, wanted.after.get()));
         // Until there is nothing more to do, so that a burst of sleeps is served without delay.
         while host.tend(policy).await {}
+    }
+}
+
+/// When the sleepers are to be looked at, since a look at all of many thousands takes a while.
+#[derive(Debug)]
+struct Attention {
+    /// How long after the last event something may still be to do.
+    span: Duration,
+    /// The last event that was seen, and when it was.
+    event: u64,
+    event_at: Instant,
+    looked: Instant,
+}
+
+impl Attention {
+    /// Sleepers have slept long enough `after` they fell asleep.
+    fn new(after: Duration, now: Instant) -> Self {
+        Self { span: after + 2 * LOOK, event: 0, event_at: now, looked: now }
+    }
+
+    fn is_due(&mut self, last_event: u64, is_tight: bool, now: Instant) -> bool {
+        if self.event != last_event {
+            (self.event, self.event_at) = (last_event, now);
+        }
+        let may_do = now.duration_since(self.event_at) <= self.span;
+        let is_due = is_tight || may_do || now.duration_since(self.looked) >= SELDOM;
+        if is_due {
+            self.looked = now;
+        }
+        is_due
     }
 }
 
@@ -115,4 +152,24 @@ async fn cool(handle: &Handle) -> bool {
 /// Starts [`keep`].
 pub(super) fn start(host: &Arc<Host>) {
     tokio::spawn(keep(Arc::downgrade(host)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_are_looked_at_after_an_event_and_else_seldom() {
+        let (start, after) = (Instant::now(), Duration::from_secs(3));
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut attention = Attention::new(after, start);
+        let mut looks = |seconds: std::ops::RangeInclusive<u64>, event, is_tight| {
+            seconds.filter(|second| attention.is_due(event, is_tight, at(*second))).collect::<Vec<_>>()
+        };
+        assert_eq!(looks(1..=40, 0, false), [1, 2, 3, 4, 5, 15, 25, 35]);
+        // Until whoever has just fallen asleep has slept long enough.
+        assert_eq!(looks(41..=50, 1, false), [41, 42, 43, 44, 45, 46]);
+        assert_eq!(looks(51..=53, 1, true), [51, 52, 53]);
+        assert_eq!(looks(54..=65, 1, false), [63]);
+    }
 }
