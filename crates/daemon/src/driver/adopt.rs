@@ -15,12 +15,12 @@ const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 
 /// Drives a machine that was just created: there is nothing to find.
 pub(crate) async fn drive_new(shared: Shared, subject: Subject, ends: Ends) -> End {
-    Driver::new(shared, subject, ends).drive().await
+    Box::new(Driver::new(shared, subject, ends)).drive().await
 }
 
 /// Drives a machine that an earlier daemon, or an earlier driver, has driven.
 pub(crate) async fn drive_known(shared: Shared, subject: Subject, ends: Ends) -> End {
-    let mut driver = Driver::new(shared, subject, ends);
+    let mut driver = Box::new(Driver::new(shared, subject, ends));
     let Some((seen, kept)) = driver.look().await else { return End::Closed };
     driver.adopt(seen);
     kept.into_iter().for_each(|message| driver.message(message));

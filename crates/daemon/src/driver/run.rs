@@ -15,7 +15,7 @@ use dormouse_wire::Persona;
 use tokio::{
     sync::{oneshot, watch},
     task::{Id, JoinError, JoinSet},
-    time::{Instant, MissedTickBehavior},
+    time::{Instant, Interval, MissedTickBehavior},
 };
 
 use super::{
@@ -121,13 +121,19 @@ impl Driver {
     }
 
     /// Drives the machine until it is removed or the daemon ends.
-    pub(super) async fn drive(mut self) -> End {
-        let mut ticks = tokio::time::interval(self.shared.config.sample_interval.get());
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ///
+    /// Boxed, for a future has room for each place where a value is held, and thousands sleep.
+    pub(super) async fn drive(mut self: Box<Self>) -> End {
+        let mut ticks = None;
         self.after_change();
         loop {
+            // Thousands of sleepers do nothing at all.
+            let runs = *self.life.state() == State::Active;
+            if runs != ticks.is_some() {
+                ticks = runs.then(|| self.ticks());
+            }
             if let Some(reply) = self.removal.take()
-                && self.forget_for(reply).await
+                && Box::pin(self.forget_for(reply)).await
             {
                 return End::Removed;
             }
@@ -138,11 +144,17 @@ impl Driver {
                     None => return End::Closed,
                 },
                 Some(ended) = self.jobs.join_next_with_id() => self.finished(ended),
-                _ = ticks.tick() => self.sample(),
+                () = tick(&mut ticks) => self.sample(),
                 () = tokio::time::sleep_until(deadline), if self.has_deadline() => self.due(),
             }
             self.after_change();
         }
+    }
+
+    fn ticks(&self) -> Interval {
+        let mut ticks = tokio::time::interval(self.shared.config.sample_interval.get());
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks
     }
 
     /// Removes the machine from the registry. It is stopped and its driver's last act: nothing
@@ -545,6 +557,14 @@ impl Driver {
     pub(super) fn wait(&mut self, goal: Goal, hold: Option<u64>, detail: String, reply: Reply) {
         let started = self.now();
         self.waiters.push(Waiter { goal, started, hold, detail, reply });
+    }
+}
+
+/// The next tick; none comes where there is no clock.
+async fn tick(ticks: &mut Option<Interval>) {
+    match ticks {
+        Some(ticks) => drop(ticks.tick().await),
+        None => std::future::pending().await,
     }
 }
 
