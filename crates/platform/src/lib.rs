@@ -29,6 +29,10 @@ pub trait Instance: Send + Sync {
     /// Makes sure that the machine's network interfaces exist on the host, in their bridges.
     async fn attach(&self) -> Result<Vec<Port>, Error>;
 
+    /// The interfaces as [`Instance::attach`] gives them, to stand in for the machine: where no
+    /// process has them, without a change of the host, and perhaps of some that are not there.
+    async fn ports(&self) -> Result<Vec<Port>, Error>;
+
     /// Removes the interfaces that [`Instance::attach`] made.
     async fn detach(&self) -> Result<(), Error>;
 

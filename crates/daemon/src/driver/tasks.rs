@@ -45,7 +45,7 @@ pub(super) struct Output {
 
 type Outcome = Result<Output, String>;
 
-/// Interfaces that are there.
+/// Interfaces that are there, or are known.
 struct Attached(Vec<dormouse_platform::Port>);
 
 impl Attached {
@@ -141,7 +141,7 @@ impl Context {
     }
 
     async fn stand_in(self) -> Outcome {
-        let attached = self.attach().await?;
+        let attached = self.instance.ports().await.map(Attached).map_err(|e| chain(&e))?;
         let sleeper = self.sleeper(&attached);
         self.shared.presence.stand_in(&sleeper).await.map_err(|e| chain(&e))?;
         Ok(attached.output())

@@ -243,6 +243,10 @@ impl Instance for Machine {
         Ok(vec![dormouse_platform::Port { mac, bridge: "br0".into(), tap: "tap0".into(), queue: None }])
     }
 
+    async fn ports(&self) -> Result<Vec<dormouse_platform::Port>, Error> {
+        self.attach().await
+    }
+
     async fn detach(&self) -> Result<(), Error> {
         self.0.act("detach", |_| Ok(())).await
     }

@@ -1,6 +1,9 @@
 //! Can this host run guests by its processor?
 
-use std::fs::{self, File};
+use std::{
+    fs::{self, File},
+    sync::LazyLock,
+};
 
 use dormouse_machine::spec::Accel;
 
@@ -19,8 +22,11 @@ pub(super) fn choose(wanted: Accel) -> Engine {
     }
 }
 
+/// Read once: on a host with many processors the file is long, and is made anew for each reader.
 fn processor_can() -> bool {
-    fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| has_virtualisation(&text))
+    static CAN: LazyLock<bool> =
+        LazyLock::new(|| fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| has_virtualisation(&text)));
+    *CAN
 }
 
 fn has_virtualisation(cpuinfo: &str) -> bool {

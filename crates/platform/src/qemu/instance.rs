@@ -27,6 +27,10 @@ impl Instance for Qemu {
         self.attach_all().await
     }
 
+    async fn ports(&self) -> Result<Vec<Port>, Error> {
+        self.ports_as_known().await
+    }
+
     async fn detach(&self) -> Result<(), Error> {
         self.detach_all().await
     }

@@ -61,6 +61,8 @@ pub struct Qemu {
     notices: mpsc::Sender<Notice>,
     running: tokio::sync::Mutex<Option<Arc<Running>>>,
     attached: Mutex<Vec<Attached>>,
+    /// Held by whoever makes interfaces, or removes them.
+    attaching: tokio::sync::Mutex<()>,
     hurry: watch::Sender<u64>,
     /// Its memory was dropped from the page cache when it fell asleep, as far as is known.
     evicted: AtomicBool,
@@ -102,6 +104,7 @@ impl Qemu {
             notices,
             running: tokio::sync::Mutex::default(),
             attached: Mutex::default(),
+            attaching: tokio::sync::Mutex::default(),
             hurry: watch::Sender::new(0),
             evicted: AtomicBool::new(false),
             watch: Mutex::default(),

@@ -33,6 +33,8 @@ pub(super) fn tap_name(name: &MachineName, n: usize) -> String {
 impl Qemu {
     /// Makes the taps that are missing, and finds the queues of those that a process has.
     pub(super) async fn attach_all(&self) -> Result<Vec<Port>, Error> {
+        // A wake asks for them from two sides at once.
+        let _attaching = self.attaching.lock().await;
         self.mend().await?;
         let done = self.attached().len();
         for n in done..self.config.interfaces.len() {
@@ -40,6 +42,28 @@ impl Qemu {
             self.attached().push(attached);
         }
         Ok(self.attached().iter().map(|a| a.port.clone()).collect())
+    }
+
+    /// The interfaces of a machine that is to be stood in for. Those of a sleeper without a process
+    /// are only named: thousands of them, each opened, set up and taken down again, would be most
+    /// of a restart, and nothing waits in a tap that no process had open.
+    pub(super) async fn ports_as_known(&self) -> Result<Vec<Port>, Error> {
+        match self.running().await {
+            Ok(_) => return self.attach_all().await,
+            Err(Error::NotRunning) => {}
+            Err(error) => return Err(error),
+        }
+        let attached = self.attached();
+        let known = |(n, interface): (usize, &InterfaceSpec)| match attached.get(n) {
+            Some(attached) => attached.port.clone(),
+            None => Port {
+                mac: interface.mac,
+                bridge: interface.bridge.clone(),
+                tap: tap_name(&self.config.name, n),
+                queue: None,
+            },
+        };
+        Ok(self.config.interfaces.iter().enumerate().map(known).collect())
     }
 
     /// While no process has the taps, somebody may have deleted one, or its bridge.
@@ -118,6 +142,7 @@ impl Qemu {
 
     /// Removes the taps, going on past an error; the first is reported.
     pub(super) async fn detach_all(&self) -> Result<(), Error> {
+        let _attaching = self.attaching.lock().await;
         self.attached().clear();
         let mut result = Ok(());
         for (n, interface) in self.config.interfaces.iter().enumerate() {

@@ -25,6 +25,30 @@ pub fn ip(args: &str) {
 }
 
 #[test]
+fn a_sleepers_interfaces_are_named_without_being_made() {
+    in_own_network(|| async {
+        ip("link add br0 type bridge");
+        let bench = Bench::new(|config| {
+            config.interfaces = vec![InterfaceSpec {
+                mac: "52:54:00:00:00:02".parse().unwrap(),
+                bridge: "br0".into(),
+                addresses: Vec::new(),
+            }];
+        });
+        let net = Net::connect().unwrap();
+        let known = bench.qemu.ports().await.unwrap();
+        assert!(known[0].queue.is_none() && known[0].bridge == "br0");
+        assert_eq!(net.link(&known[0].tap).await.unwrap(), None);
+        // As a wake after a restart does.
+        let (one, other) = tokio::join!(bench.qemu.attach(), bench.qemu.attach());
+        let (one, other) = (one.unwrap(), other.unwrap());
+        assert_eq!((&one[0].tap, &other[0].tap), (&known[0].tap, &known[0].tap));
+        assert!(net.link(&known[0].tap).await.unwrap().is_some());
+        assert!(bench.qemu.ports().await.unwrap()[0].queue.is_some());
+    });
+}
+
+#[test]
 fn a_connection_goes_on_after_a_sleep() {
     in_own_network(|| async {
         ip("link add br0 type bridge");
