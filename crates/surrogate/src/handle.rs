@@ -380,14 +380,15 @@ impl Surrogate {
         // It is never closed.
         let _turn = self.0.standing_in.acquire().await;
         let tap = self.0.net.link(&port.tap).await.map_err(Error::net(format!("find tap {}", port.tap)))?;
-        if let Some(tap) = &tap
+        // The kernel takes milliseconds to take one down, and nobody else can change a link
+        // meanwhile: not one that is down, as most are after a restart.
+        if let Some(tap) = tap.as_ref().filter(|tap| tap.up)
             && let Err(error) = self.0.net.set_down(tap.index).await
         {
             tracing::warn!(machine = %sleeper.name, tap = port.tap, error = chain(&error),
                 "cannot take down the tap of a sleeper");
         }
-        let vlans = bridge.switch.vlans(tap.map(|tap| tap.index)).await;
-        let vlans = vlans.map_err(Error::net(format!("read the VLANs of {}", port.tap)))?;
+        let vlans = self.vlans_of(tap.as_ref(), &bridge).await?;
         let older = taps::leftovers(port)?;
         let flows = bridge.flows_of(port.mac);
         let capture = capture_of((sleeper, port), machine, vlans.clone(), flows);
@@ -421,13 +422,13 @@ impl Surrogate {
     }
 
     /// The addresses that are captured on the bridge with this `s0`.
-    async fn claimed(&self, s0: u32) -> Result<Vec<MacAddr>, Error> {
+    async fn claimed(&self, s0: u32) -> Result<HashSet<MacAddr>, Error> {
         for bridge in self.bridges() {
             if bridge.pair.s0 == s0 {
-                return bridge.thread.ask(|worker| worker.captured()).await;
+                return Ok(bridge.thread.ask(|worker| worker.captured()).await?.into_iter().collect());
             }
         }
-        Ok(Vec::new())
+        Ok(HashSet::new())
     }
 
     /// Starts a machine's capture, or goes on with it by what it wants now.

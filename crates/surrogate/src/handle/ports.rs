@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dormouse_net::{Flooding, Vlans};
+use dormouse_net::{Flooding, Link, Vlans};
 
 use super::{Bridge, Surrogate, without_queues};
 use crate::{Error, HandoverKind, Port, Sleeper, release::Target};
@@ -31,9 +31,18 @@ impl Surrogate {
 
     /// The VLANs that the guest's tap is in; as of any new port, if it is not there.
     pub(super) async fn vlans(&self, port: &Port, bridge: &Bridge) -> Result<Option<Vlans>, Error> {
-        let what = || format!("read the VLANs of {}", port.tap);
-        let tap = self.0.net.link(&port.tap).await.map_err(Error::net(what()))?;
-        bridge.switch.vlans(tap.map(|tap| tap.index)).await.map_err(Error::net(what()))
+        let tap = self.0.net.link(&port.tap).await.map_err(Error::net(format!("find tap {}", port.tap)))?;
+        self.vlans_of(tap.as_ref(), bridge).await
+    }
+
+    /// The same of a tap that was looked for.
+    pub(super) async fn vlans_of(&self, tap: Option<&Link>, bridge: &Bridge) -> Result<Option<Vlans>, Error> {
+        let what = || format!("read the VLANs of a port of bridge {}", bridge.switch.name());
+        let port = match tap {
+            Some(tap) if bridge.switch.has(tap).await.map_err(Error::net(what()))? => Some(tap.index),
+            _ => None,
+        };
+        bridge.switch.vlans(port).await.map_err(Error::net(what()))
     }
 
     /// Replays into one port and turns the bridge to it. `None`: it was not captured.
