@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use dormouse_machine::{lifecycle::State, spec::MachineSpec};
 use dormouse_registry::{Entry, Record};
-use futures::future::join_all;
+use futures::{StreamExt as _, future::join_all, stream::FuturesUnordered};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Host;
@@ -15,7 +15,7 @@ use crate::{
     platforms::Platforms,
 };
 
-/// How long machines may take until their addresses are claimed; more are claimed later.
+/// How long it may take until the next machine's addresses are claimed; more are claimed later.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What is told unasked.
@@ -55,19 +55,24 @@ impl Host {
             lost: std::sync::RwLock::default(),
             admitting: tokio::sync::Mutex::new(()),
         });
-        let recovered: Vec<_> = entries.into_iter().filter_map(|entry| host.recall(entry)).collect();
+        let mut recovered: FuturesUnordered<_> =
+            entries.into_iter().filter_map(|entry| host.recall(entry)).collect();
         host.route(notices);
         let count = recovered.len();
         // One whose driver has ended will not claim anything either.
-        let all = join_all(recovered);
-        if tokio::time::timeout(PATIENCE, all).await.is_err() {
-            tracing::warn!("some machines are not recovered after {PATIENCE:?}; going on without them");
+        while let Ok(Some(_)) = tokio::time::timeout(PATIENCE, recovered.next()).await {}
+        let missing = recovered.len();
+        if missing > 0 {
+            tracing::warn!(
+                missing,
+                "some machines are not recovered, and none was for {PATIENCE:?}; going on without them"
+            );
         }
         if let Err(error) = host.shared.presence.settle().await {
             tracing::warn!(error = chain(&error), "addresses of an earlier daemon may be left on a bridge");
         }
         super::pool::start(&host);
-        tracing::info!(machines = count, "all machines are recovered");
+        tracing::info!(machines = count - missing, "recovered");
         Ok(host)
     }
 
