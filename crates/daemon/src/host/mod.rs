@@ -8,7 +8,7 @@ mod start;
 mod supervise;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, PoisonError, RwLock},
 };
 
@@ -16,7 +16,7 @@ use dormouse_api_types::{
     CreateMachine, EventKind, MachineDetail, MachineSummary, Problem, ProblemKind, Report, WakeTest,
     WakeTestRequest, Why,
 };
-use dormouse_machine::spec::MachineSpec;
+use dormouse_machine::{lifecycle::State, spec::MachineSpec};
 use dormouse_registry::{Expect, Record, Transaction};
 use dormouse_types::MachineName;
 use futures::future::join_all;
@@ -162,7 +162,11 @@ impl Host {
     /// Returns when every bridge with a sleeper has said that its thread lives.
     pub async fn prove_presence(&self) {
         let handles = self.handles();
-        join_all(handles.iter().map(|handle| self.shared.presence.status(&handle.name))).await;
+        let asleep = handles.iter().filter(|h| h.peek(|view| matches!(view.state, State::Asleep { .. })));
+        // One of thousands is enough for a bridge: it is asked for on all of its bridges.
+        let mut proven = BTreeSet::new();
+        let proofs = asleep.filter(|h| h.spec.interfaces.iter().any(|i| proven.insert(i.bridge.as_str())));
+        join_all(proofs.map(|handle| self.shared.presence.status(&handle.name))).await;
     }
 
     /// What stands in the way of Dormouse on this host.
