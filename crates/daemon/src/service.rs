@@ -5,6 +5,7 @@ use std::{fs, io, path::PathBuf, sync::Arc};
 use dormouse_net::Net;
 use dormouse_registry::Redb;
 use dormouse_surrogate::{Settings, Surrogate};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -65,6 +66,7 @@ pub enum ServiceError {
 /// When something that it needs cannot be had.
 pub async fn run(config: Config, fault: Fault) -> Result<(), ServiceError> {
     let config = Arc::new(config);
+    raise_descriptors();
     let mut stop = Stop::new().map_err(ServiceError::Signals)?;
     let registry = open_registry(&config).await?;
     let (surrogate, presence) =
@@ -99,6 +101,15 @@ pub async fn run(config: Config, fault: Fault) -> Result<(), ServiceError> {
         }
     };
     server.serve(host, until).await.map_err(ServiceError::Serve)
+}
+
+/// As many descriptors as are allowed: most systems let a process have 1024 until it asks for more.
+fn raise_descriptors() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "cannot raise the limit of open descriptors: some thousand machines may be too many");
+    }
 }
 
 async fn open_registry(config: &Config) -> Result<Redb, ServiceError> {
