@@ -3,7 +3,7 @@
 //! A sleeper's memory was dropped from the page cache. The first wake after that is watched: which
 //! pages are resident a few milliseconds, and up to a second, after the guest was let run. The
 //! next ones read these ahead, in that order, beside all else that a wake does, and add
-//! what they missed. A list that has grown full is made anew. (The idea of "Benchmarking, Analysis, and
+//! what they missed. A full list gives up what it has named longest for that. (The idea of "Benchmarking, Analysis, and
 //! Optimization of Serverless Function Snapshots", ASPLOS 2021, and of FaaSnap, EuroSys 2022.)
 
 use std::{
@@ -64,20 +64,16 @@ impl Qemu {
         let (dir, began) = (self.dir.clone(), tokio::time::Instant::now());
         self.hold_watch(Some(tokio::spawn(async move {
             let known = recall(&dir).unwrap_or_default();
-            let before = known.bytes();
-            let mut list = known;
+            let mut missed = Touched::default();
             for look in LOOKS.into_iter().skip(first) {
                 tokio::time::sleep_until(began + look).await;
                 let ram = dir.ram();
                 let seen = tokio::task::spawn_blocking(move || memory::resident_ranges(ram)).await;
                 let Ok(Ok(resident)) = seen else { return };
-                list.add(&resident, size);
+                missed.add(&resident, &known, size);
             }
-            if list.is_full() && before > 0 {
-                // Much of it is of wakes long ago: the next one begins anew.
-                let _ = fs::remove_file(dir.touched());
-            } else if list.bytes() > before {
-                keep(&dir, &list, size);
+            if missed.bytes() > 0 {
+                keep(&dir, &known.renewed(missed, size), size);
             }
         })));
     }

@@ -28,8 +28,6 @@ const GAP: u64 = 32 << 10;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Touched {
     ranges: Vec<Range<u64>>,
-    /// There was more than may be named.
-    full: bool,
 }
 
 impl Touched {
@@ -37,34 +35,40 @@ impl Touched {
         &self.ranges
     }
 
-    /// Was there more than may be named? Then much of it is of wakes long ago.
-    pub(super) const fn is_full(&self) -> bool {
-        self.full
-    }
-
     pub(super) fn bytes(&self) -> u64 {
         self.ranges.iter().map(|range| range.end - range.start).sum()
     }
 
-    /// Adds what is resident now (ascending) of a memory of `len` bytes and was not before.
-    pub(super) fn add(&mut self, resident: &[Range<u64>], len: u64) {
-        let known = self.ascending();
-        let mut room = MOST.min(len / PART).saturating_sub(self.bytes());
-        for new in merge(subtract(resident, &known), &known) {
-            let size = new.end - new.start;
-            if size > room || self.ranges.len() >= RANGES {
-                self.full = true;
-                return;
-            }
-            room -= size;
-            self.ranges.push(new);
-        }
+    /// Adds what is resident now (ascending) of a memory of `len` bytes, and is named neither here
+    /// nor in `other`, as far as there is room for it.
+    pub(super) fn add(&mut self, resident: &[Range<u64>], other: &Self, len: u64) {
+        let mut known = [self.ranges(), other.ranges()].concat();
+        known.sort_unstable_by_key(|range| range.start);
+        self.append(merge(subtract(resident, &known), &known), len);
     }
 
-    fn ascending(&self) -> Vec<Range<u64>> {
-        let mut ranges = self.ranges.clone();
-        ranges.sort_unstable_by_key(|range| range.start);
-        ranges
+    /// This list for the next wake, after one that touched what is in `missed`, too, which must name
+    /// nothing that is here. Where both do not fit, what was missed comes first, and what was named
+    /// longest goes: it may be of wakes long ago, and comes back if it is touched again.
+    pub(super) fn renewed(self, missed: Self, len: u64) -> Self {
+        let fits =
+            self.bytes() + missed.bytes() <= most(len) && self.ranges.len() + missed.ranges.len() <= RANGES;
+        let (mut first, then) = if fits { (self, missed) } else { (missed, self) };
+        first.append(then.ranges, len);
+        first
+    }
+
+    /// Adds `ranges` up to the limits; the last one may be cut.
+    fn append(&mut self, ranges: Vec<Range<u64>>, len: u64) {
+        let mut room = most(len).saturating_sub(self.bytes());
+        for range in ranges {
+            if room == 0 || self.ranges.len() >= RANGES {
+                return;
+            }
+            let size = room.min(range.end - range.start);
+            room -= size;
+            self.ranges.push(range.start..range.start + size);
+        }
     }
 
     /// The file's content, for a memory of `len` bytes.
@@ -100,9 +104,14 @@ impl Touched {
             (size > 0 && start + size <= len.next_multiple_of(PAGE)).then_some(start..start + size)
         };
         let ranges = entries.chunks_exact(8).map(range).collect::<Option<Vec<_>>>()?;
-        let touched = Self { ranges, full: false };
-        (fits && touched.bytes() <= MOST.min(len / PART)).then_some(touched)
+        let touched = Self { ranges };
+        (fits && touched.bytes() <= most(len)).then_some(touched)
     }
+}
+
+/// Bytes that are named at most, in whole pages, of a memory of `len` bytes.
+fn most(len: u64) -> u64 {
+    MOST.min(len / PART) / PAGE * PAGE
 }
 
 /// The parts of `these` that are in none of `those`; both ascending.
@@ -152,7 +161,7 @@ mod tests {
 
     fn touched(samples: &[&[Range<u64>]]) -> Touched {
         let mut touched = Touched::default();
-        samples.iter().for_each(|sample| touched.add(&pages(sample), LEN));
+        samples.iter().for_each(|sample| touched.add(&pages(sample), &Touched::default(), LEN));
         touched
     }
 
@@ -164,7 +173,6 @@ mod tests {
     fn what_came_first_stays_first_and_nothing_is_named_twice() {
         let list = touched(&[&[100..110], &[50..60, 100..120], &[0..200]]);
         assert_eq!(list.ranges(), pages(&[100..110, 50..60, 110..120, 0..50, 60..100, 120..200]));
-        assert!(!list.is_full());
     }
 
     #[test]
@@ -175,10 +183,23 @@ mod tests {
     #[test]
     fn no_more_is_named_than_a_wake_may_read() {
         let list = touched(&[&[0..16_000], &[20_000..30_000]]);
-        assert!(list.is_full() && list.bytes() <= MOST);
+        assert_eq!(list.ranges(), pages(&[0..16_000, 20_000..20_384]));
         let mut small = Touched::default();
-        small.add(&[0..2 << 20], 4 << 20);
-        assert!(small.is_full() && small.ranges().is_empty());
+        small.add(&[0..2 << 20], &Touched::default(), 4 << 20);
+        assert_eq!(small.ranges(), [0..1 << 20]);
+    }
+
+    #[test]
+    fn a_full_list_gives_up_what_it_has_named_longest() {
+        let old = touched(&[&[0..10_000], &[20_000..26_384]]);
+        let missed = touched(&[&[40_000..40_001]]);
+        let next = old.clone().renewed(missed, LEN);
+        assert_eq!(next.ranges(), pages(&[40_000..40_001, 0..10_000, 20_000..26_383]));
+        // What does fit comes in the order in which it was touched.
+        let next = touched(&[&[0..10]]).renewed(touched(&[&[40..50]]), LEN);
+        assert_eq!(next.ranges(), pages(&[0..10, 40..50]));
+        let all = touched(&[&[100_000..116_384]]);
+        assert_eq!(old.renewed(all.clone(), LEN), all);
     }
 
     fn samples() -> impl Strategy<Value = Vec<Vec<Range<u64>>>> {
@@ -194,12 +215,18 @@ mod tests {
         proptest::collection::vec(runs, 0..5)
     }
 
+    fn ascending(list: &Touched) -> Vec<Range<u64>> {
+        let mut ranges = list.ranges.clone();
+        ranges.sort_unstable_by_key(|range| range.start);
+        ranges
+    }
+
     proptest! {
         #[test]
         fn all_that_was_touched_is_named_once(samples in samples()) {
             let mut list = Touched::default();
-            samples.iter().for_each(|sample| list.add(sample, LEN));
-            let named = list.ascending();
+            samples.iter().for_each(|sample| list.add(sample, &Touched::default(), LEN));
+            let named = ascending(&list);
             prop_assert!(named.windows(2).all(|pair| pair[0].end <= pair[1].start), "{named:?}");
             for touched in samples.iter().flatten() {
                 prop_assert!(subtract(std::slice::from_ref(touched), &named).is_empty());
@@ -208,13 +235,39 @@ mod tests {
             prop_assert_eq!(Touched::from_bytes(&list.to_bytes(LEN), LEN + PAGE), None);
         }
 
+        /// Whatever the wakes before have touched, the next one knows what the last one did, as much
+        /// as fits, and as much as ever.
+        #[test]
+        fn after_every_wake_the_next_has_a_list_with_what_it_missed(
+            wakes in proptest::collection::vec((0_u64..100, samples()), 1..8),
+        ) {
+            // So small a memory that lists are full: room for 64 pages.
+            let len = 256 * PAGE;
+            let mut list = Touched::default();
+            for (at, looks) in wakes {
+                let (before, mut missed) = (list.bytes(), Touched::default());
+                for look in &looks {
+                    let shifted = |r: &Range<u64>| r.start + at * PAGE..(r.end + at * PAGE).min(len);
+                    let resident: Vec<_> = look.iter().map(shifted).filter(|r| r.start < r.end).collect();
+                    missed.add(&resident, &list, len);
+                }
+                let next = list.renewed(missed.clone(), len);
+                let named = ascending(&next);
+                prop_assert!(named.windows(2).all(|pair| pair[0].end <= pair[1].start), "{named:?}");
+                prop_assert!(subtract(&ascending(&missed), &named).is_empty());
+                prop_assert!((before..=most(len)).contains(&next.bytes()));
+                prop_assert_eq!(Touched::from_bytes(&next.to_bytes(len), len), Some(next.clone()));
+                list = next;
+            }
+        }
+
         #[test]
         fn no_octets_are_believed_or_make_it_panic(
             samples in samples(), at in any::<proptest::sample::Index>(), flip in 1_u8..=255, any in any::<Vec<u8>>(),
         ) {
             prop_assert_eq!(Touched::from_bytes(&any, LEN), None);
             let mut list = Touched::default();
-            samples.iter().for_each(|sample| list.add(sample, LEN));
+            samples.iter().for_each(|sample| list.add(sample, &Touched::default(), LEN));
             let mut bytes = list.to_bytes(LEN);
             let at = at.index(bytes.len());
             bytes[at] ^= flip;
