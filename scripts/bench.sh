@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures Dormouse beside plain QEMU and libvirt and puts the tables into docs/performance.md.
 #
-#   make bench            everything, some twenty minutes; the machine should do nothing else
+#   make bench            everything, some thirty minutes; the machine should do nothing else
 #   make bench QUICK=1    a few minutes: 256 MiB, three of each; docs/performance.md stays as it is
 #   scripts/bench.sh ...  arguments go to dormouse-bench (see --help); it prints and writes nothing
 set -euo pipefail
