@@ -3,8 +3,9 @@
 //! A standby costs memory and makes a wake some ten times faster, so that it is worth most for who is woken
 //! often and lately. Each machine has a score: one for each wake, halved every [`HALF_LIFE`]. Those
 //! with the highest scores have standbys, as many as the budget holds; a sleeper without one takes the
-//! place of another only when its score is [`MARGIN`] times as high, so that two equals do not
-//! take turns. Standbys are started one at a time, and none while a machine is on its way, or while
+//! place of others only when its score is [`MARGIN`] times as high, so that two equals do not
+//! take turns. What a standby needs is known of a machine that had one lately, and else taken to be as much as
+//! those need on average. Standbys are started one at a time, and none while a machine is on its way, or while
 //! the host is short of memory, in which case they are given up one by one.
 
 use std::{collections::BTreeMap, time::Duration};
@@ -19,7 +20,9 @@ pub const MARGIN: f64 = 1.5;
 pub const CALM: Duration = Duration::from_secs(60);
 /// After a standby failed it is tried again, at first and at most, doubling between.
 pub const RETRY: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(3600));
-/// Bytes that a standby is taken to need as long as none was seen.
+/// How long it is believed what a standby needed when it was last seen.
+pub const BELIEVED: Duration = Duration::from_secs(3600);
+/// Bytes that a standby is taken to need as long as none was seen that the budget holds.
 const GUESS: u64 = 48 << 20;
 
 /// A machine as the policy sees it.
@@ -33,6 +36,8 @@ pub struct Seen {
     pub last_wake: Option<Timestamp>,
     /// Bytes that its standby occupies, if it has one.
     pub standby: Option<u64>,
+    /// One is being started.
+    pub starting: bool,
 }
 
 /// How the host is.
@@ -66,7 +71,10 @@ struct Mark {
     /// It should have a standby.
     has: bool,
     failures: u32,
+    /// It is left as it is until then.
     not_before: Timestamp,
+    /// Bytes that its standby occupied when it last had one, and when that was.
+    size: Option<(u64, Timestamp)>,
 }
 
 /// The policy.
@@ -79,7 +87,7 @@ pub struct Standbys {
     marks: BTreeMap<MachineName, Mark>,
     /// So many times it was looked at all machines.
     looks: u64,
-    /// Bytes that the next one is taken to need.
+    /// Bytes that one is taken to need of which nothing is known.
     estimate: u64,
     last_tight: Option<Timestamp>,
 }
@@ -98,33 +106,42 @@ impl Standbys {
             self.last_tight = Some(now);
         }
         let used = machines.iter().filter_map(|m| m.standby).fold(0, u64::saturating_add);
-        let least = self.least(machines, now);
         if host.tight || used > self.budget {
-            return least.map(|(name, _)| self.cool(name));
+            // One that is too large by itself goes first, for the others may fit without it.
+            let too_large = self.standing_by(machines, now).find(|m| m.standby > Some(self.budget));
+            return too_large.or_else(|| self.least(machines, now)).map(|m| self.cool(&m.name));
         }
         let calm = self.last_tight.is_none_or(|tight| now.since(tight) >= CALM);
-        if host.busy || !calm || self.budget == 0 {
+        if host.busy || !calm || self.budget == 0 || machines.iter().any(|m| m.starting) {
             return None;
         }
-        let (best, worth) = self.best(machines, now)?;
-        if used.saturating_add(self.estimate) <= self.budget {
-            if let Some(mark) = self.marks.get_mut(best) {
-                mark.has = true;
-            }
-            return Some(Step::Warm(best.clone()));
+        let best = self.best(machines, now, self.budget)?;
+        let room = self.budget.saturating_sub(used);
+        let (need, worth) = (self.need(best), self.worth(best, now));
+        if need <= room {
+            return Some(self.warm(&best.name));
         }
-        let (loser, less) = least?;
+        let much_less = |m: &&Seen| worth > self.worth(m, now) * MARGIN;
+        let freed = self.standing_by(machines, now).filter(much_less).filter_map(|m| m.standby);
         // Only for who will fit then.
-        let freed = machines.iter().find(|m| m.name == *loser).and_then(|m| m.standby).unwrap_or(0);
-        let fits = used.saturating_sub(freed).saturating_add(self.estimate) <= self.budget;
-        (fits && worth > less * MARGIN).then(|| self.cool(loser))
+        if need <= freed.fold(room, u64::saturating_add) {
+            return self.least(machines, now).map(|m| self.cool(&m.name));
+        }
+        self.best(machines, now, room).map(|m| self.warm(&m.name))
     }
 
-    /// A standby could not be started, or there was nothing to start.
+    /// A standby could not be started, or there was nothing to start, or it could not be ended.
     pub fn failed(&mut self, name: &MachineName, now: Timestamp) {
         if let Some(mark) = self.marks.get_mut(name) {
             mark.fail(now);
         }
+    }
+
+    fn warm(&mut self, name: &MachineName) -> Step {
+        if let Some(mark) = self.marks.get_mut(name) {
+            mark.has = true;
+        }
+        Step::Warm(name.clone())
     }
 
     fn cool(&mut self, name: &MachineName) -> Step {
@@ -145,29 +162,45 @@ impl Standbys {
             mark.seen = self.looks;
         }
         self.marks.retain(|_, mark| mark.seen == self.looks);
-        if let Some(largest) = machines.iter().filter_map(|m| m.standby).max() {
-            self.estimate = largest;
-        }
+        let known = self.marks.values().filter_map(|mark| mark.size.map(|(bytes, _)| bytes));
+        let (count, sum) = known
+            .filter(|bytes| *bytes <= self.budget)
+            .fold((0_u64, 0_u64), |(count, sum), bytes| (count + 1, sum.saturating_add(bytes)));
+        self.estimate = sum.checked_div(count).unwrap_or(GUESS.min(self.budget));
     }
 
-    /// The sleeper without a standby that is worth most.
-    fn best<'a>(&self, machines: &'a [Seen], now: Timestamp) -> Option<(&'a MachineName, f64)> {
+    /// Bytes that its standby is taken to need.
+    fn need(&self, machine: &Seen) -> u64 {
+        let known = self.marks.get(&machine.name).and_then(|mark| mark.size);
+        known.map_or(self.estimate, |(bytes, _)| bytes)
+    }
+
+    /// The sleeper without a standby that is worth most, of those that need no more than `room`.
+    fn best<'a>(&self, machines: &'a [Seen], now: Timestamp, room: u64) -> Option<&'a Seen> {
         let slept = |m: &Seen| m.asleep_since.is_some_and(|since| now.since(since) >= self.after);
-        let may = |m: &Seen| self.marks.get(&m.name).is_some_and(|mark| mark.not_before <= now);
-        let wanting = machines.iter().filter(|m| m.standby.is_none() && slept(m) && may(m));
+        let wanting = machines.iter().filter(|m| m.standby.is_none() && !m.starting && slept(m));
         wanting
+            .filter(|m| self.may(m, now) && self.need(m) <= room)
             .map(|m| (m, self.worth(m, now)))
             .max_by(|(a, x), (b, y)| x.total_cmp(y).then(a.asleep_since.cmp(&b.asleep_since)))
-            .map(|(m, worth)| (&m.name, worth))
+            .map(|(m, _)| m)
+    }
+
+    /// Those that have a standby, which can be ended as far as is known.
+    fn standing_by<'a>(&self, machines: &'a [Seen], now: Timestamp) -> impl Iterator<Item = &'a Seen> {
+        machines.iter().filter(move |m| m.standby.is_some() && self.may(m, now))
     }
 
     /// The standby that is worth least.
-    fn least<'a>(&self, machines: &'a [Seen], now: Timestamp) -> Option<(&'a MachineName, f64)> {
-        let standing_by = machines.iter().filter(|m| m.standby.is_some());
-        standing_by
+    fn least<'a>(&self, machines: &'a [Seen], now: Timestamp) -> Option<&'a Seen> {
+        self.standing_by(machines, now)
             .map(|m| (m, self.worth(m, now)))
             .min_by(|(a, x), (b, y)| x.total_cmp(y).then(a.asleep_since.cmp(&b.asleep_since)))
-            .map(|(m, worth)| (&m.name, worth))
+            .map(|(m, _)| m)
+    }
+
+    fn may(&self, machine: &Seen, now: Timestamp) -> bool {
+        self.marks.get(&machine.name).is_some_and(|mark| mark.not_before <= now)
     }
 
     fn worth(&self, machine: &Seen, now: Timestamp) -> f64 {
@@ -186,6 +219,13 @@ impl Mark {
         if self.asleep_since != seen.asleep_since {
             *self =
                 Self { asleep_since: seen.asleep_since, has: false, failures: 0, not_before: now, ..*self };
+        }
+        match seen.standby {
+            Some(bytes) => self.size = Some((bytes, now)),
+            None => self.size = self.size.filter(|(_, at)| now.since(*at) < BELIEVED),
+        }
+        if seen.starting {
+            return;
         }
         if self.has && seen.standby.is_none() {
             // It ended by itself, as by the kernel for want of memory.
@@ -222,7 +262,13 @@ mod tests {
     }
 
     fn sleeper(n: &str, since: u64, last_wake: Option<u64>, standby: Option<u64>) -> Seen {
-        Seen { name: name(n), asleep_since: Some(at(since)), last_wake: last_wake.map(at), standby }
+        Seen {
+            name: name(n),
+            asleep_since: Some(at(since)),
+            last_wake: last_wake.map(at),
+            standby,
+            starting: false,
+        }
     }
 
     fn policy(mib: u64) -> Standbys {
@@ -310,6 +356,56 @@ mod tests {
         );
     }
 
+    const BUSY: Host = Host { busy: true, tight: false };
+
+    #[test]
+    fn one_that_is_larger_than_the_budget_keeps_no_other_from_having_one() {
+        let mut policy = policy(100);
+        let machines =
+            |large, small| [sleeper("large", 0, Some(9), large), sleeper("small", 0, Some(1), small)];
+        assert_eq!(policy.next(&machines(None, None), CALM_HOST, at(10)), Some(Step::Warm(name("large"))));
+        let large = machines(Some(101 * MIB), None);
+        assert_eq!(policy.next(&large, CALM_HOST, at(11)), Some(Step::Cool(name("large"))));
+        // What is known of one says nothing of the other.
+        assert_eq!(policy.next(&machines(None, None), CALM_HOST, at(12)), Some(Step::Warm(name("small"))));
+        assert_eq!(policy.next(&machines(None, Some(MIB)), CALM_HOST, at(13)), None);
+        // It is given up before the others, whatever it is worth.
+        let both = machines(Some(101 * MIB), Some(MIB));
+        assert_eq!(
+            Standbys::new(100 * MIB, AFTER).next(&both, CALM_HOST, at(14)),
+            Some(Step::Cool(name("large")))
+        );
+        let later = at(11 + BELIEVED.as_secs());
+        assert_eq!(
+            policy.next(&machines(None, Some(MIB)), CALM_HOST, later),
+            Some(Step::Warm(name("large")))
+        );
+    }
+
+    #[test]
+    fn one_that_cannot_be_ended_keeps_no_other_from_being_ended() {
+        let mut policy = policy(256);
+        let machines = [sleeper("a", 0, Some(1), Some(MIB)), sleeper("b", 0, Some(2), Some(MIB))];
+        let tight = Host { busy: false, tight: true };
+        assert_eq!(policy.next(&machines, tight, at(10)), Some(Step::Cool(name("a"))));
+        policy.failed(&name("a"), at(10));
+        assert_eq!(policy.next(&machines, tight, at(11)), Some(Step::Cool(name("b"))));
+        policy.failed(&name("b"), at(11));
+        assert_eq!(policy.next(&machines, tight, at(39)), None);
+        assert_eq!(policy.next(&machines, tight, at(40)), Some(Step::Cool(name("a"))));
+    }
+
+    #[test]
+    fn while_one_starts_others_are_given_up_and_none_is_started() {
+        let mut policy = policy(256);
+        let starting = Seen { starting: true, ..sleeper("a", 0, Some(2), None) };
+        let machines = [starting, sleeper("b", 0, Some(1), Some(MIB)), sleeper("c", 0, Some(1), None)];
+        assert_eq!(policy.next(&machines[..1], CALM_HOST, at(10)), None);
+        assert_eq!(policy.next(&machines, CALM_HOST, at(11)), None);
+        let tight = Host { busy: true, tight: true };
+        assert_eq!(policy.next(&machines, tight, at(12)), Some(Step::Cool(name("b"))));
+    }
+
     proptest! {
         /// Whatever happens, what is started was believed to fit, and nothing is ended without a reason.
         #[test]
@@ -346,6 +442,46 @@ mod tests {
                     None => prop_assert!(before <= budget * MIB),
                 }
             }
+        }
+
+        /// However large they are, and whichever cannot be ended for a while: left alone, the policy comes
+        /// to rest within its budget, and has a standby if any fits.
+        #[test]
+        fn the_policy_comes_to_rest_with_what_fits(
+            budget in 1_u64..300,
+            sizes in proptest::collection::vec(1_u64..400, 1..8),
+            wakes in proptest::collection::vec((0_usize..8, 0_u64..600), 0..20),
+            stuck in proptest::collection::vec(any::<bool>(), 8),
+        ) {
+            let mut policy = policy(budget);
+            let mut machines: Vec<Seen> =
+                (0..sizes.len()).map(|n| sleeper(&format!("m{n}"), 0, None, None)).collect();
+            for (n, wake) in wakes {
+                let n = n % machines.len();
+                machines[n].last_wake = Some(at(wake));
+                policy.next(&machines, BUSY, at(600));
+            }
+            let step = |policy: &mut Standbys, machines: &mut Vec<Seen>, now, stuck: &[bool]| {
+                let step = policy.next(machines, CALM_HOST, now)?;
+                let (Step::Warm(name) | Step::Cool(name)) = &step;
+                let n = machines.iter().position(|m| m.name == *name).unwrap();
+                match step {
+                    Step::Warm(_) => machines[n].standby = Some(sizes[n] * MIB),
+                    Step::Cool(_) if stuck[n] => policy.failed(name, now),
+                    Step::Cool(_) => machines[n].standby = None,
+                }
+                Some(())
+            };
+            let bound = 20 * sizes.len();
+            let rests = |policy: &mut Standbys, machines: &mut Vec<Seen>, now, stuck: &[bool]| {
+                (0..bound).any(|_| step(policy, machines, now, stuck).is_none())
+            };
+            prop_assert!(rests(&mut policy, &mut machines, at(700), &stuck), "{machines:?}");
+            let later = at(700 + RETRY.1.as_secs());
+            prop_assert!(rests(&mut policy, &mut machines, later, &[false; 8]), "{machines:?}");
+            let used = machines.iter().filter_map(|m| m.standby).sum::<u64>();
+            prop_assert!(used <= budget * MIB);
+            prop_assert_eq!(used > 0, sizes.iter().any(|size| *size <= budget));
         }
     }
 }

@@ -10,9 +10,13 @@ use dormouse_machine::{
     lifecycle::State,
     standby::{self, Seen, Standbys, Step},
 };
+use dormouse_platform::Error;
 use dormouse_types::{Depth, MachineName};
 use futures::future::join_all;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::{
+    task::{JoinError, JoinHandle},
+    time::{Instant, MissedTickBehavior},
+};
 
 use super::Host;
 use crate::{chain::chain, doctor, driver::Handle, pressure};
@@ -27,19 +31,27 @@ const SELDOM: Duration = Duration::from_secs(10);
 pub(super) async fn keep(host: Weak<Host>) {
     let mut ticks = tokio::time::interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut policy, mut attention) = (None, None);
+    let (mut policy, mut attention, mut starting) = (None, None, None);
     loop {
-        let now = ticks.tick().await;
+        let finished = tokio::select! {
+            done = finished(&mut starting) => Some(done),
+            _ = ticks.tick() => None,
+        };
         let Some(host) = host.upgrade() else { return };
         let wanted = &host.config().standby;
+        let now = Instant::now();
         let attention = attention.get_or_insert_with(|| Attention::new(wanted.after.get(), now));
-        if !attention.is_due(host.events().last(), pressure::is_tight(), now) {
+        let is_due = attention.is_due(host.events().last(), pressure::is_tight(), now);
+        if finished.is_none() && !is_due {
             continue;
         }
         let budget = u64::try_from(wanted.memory).unwrap_or(u64::MAX);
         let policy = policy.get_or_insert_with(|| Standbys::new(budget, wanted.after.get()));
+        if let Some((name, done)) = finished {
+            host.note_start(&name, done, policy);
+        }
         // Until there is nothing more to do, so that a burst of sleeps is served without delay.
-        while host.tend(policy).await {}
+        while host.tend(policy, &mut starting).await {}
     }
 }
 
@@ -73,11 +85,27 @@ impl Attention {
     }
 }
 
+/// A standby that is being started: that may take as long as QEMU is given to answer, and the
+/// others are not left alone meanwhile.
+struct Starting {
+    name: MachineName,
+    task: JoinHandle<Result<bool, Error>>,
+}
+
+/// How the start that is under way ends; never, if none is. May be dropped and asked for again.
+async fn finished(starting: &mut Option<Starting>) -> (MachineName, Result<Result<bool, Error>, JoinError>) {
+    let Some(under_way) = starting else { return std::future::pending().await };
+    let (done, name) = ((&mut under_way.task).await, under_way.name.clone());
+    *starting = None;
+    (name, done)
+}
+
 impl Host {
     /// One step; false if there was none to take.
-    async fn tend(&self, policy: &mut Standbys) -> bool {
+    async fn tend(&self, policy: &mut Standbys, starting: &mut Option<Starting>) -> bool {
         let handles = self.handles();
-        let machines = join_all(handles.iter().map(look)).await;
+        let starts = |handle: &Handle| starting.as_ref().is_some_and(|start| start.name == handle.name);
+        let machines = join_all(handles.iter().map(|handle| look(handle, starts(handle)))).await;
         let is_busy = |view: &crate::driver::View| {
             matches!(view.state, State::Waking { .. } | State::Settling { .. } | State::Undoing { .. })
         };
@@ -88,25 +116,38 @@ impl Host {
         let (Step::Warm(name) | Step::Cool(name)) = &step;
         let Ok(handle) = self.find(name) else { return false };
         match step {
-            Step::Warm(_) => self.warm(&handle, policy).await,
-            Step::Cool(_) => cool(&handle).await,
+            Step::Warm(name) => {
+                let task = tokio::spawn(async move { handle.instance.warm().await });
+                *starting = Some(Starting { name, task });
+            }
+            Step::Cool(name) if !cool(&handle).await => policy.failed(&name, self.shared.clock.now()),
+            Step::Cool(_) => {}
         }
+        true
     }
 
-    async fn warm(&self, handle: &Handle, policy: &mut Standbys) -> bool {
-        let name = &handle.name;
-        match handle.instance.warm().await {
-            Ok(true) => {
+    fn note_start(
+        &self,
+        name: &MachineName,
+        done: Result<Result<bool, Error>, JoinError>,
+        policy: &mut Standbys,
+    ) {
+        let error = match done {
+            Ok(Ok(true)) => {
                 tracing::debug!(machine = %name, "a process stands by for its wake");
-                return true;
+                return;
             }
-            Ok(false) => tracing::debug!(machine = %name, "there is nothing to stand by for"),
-            Err(error) => {
-                tracing::warn!(machine = %name, error = chain(&error), "no process stands by: it wakes without");
+            Ok(Ok(false)) => None,
+            Ok(Err(error)) => Some(chain(&error)),
+            Err(error) => Some(chain(&error)),
+        };
+        match error {
+            Some(error) => {
+                tracing::warn!(machine = %name, error, "no process stands by: it wakes without");
             }
+            None => tracing::debug!(machine = %name, "there is nothing to stand by for"),
         }
         policy.failed(name, self.shared.clock.now());
-        true
     }
 
     /// Ends all: who goes on sleeping needs none while nobody watches over them.
@@ -117,19 +158,24 @@ impl Host {
     /// What `doctor` says of them.
     pub(super) async fn standbys(&self) -> Check {
         let handles = self.handles();
-        let bytes: Vec<u64> =
-            join_all(handles.iter().map(look)).await.into_iter().filter_map(|seen| seen.standby).collect();
+        let bytes: Vec<u64> = join_all(handles.iter().map(|handle| look(handle, false)))
+            .await
+            .into_iter()
+            .filter_map(|seen| seen.standby)
+            .collect();
         doctor::standbys(self.config().standby.memory, &bytes)
     }
 }
 
-async fn look(handle: &Handle) -> Seen {
-    let standby = handle.instance.standby_bytes().await;
+async fn look(handle: &Handle, starting: bool) -> Seen {
+    // One that starts cannot say until QEMU has answered.
+    let standby = if starting { None } else { handle.instance.standby_bytes().await };
     handle.peek(|view| Seen {
         name: handle.name.clone(),
         asleep_since: asleep_since(view),
         last_wake: view.last_wake.as_ref().map(|wake| wake.at),
         standby,
+        starting,
     })
 }
 
