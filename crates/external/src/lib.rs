@@ -3,7 +3,7 @@
 //!
 //! A program is started when it is first asked, serves every machine that names it, and is started
 //! again, ever later, when it ends. It is asked about at most a bounded number of frames at a time,
-//! and has a bounded time for each: a frame it says nothing about is held, as if nobody had asked.
+//! and has a bounded time for each; of a frame that it says nothing about nothing is said.
 #![forbid(unsafe_code)]
 
 mod line;
@@ -11,15 +11,23 @@ mod process;
 mod protocol;
 mod task;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use dormouse_types::MachineName;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use task::Asked;
 
 /// Frames that a program may be asked about at a time.
 pub const MAX_OUTSTANDING: usize = 64;
+
+/// Of these, so many about one machine: who is flooded leaves room for the others.
+pub const SHARE: usize = 8;
 
 /// A program that answers for sleepers: `[responder.NAME]` of dormoused.toml.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,7 +64,7 @@ pub enum Verdict {
     Wake,
     /// The machine would do nothing with it.
     Ignore,
-    /// Nothing: the frame is held.
+    /// The frame is held, and wakes nobody.
     Hold,
 }
 
@@ -65,6 +73,46 @@ pub enum Verdict {
 pub struct External {
     asked: mpsc::Sender<Asked>,
     room: Arc<Semaphore>,
+    shares: Arc<Shares>,
+}
+
+/// How many questions wait about which machine; those of none are not in it.
+type Shares = Mutex<HashMap<MachineName, usize>>;
+
+/// A question's place among those outstanding.
+#[derive(Debug)]
+pub(crate) struct Room {
+    machine: MachineName,
+    shares: Arc<Shares>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Room {
+    fn take(external: &External, machine: &MachineName) -> Option<Self> {
+        let permit = Arc::clone(&external.room).try_acquire_owned().ok()?;
+        let shares = Arc::clone(&external.shares);
+        {
+            let mut shares = shares.lock().unwrap_or_else(PoisonError::into_inner);
+            let waiting = shares.entry(machine.clone()).or_default();
+            if *waiting >= SHARE {
+                return None;
+            }
+            *waiting += 1;
+        }
+        Some(Self { machine: machine.clone(), shares, _permit: permit })
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(waiting) = shares.get_mut(&self.machine) {
+            *waiting -= 1;
+            if *waiting == 0 {
+                shares.remove(&self.machine);
+            }
+        }
+    }
 }
 
 impl External {
@@ -73,16 +121,16 @@ impl External {
     pub fn new(program: Program) -> Self {
         let (asked, questions) = mpsc::channel(MAX_OUTSTANDING);
         tokio::spawn(task::run(program, questions));
-        Self { asked, room: Arc::new(Semaphore::new(MAX_OUTSTANDING)) }
+        Self { asked, room: Arc::new(Semaphore::new(MAX_OUTSTANDING)), shares: Arc::default() }
     }
 
-    /// Asks, without waiting; `None`: too much waits for an answer already.
+    /// Asks, without waiting; `None`: too much waits for an answer already, of this machine or of all.
     ///
-    /// An answer always comes, within the program's timeout: [`Verdict::Hold`] if the program has
-    /// none, cannot be started or ends.
+    /// Within the program's timeout an answer comes, or the channel is closed: the program said nothing,
+    /// cannot be started or ended.
     #[must_use]
     pub fn ask(&self, question: Question) -> Option<oneshot::Receiver<Verdict>> {
-        let room = Arc::clone(&self.room).try_acquire_owned().ok()?;
+        let room = Room::take(self, &question.machine)?;
         let (answer, verdict) = oneshot::channel();
         self.asked.try_send(Asked { question, answer, room }).ok()?;
         Some(verdict)

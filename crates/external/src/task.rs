@@ -3,11 +3,11 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc, oneshot},
+    sync::{mpsc, oneshot},
     time::{Instant, sleep_until},
 };
 
-use crate::{Program, Question, Verdict, line::Line, process::Process, protocol};
+use crate::{Program, Question, Room, Verdict, line::Line, process::Process, protocol};
 
 /// The pause before a program is started again, doubled with each failure.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -25,14 +25,14 @@ pub(crate) struct Asked {
     pub(crate) question: Question,
     pub(crate) answer: oneshot::Sender<Verdict>,
     /// Its place among those outstanding.
-    pub(crate) room: OwnedSemaphorePermit,
+    pub(crate) room: Room,
 }
 
 /// A question that the program has.
 struct Open {
     answer: oneshot::Sender<Verdict>,
     until: Instant,
-    _room: OwnedSemaphorePermit,
+    _room: Room,
 }
 
 /// A program that runs.
@@ -120,12 +120,10 @@ impl Task {
             }
             _ => false,
         };
+        // Else the channel is closed with it: nothing will be said.
         if told {
             let until = now + self.program.timeout;
             self.open.insert(id, Open { answer: asked.answer, until, _room: asked.room });
-        } else {
-            // Who asked may have gone: then nobody wants to know.
-            let _ = asked.answer.send(Verdict::Hold);
         }
     }
 
@@ -185,12 +183,10 @@ impl Task {
         tracing::warn!(responder = %self.program.name, line = ?line, "a line of the responder is ignored: {wrong}");
     }
 
-    /// Ends the program; all that it was asked is held.
+    /// Ends the program, which says nothing of what it was asked.
     async fn end(&mut self, why: &str) {
         let Some(running) = self.running.take() else { return };
-        for (_, open) in std::mem::take(&mut self.open) {
-            let _ = open.answer.send(Verdict::Hold);
-        }
+        self.open.clear();
         let now = Instant::now();
         if now.saturating_duration_since(running.since) >= STEADY {
             self.failures = 0;
@@ -200,11 +196,11 @@ impl Task {
         tracing::warn!(responder = %self.program.name, %status, ?pause, "responder ended ({why}); it is started again when it is asked after the pause");
     }
 
-    /// Holds what the program took too long for.
+    /// Gives up what the program took too long for.
     fn give_up(&mut self) {
         let now = Instant::now();
         while let Some(open) = self.open.first_entry().filter(|open| open.get().until <= now) {
-            let _ = open.remove().answer.send(Verdict::Hold);
+            open.remove();
         }
     }
 }

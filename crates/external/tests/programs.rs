@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dormouse_external::{External, MAX_OUTSTANDING, Program, Question, Verdict};
+use dormouse_external::{External, MAX_OUTSTANDING, Program, Question, SHARE, Verdict};
 use tempfile::TempDir;
 
 /// Far longer than anything here takes.
@@ -47,17 +47,18 @@ fn python(body: &str) -> (TempDir, PathBuf) {
     ))
 }
 
-async fn ask(external: &External, frame: &[u8]) -> Verdict {
-    external.ask(question(frame)).unwrap().await.unwrap()
+/// `None`: it says nothing.
+async fn ask(external: &External, frame: &[u8]) -> Option<Verdict> {
+    external.ask(question(frame)).unwrap().await.ok()
 }
 
-/// Asks until there is an answer other than `Hold`: a program that ended is started again only
+/// Asks until there is an answer: a program that ended is started again only
 /// after a pause.
-async fn ask_until_answered(external: &External, frame: &[u8]) -> Verdict {
+async fn ask_until_answered(external: &External, frame: &[u8]) -> Option<Verdict> {
     let start = Instant::now();
     loop {
         let verdict = ask(external, frame).await;
-        if verdict != Verdict::Hold || start.elapsed() > LONG {
+        if verdict.is_some() || start.elapsed() > LONG {
             return verdict;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -88,10 +89,10 @@ async fn each_verdict_comes_back() {
     let frame = [&[0u8][..], &[0x12; 60]].concat();
     let mut reversed = vec![0x21; 60];
     reversed.push(0);
-    assert_eq!(ask(&external, &frame).await, Verdict::Reply(vec![frame, reversed]));
-    assert_eq!(ask(&external, &[1]).await, Verdict::Wake);
-    assert_eq!(ask(&external, &[2]).await, Verdict::Ignore);
-    assert_eq!(ask(&external, &[3]).await, Verdict::Hold);
+    assert_eq!(ask(&external, &frame).await, Some(Verdict::Reply(vec![frame, reversed])));
+    assert_eq!(ask(&external, &[1]).await, Some(Verdict::Wake));
+    assert_eq!(ask(&external, &[2]).await, Some(Verdict::Ignore));
+    assert_eq!(ask(&external, &[3]).await, Some(Verdict::Hold));
 }
 
 #[tokio::test]
@@ -118,7 +119,7 @@ async fn it_has_nothing_of_the_daemon() {
     );
     let mut program = program(&path, LONG);
     program.user = Some("nobody".into());
-    let Verdict::Reply(frames) = ask(&External::new(program), b"?").await else { panic!("no reply") };
+    let Some(Verdict::Reply(frames)) = ask(&External::new(program), b"?").await else { panic!("no reply") };
     let told: serde_json::Value = serde_json::from_slice(&frames[0]).unwrap();
     let id = |file: &str, at: usize| -> u64 {
         let text = fs::read_to_string(file).unwrap();
@@ -136,12 +137,12 @@ async fn it_has_nothing_of_the_daemon() {
 }
 
 #[tokio::test]
-async fn a_slow_one_holds_one_frame_and_answers_others() {
+async fn a_slow_one_says_nothing_of_one_frame_and_answers_others() {
     let (_dir, path) = python("if q['frame'] != '00': say(id=q['id'], verdict='wake')");
     let external = External::new(program(&path, Duration::from_millis(500)));
-    assert_eq!(ask_until_answered(&external, &[1]).await, Verdict::Wake);
-    assert_eq!(ask(&external, &[0]).await, Verdict::Hold);
-    assert_eq!(ask_until_answered(&external, &[1]).await, Verdict::Wake);
+    assert_eq!(ask_until_answered(&external, &[1]).await, Some(Verdict::Wake));
+    assert_eq!(ask(&external, &[0]).await, None);
+    assert_eq!(ask_until_answered(&external, &[1]).await, Some(Verdict::Wake));
 }
 
 #[tokio::test]
@@ -151,9 +152,9 @@ async fn a_late_answer_is_not_taken_for_another() {
          if q['frame'] == '01': say(id=q['id'], verdict='wake')",
     );
     let external = External::new(program(&path, Duration::from_secs(2)));
-    assert_eq!(ask_until_answered(&external, &[1]).await, Verdict::Wake);
-    assert_eq!(ask(&external, &[0]).await, Verdict::Hold);
-    assert_eq!(ask(&external, &[1]).await, Verdict::Wake);
+    assert_eq!(ask_until_answered(&external, &[1]).await, Some(Verdict::Wake));
+    assert_eq!(ask(&external, &[0]).await, None);
+    assert_eq!(ask(&external, &[1]).await, Some(Verdict::Wake));
 }
 
 #[tokio::test]
@@ -162,10 +163,17 @@ async fn one_that_never_reads_or_answers_costs_nothing_but_its_frames() {
     let external = External::new(program(&path, Duration::from_millis(200)));
     let frame = vec![0xff; 60_000];
     for _ in 0..2 {
-        let waiting: Vec<_> = std::iter::from_fn(|| external.ask(question(&frame))).take(1000).collect();
-        assert_eq!(waiting.len(), MAX_OUTSTANDING);
+        let about = |machine: &str| Question { machine: machine.parse().unwrap(), ..question(&frame) };
+        let mut waiting = Vec::new();
+        // Each machine has its share, and all together no more than there is room.
+        for number in 0..MAX_OUTSTANDING / SHARE + 2 {
+            let machine = format!("guest{number}");
+            let before = waiting.len();
+            waiting.extend(std::iter::from_fn(|| external.ask(about(&machine))).take(1000));
+            assert_eq!(waiting.len() - before, if before < MAX_OUTSTANDING { SHARE } else { 0 });
+        }
         for verdict in waiting {
-            assert_eq!(verdict.await.unwrap(), Verdict::Hold);
+            verdict.await.unwrap_err();
         }
     }
 }
@@ -174,19 +182,19 @@ async fn one_that_never_reads_or_answers_costs_nothing_but_its_frames() {
 async fn one_that_crashes_is_started_again_after_a_pause() {
     let (_dir, path) = python("if q['frame'] == '00': os._exit(3)\nsay(id=q['id'], verdict='wake')");
     let external = External::new(program(&path, LONG));
-    assert_eq!(ask(&external, &[1]).await, Verdict::Wake);
-    assert_eq!(ask(&external, &[0]).await, Verdict::Hold, "it crashed");
-    assert_eq!(ask(&external, &[1]).await, Verdict::Hold, "not at once");
-    assert_eq!(ask_until_answered(&external, &[1]).await, Verdict::Wake);
+    assert_eq!(ask(&external, &[1]).await, Some(Verdict::Wake));
+    assert_eq!(ask(&external, &[0]).await, None, "it crashed");
+    assert_eq!(ask(&external, &[1]).await, None, "not at once");
+    assert_eq!(ask_until_answered(&external, &[1]).await, Some(Verdict::Wake));
 }
 
 #[tokio::test]
-async fn one_that_cannot_be_started_holds() {
+async fn one_that_cannot_be_started_says_nothing() {
     let external = External::new(program(Path::new("/nonexistent"), LONG));
-    assert_eq!(ask(&external, &[1]).await, Verdict::Hold);
+    assert_eq!(ask(&external, &[1]).await, None);
     let mut nobody = program(Path::new("/bin/cat"), LONG);
     nobody.user = Some("no such user".into());
-    assert_eq!(ask(&External::new(nobody), &[1]).await, Verdict::Hold);
+    assert_eq!(ask(&External::new(nobody), &[1]).await, None);
 }
 
 #[tokio::test]
@@ -197,8 +205,8 @@ async fn garbage_is_ignored() {
          sys.stderr.write('\\x1b[2J' + 'y' * 100_000 + '\\n')\nsay(id=q['id'], verdict='wake')",
     );
     let external = External::new(program(&path, LONG));
-    assert_eq!(ask(&external, &[1]).await, Verdict::Wake);
-    assert_eq!(ask(&external, &[1]).await, Verdict::Wake);
+    assert_eq!(ask(&external, &[1]).await, Some(Verdict::Wake));
+    assert_eq!(ask(&external, &[1]).await, Some(Verdict::Wake));
 }
 
 #[tokio::test]
@@ -206,7 +214,7 @@ async fn a_flood_ends_the_program() {
     let (dir, path) =
         python("open(sys.argv[0] + '.pid', 'w').write(str(os.getpid()))\nwhile True: print('flood')");
     let external = External::new(program(&path, LONG));
-    assert_eq!(ask(&external, &[1]).await, Verdict::Hold);
+    assert_eq!(ask(&external, &[1]).await, None);
     let pid = fs::read_to_string(dir.path().join("responder.pid")).unwrap().parse().unwrap();
     assert!(ended(pid).await);
 }
@@ -219,7 +227,7 @@ async fn it_ends_with_the_last_handle_and_all_it_started() {
     );
     let external = External::new(program(&path, LONG));
     let other = external.clone();
-    let Verdict::Reply(frames) = ask(&external, &[1]).await else { panic!("no reply") };
+    let Some(Verdict::Reply(frames)) = ask(&external, &[1]).await else { panic!("no reply") };
     let pid = |octets: &[u8]| u32::from_be_bytes(*octets.last_chunk().unwrap());
     let pids = [pid(&frames[0][..7]), pid(&frames[0][7..])];
     drop(external);
@@ -241,7 +249,7 @@ async fn the_example_answers_udp_echo() {
          13880007000d000068656c6c6f",
     )
     .unwrap();
-    let Verdict::Reply(frames) = ask(&external, &ask_for).await else { panic!("no reply") };
+    let Some(Verdict::Reply(frames)) = ask(&external, &ask_for).await else { panic!("no reply") };
     let [frame] = &frames[..] else { panic!("{frames:x?}") };
     assert_eq!(hex::encode(&frame[..24]), "525400000001525400000002080045000021000040004011");
     assert_eq!(hex::encode(&frame[26..40]), "0a0900020a09000100071388000d");
@@ -251,7 +259,7 @@ async fn the_example_answers_udp_echo() {
     let pseudo = [&frame[26..34], &[0, 17, 0, 13], &frame[34..], &[0]].concat();
     assert_eq!(sum(&pseudo), 0xffff);
     for other in [&ask_for[..41], &[0; 60]] {
-        assert_eq!(ask(&external, other).await, Verdict::Hold);
+        assert_eq!(ask(&external, other).await, Some(Verdict::Hold));
     }
 }
 

@@ -63,7 +63,7 @@ impl Asking {
         self.waiting.retain_mut(|(mac, ticket, answer)| match Pin::new(answer).poll(&mut context) {
             Poll::Pending => true,
             Poll::Ready(verdict) => {
-                // A program that ended said nothing.
+                // It is late, or ended.
                 came.push((*mac, *ticket, verdict.map_or(Said::Nothing, said)));
                 false
             }
@@ -77,6 +77,6 @@ fn said(verdict: Verdict) -> Said {
         Verdict::Reply(frames) => Said::Reply(frames),
         Verdict::Wake => Said::Wake,
         Verdict::Ignore => Said::Ignore,
-        Verdict::Hold => Said::Nothing,
+        Verdict::Hold => Said::Hold,
     }
 }

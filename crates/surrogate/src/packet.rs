@@ -135,6 +135,12 @@ impl<'a> Arrival<'a> {
         }
     }
 
+    /// The same; whether its source is a scanner was found out when it came.
+    #[must_use]
+    pub(crate) fn once_more(packet: &'a Packet, now: Timestamp, from_scanner: bool) -> Self {
+        Self { from_scanner: OnceCell::from(from_scanner), ..Self::again(packet, now, None) }
+    }
+
     /// The frame, from its destination address on.
     #[must_use]
     pub(crate) fn ethernet(&self) -> &[u8] {

@@ -20,7 +20,7 @@
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{Arc, OnceLock},
 };
 
@@ -80,6 +80,8 @@ pub(crate) enum Said {
     Wake,
     /// Drop it.
     Ignore,
+    /// Hold it; it wakes nobody.
+    Hold,
     /// Nothing: the ordinary rules count.
     Nothing,
 }
@@ -175,8 +177,8 @@ pub(crate) struct Presence<J> {
     answered: BTreeMap<&'static str, u64>,
     /// Few: as many as the machine has rules.
     ignored: Vec<Seen>,
-    /// Of the frames that programs are asked about.
-    tickets: BTreeSet<Ticket>,
+    /// Of the frames that programs are asked about; did they come from a scanner?
+    tickets: BTreeMap<Ticket, bool>,
     waker: Waker,
 }
 
@@ -190,7 +192,7 @@ impl<J: Judge> Presence<J> {
             queue,
             answered: BTreeMap::new(),
             ignored: Vec::new(),
-            tickets: BTreeSet::new(),
+            tickets: BTreeMap::new(),
             waker,
         }
     }
@@ -238,7 +240,8 @@ impl<J: Judge> Presence<J> {
         let Some(ticket) = self.ticket() else { return self.act_by_rules(arrival) };
         let mut effect = self.hold(arrival, Some(ticket));
         if effect.held {
-            self.tickets.insert(ticket);
+            let scanner = arrival.frame().is_some_and(|frame| arrival.is_from_scanner(&frame));
+            self.tickets.insert(ticket, scanner);
             effect.questions.push(Question { ticket, program, packet: arrival.packet() });
         }
         effect
@@ -252,11 +255,11 @@ impl<J: Judge> Presence<J> {
     /// A program said what it thinks of the frame with this ticket. Nothing happens if it comes too
     /// late: the guest runs, or the frame had to give way.
     pub(crate) fn resolve(&mut self, ticket: Ticket, said: Said, now: Timestamp) -> Effect {
-        if !self.is_asleep() || !self.tickets.remove(&ticket) {
+        let Some(from_scanner) = self.tickets.remove(&ticket).filter(|_| self.is_asleep()) else {
             return Effect::default();
-        }
+        };
         let Some(packet) = self.queue.get(ticket).cloned() else { return Effect::default() };
-        let arrival = Arrival::again(&packet, now, None);
+        let arrival = Arrival::once_more(&packet, now, from_scanner);
         match said {
             Said::Reply(replies) => {
                 self.queue.remove(ticket);
@@ -265,6 +268,7 @@ impl<J: Judge> Presence<J> {
             }
             Said::Ignore => self.drop_resolved(ticket, Reason::Filtered),
             Said::Wake => self.wake_resolved(ticket, &arrival, None),
+            Said::Hold => Effect::default(),
             Said::Nothing => match self.judge.judge_by_rules(&arrival) {
                 Judgement::Wake(why) => self.wake_resolved(ticket, &arrival, why),
                 Judgement::Nothing => self.drop_resolved(ticket, Reason::Filtered),
@@ -512,7 +516,9 @@ mod tests {
         }
 
         fn judge_by_rules(&mut self, arrival: &Arrival<'_>) -> Judgement {
+            let scanner = arrival.frame().is_some_and(|frame| arrival.is_from_scanner(&frame));
             match arrival.ethernet().last() {
+                Some(&(WAKE | ASK_AND_WAKE)) if scanner => Judgement::Other(Some(Kind::Scanner)),
                 Some(&(WAKE | ASK_AND_WAKE)) => Judgement::Wake(None),
                 Some(&IGNORE) => Judgement::Ignore(Kind::Ignored(0)),
                 Some(&NOT_YET) => Judgement::Other(Some(Kind::NotYet(0))),
@@ -559,7 +565,7 @@ mod tests {
             1 => Just(Step::Prepare),
             1 => Just(Step::Release),
             2 => Just(Step::Pop),
-            4 => (0_u8..4, any::<prop::sample::Index>()).prop_map(|(said, which)| Step::Said(said, which)),
+            4 => (0_u8..5, any::<prop::sample::Index>()).prop_map(|(said, which)| Step::Said(said, which)),
             1 => Just(Step::Due),
         ]
     }
@@ -589,7 +595,8 @@ mod tests {
             0 => Said::Reply(vec![vec![]]),
             1 => Said::Wake,
             2 => Said::Ignore,
-            _ => Said::Nothing,
+            3 => Said::Nothing,
+            _ => Said::Hold,
         }
     }
 
@@ -748,6 +755,41 @@ mod tests {
         let ticket = asked(&mut presence, ASK_AND_WAKE);
         assert!(presence.resolve(ticket, said(3), NOW).wake.is_some());
         assert_eq!(presence.held().len(), 3);
+    }
+
+    /// A datagram from 10.9.0.1 to a port of 10.9.0.2, with this kind in it.
+    fn datagram(port: u8, kind: u8) -> Packet {
+        let mut frame =
+            vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0, 0x45, 0, 0, 29, 0, 0, 0, 0, 64, 17, 0, 0];
+        frame.extend([10, 9, 0, 1, 10, 9, 0, 2, 0, 99, 0, port, 0, 9, 0, 0, kind]);
+        Packet::new(dormouse_sys::VnetHdr::PLAIN, &frame).unwrap()
+    }
+
+    #[test]
+    fn a_scanner_s_frame_is_one_when_a_program_says_nothing_of_it() {
+        let limits = dormouse_wire::ScanLimits { ports: 3, ..Default::default() };
+        let scanners = RefCell::new(Scanners::new(limits));
+        let mut presence = presence(10);
+        stand_in(&mut presence, vec![]);
+        let mut tickets = Vec::new();
+        for port in 1..=3 {
+            let packet = datagram(port, ASK_AND_WAKE);
+            let effect = presence.take(&Arrival::again(&packet, NOW, Some(&scanners)));
+            tickets.push(effect.questions[0].ticket);
+        }
+        assert_eq!(presence.resolve(tickets[2], Said::Nothing, NOW), Effect::default());
+        assert_eq!(presence.ignored().iter().map(|seen| seen.kind).collect::<Vec<_>>(), [Kind::Scanner]);
+        // It was none yet when the first came.
+        assert!(presence.resolve(tickets[0], Said::Nothing, NOW).wake.is_some());
+    }
+
+    #[test]
+    fn what_a_program_holds_wakes_nobody() {
+        let mut presence = presence(10);
+        let ticket = asked(&mut presence, ASK_AND_WAKE);
+        assert_eq!(presence.resolve(ticket, Said::Hold, NOW), Effect::default());
+        assert_eq!(presence.held().len(), 3);
+        assert_eq!(presence.resolve(ticket, Said::Nothing, NOW), Effect::default());
     }
 
     #[test]
