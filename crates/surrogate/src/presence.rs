@@ -774,7 +774,11 @@ mod tests {
         let mut tickets = Vec::new();
         for port in 1..=3 {
             let packet = datagram(port, ASK_AND_WAKE);
-            let effect = presence.take(&Arrival::again(&packet, NOW, Some(&scanners)));
+            let bytes = packet.ethernet();
+            let header = dormouse_sys::VnetHdr::PLAIN;
+            let frame =
+                dormouse_sys::Frame { header, bytes, vlan: None, outgoing: false, truncated: false, mark: 0 };
+            let effect = presence.take(&Arrival::received(&frame, NOW, Some(&scanners)).unwrap());
             tickets.push(effect.questions[0].ticket);
         }
         assert_eq!(presence.resolve(tickets[2], Said::Nothing, NOW), Effect::default());
