@@ -17,7 +17,7 @@ pub const PEER: MacAddr = MacAddr([0x52, 0x54, 0, 0, 0, 1]);
 /// Who sleeps.
 pub fn sleeper() -> Identity {
     let addresses = ["10.9.0.2", "fd77::2", "fe80::5054:ff:fe00:2"];
-    Identity { mac: MAC, addresses: addresses.map(|text| text.parse().unwrap()).into() }
+    Identity { mac: MAC, addresses: addresses.map(|text| text.parse().unwrap()).into(), configured: false }
 }
 
 /// One thing that happens.

@@ -82,7 +82,11 @@ mod tests {
 
     #[test]
     fn sleepers_answer_the_questions() {
-        let who = Identity { mac: dormouse_types::MacAddr(mac(300)), addresses: vec![address(300).into()] };
+        let who = Identity {
+            mac: dormouse_types::MacAddr(mac(300)),
+            addresses: vec![address(300).into()],
+            configured: true,
+        };
         let mut proxy = Proxy::new(who, Persona::default(), Policy::default(), dormouse_types::Timestamp(0));
         for frame in [arp_request(FROM, 300), echo_request(FROM, mac(300), 300)] {
             let (_, response) = proxy.take(&Frame::new(&frame).unwrap(), dormouse_types::Timestamp(0));

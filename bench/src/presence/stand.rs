@@ -110,6 +110,7 @@ fn sleeper(bridge: &str, n: u32, rules: &[WakeRule]) -> Result<Sleeper> {
         tap: format!("none{n}"),
         queue: None,
         addresses: vec![address(n).into()],
+        configured: true,
         persona: dormouse_wire::Persona::default(),
     };
     Ok(Sleeper {

@@ -97,7 +97,7 @@ fn speak(socket: &PacketSocket, stop: &AtomicBool, told: &mpsc::Sender<String>) 
     let service = |port, kind| Service { port, kind, wakes: port != 23 };
     let addresses: Arc<[_]> = ["10.9.0.2".parse().unwrap(), "fd77::2".parse().unwrap()].into();
     let mut proxy = Proxy::new(
-        Identity { mac: SLEEPER, addresses: addresses.to_vec() },
+        Identity { mac: SLEEPER, addresses: addresses.to_vec(), configured: true },
         Persona::default(),
         Policy::default(),
         now(),

@@ -345,7 +345,7 @@ impl Surrogate {
             (persona, mtu) = known.unwrap_or((persona, mtu));
             persona.flows = bridge.flows_of(mac).unwrap_or(persona.flows);
         }
-        let who = Identity { mac, addresses: port.addresses.clone() };
+        let who = Identity { mac, addresses: port.addresses.clone(), configured: port.configured };
         let (now, manners) = (clock(), Arc::new(self.manners(sleeper)));
         WireJudge::new(who, persona, manners, mtu, now).rehearse(ethernet, now)
     }
@@ -501,7 +501,7 @@ fn capture_of(
 ) -> Capture {
     Capture {
         name: sleeper.name.clone(),
-        who: Identity { mac: port.mac, addresses: port.addresses.clone() },
+        who: Identity { mac: port.mac, addresses: port.addresses.clone(), configured: port.configured },
         vlans,
         persona: port.persona.clone(),
         flows,

@@ -339,7 +339,7 @@ mod tests {
     }
 
     fn judge_of(manners: Manners) -> WireJudge {
-        let who = Identity { mac: MAC, addresses: vec![[10, 9, 0, 2].into()] };
+        let who = Identity { mac: MAC, addresses: vec![[10, 9, 0, 2].into()], configured: true };
         WireJudge::new(who, Persona::default(), Arc::new(manners), 1500, NOW)
     }
 

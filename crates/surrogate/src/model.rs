@@ -70,6 +70,8 @@ pub struct Port {
     pub queue: Option<Arc<OwnedFd>>,
     /// IP addresses to answer for.
     pub addresses: Vec<IpAddr>,
+    /// They are those of the machine's file; learned ones are given up to another who claims them.
+    pub configured: bool,
     /// What it was on the network, as last told by [`Notice::Persona`]; empty if that is not known.
     pub persona: Persona,
 }

@@ -609,9 +609,13 @@ impl Worker {
     /// Makes sure that a port is captured, and gives the judge that it is to have from now on,
     /// if it has another one.
     fn enter(&mut self, capture: Capture, mode: Mode, now: Timestamp) -> Option<WireJudge> {
-        let Capture { name, who, vlans, persona, flows, manners, queue, waker } = capture;
+        let Capture { name, mut who, vlans, persona: given, flows, manners, queue, waker } = capture;
         let mac = who.mac;
-        let mut persona = self.persona(mac, persona);
+        let mut persona = self.persona(mac, given.clone());
+        // The addresses were learned, this one with a lease that another has replaced.
+        if let Some(old) = persona.given_up_since(&given).filter(|_| !who.configured) {
+            who.addresses.retain(|address| *address != old);
+        }
         persona.flows = flows.unwrap_or(persona.flows);
         let judge = WireJudge::new(who, persona, manners, self.mtu, now);
         if self.table.get(mac).is_some() {

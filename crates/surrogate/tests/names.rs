@@ -163,7 +163,8 @@ impl Lab {
         for line in ["address flush dev g0", "link set g0 arp off"] {
             ip(&format!("-n {} {line}", self.guest));
         }
-        let who = Identity { mac: GUEST, addresses: vec!["10.9.0.2".parse::<IpAddr>().unwrap()] };
+        let who =
+            Identity { mac: GUEST, addresses: vec!["10.9.0.2".parse::<IpAddr>().unwrap()], configured: true };
         let path = Path::new("/run/netns").join(&self.guest);
         // The socket stays in the namespace of the thread that opens it.
         let open = move || {

@@ -161,7 +161,7 @@ fn persona_of_udhcpc() -> Persona {
 
 fn stand_in(persona: Persona, now: Timestamp) -> Proxy {
     let address = persona.lease.as_ref().expect("a lease was seen").address;
-    let who = Identity { mac: GUEST, addresses: vec![address.into()] };
+    let who = Identity { mac: GUEST, addresses: vec![address.into()], configured: false };
     Proxy::new(who, persona, Policy::default(), now)
 }
 

@@ -9,7 +9,7 @@
 //! ```
 
 use alloc::{boxed::Box, vec::Vec};
-use core::{cmp::Reverse, time::Duration};
+use core::{cmp::Reverse, net::IpAddr, time::Duration};
 
 use dormouse_types::{LeasePolicy, Timestamp};
 
@@ -62,6 +62,8 @@ pub struct Proxy {
     pending: Vec<Pending>,
     /// Keeps the persona's lease.
     renewal: Option<Renewal>,
+    /// It stands in from then on.
+    since: Timestamp,
 }
 
 /// An answer that is not due yet.
@@ -80,7 +82,21 @@ impl Proxy {
     #[must_use]
     pub fn new(who: Identity, persona: Persona, policy: Policy, now: Timestamp) -> Self {
         let renewal = persona.lease.as_ref().and_then(|lease| Renewal::new(lease, policy.lease, &who, now));
-        Self { who, persona: Box::new(persona), memory: Memory::default(), pending: Vec::new(), renewal }
+        let (persona, memory) = (Box::new(persona), Memory::default());
+        Self { who, persona, memory, pending: Vec::new(), renewal, since: now }
+    }
+
+    /// When the sleeper may not use its leased address any more (RFC 2131 §4.4.5). A lease that had ended before
+    /// was renewed unseen: the machine used the address after that.
+    fn lapses(&self) -> Option<Timestamp> {
+        let lease = self.persona.lease.as_ref().filter(|lease| lease.seconds != u32::MAX)?;
+        let is_used = !self.who.configured && self.who.has(lease.address);
+        Some(lease.after(lease.seconds)).filter(|end| is_used && self.since < *end)
+    }
+
+    /// Answers for an address no longer.
+    fn lose(&mut self, address: IpAddr) {
+        self.who.addresses.retain(|own| *own != address);
     }
 
     /// What to do about a frame that came for it, or for a group; and by which responder.
@@ -100,6 +116,10 @@ impl Proxy {
                 Response::Consume(reason) => Outcome::Consume(reason),
                 Response::Hold => Outcome::Hold,
                 Response::Wake(reason) => Outcome::Wake(reason),
+                Response::Lose(address) => {
+                    self.lose(address);
+                    continue;
+                }
                 Response::Pass => continue,
             };
             return (by, outcome);
@@ -128,7 +148,7 @@ impl Proxy {
     pub fn deadline(&self) -> Option<Timestamp> {
         let owed = self.pending.last().map(|pending| pending.due);
         let renewal = self.renewal.as_ref().and_then(Renewal::deadline);
-        owed.into_iter().chain(renewal).min()
+        owed.into_iter().chain(renewal).chain(self.lapses()).min()
     }
 
     /// What it would send by itself, now that a deadline has come.
@@ -139,6 +159,11 @@ impl Proxy {
         }
         if let (Some(renewal), Some(lease)) = (&mut self.renewal, &self.persona.lease) {
             deeds.extend(renewal.due(lease, &self.who, now));
+        }
+        if self.lapses().is_some_and(|end| end <= now)
+            && let Some(address) = self.persona.lease.as_ref().map(|lease| lease.address)
+        {
+            self.lose(address.into());
         }
         deeds
     }

@@ -234,9 +234,21 @@ impl Driver {
     /// Keeps what an interface is on its network, so that a later daemon can go on being it.
     fn persona(&mut self, mac: MacAddr, persona: Persona) {
         let is_ours = self.subject.spec.interfaces.iter().any(|interface| interface.mac == mac);
-        if is_ours && self.journal.record().personas.get(&mac) != Some(&persona) {
-            self.journal.change(|record| drop(record.personas.insert(mac, persona)), None);
+        let before = self.journal.record().personas.get(&mac);
+        if !is_ours || before == Some(&persona) {
+            return;
         }
+        // Who got another lease has the address of the old one no longer.
+        let given_up = before.and_then(|before| persona.given_up_since(before));
+        self.journal.change(
+            |record| {
+                if let (Some(old), Some(learned)) = (given_up, record.learned.get_mut(&mac)) {
+                    learned.retain(|address| *address != old);
+                }
+                record.personas.insert(mac, persona);
+            },
+            None,
+        );
     }
 
     /// Something wants the machine to run.

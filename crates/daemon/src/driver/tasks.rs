@@ -215,6 +215,7 @@ impl Known<'_> {
             tap: String::new(),
             queue: None,
             addresses: addresses(spec, self.learned, mac),
+            configured: !configured(spec, mac).is_empty(),
             persona: self.personas.get(&mac).cloned().unwrap_or_default(),
         }
     }
@@ -249,8 +250,13 @@ pub(crate) fn addresses(
     learned: &BTreeMap<MacAddr, Vec<IpAddr>>,
     mac: MacAddr,
 ) -> Vec<IpAddr> {
-    let written = spec.interfaces.iter().find(|i| i.mac == mac).map(|i| i.addresses.clone());
-    written.filter(|a| !a.is_empty()).or_else(|| learned.get(&mac).cloned()).unwrap_or_default()
+    let written = Some(configured(spec, mac)).filter(|a| !a.is_empty()).map(<[_]>::to_vec);
+    written.or_else(|| learned.get(&mac).cloned()).unwrap_or_default()
+}
+
+/// The addresses of an interface that the machine file gives it.
+fn configured(spec: &MachineSpec, mac: MacAddr) -> &[IpAddr] {
+    spec.interfaces.iter().find(|i| i.mac == mac).map(|i| &*i.addresses).unwrap_or_default()
 }
 
 /// The programs that are asked for a machine. One that the configuration no longer knows is not: its

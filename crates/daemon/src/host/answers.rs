@@ -158,7 +158,7 @@ pub(super) async fn wake_test(
 ) -> Result<WakeTest, Problem> {
     let sleeper = handle.sleeper(&shared.config);
     let port = wake_test_port(&sleeper, request.interface)?;
-    let who = Identity { mac: port.mac, addresses: port.addresses.clone() };
+    let who = Identity { mac: port.mac, addresses: port.addresses.clone(), configured: port.configured };
     let frame = frame_from_text(&request.frame, &who)
         .map_err(|error| Problem::new(ProblemKind::Invalid, error.to_string()).key("frame"))?;
     let (verdict, by) = match shared.presence.rehearse(&sleeper, port.mac, &frame).await {

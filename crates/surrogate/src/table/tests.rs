@@ -58,7 +58,7 @@ fn asleep(sleepers: u16) -> (Table, UnboundedReceiver<Notice>) {
     });
     for number in 1..=sleepers {
         let [high, low] = number.to_be_bytes();
-        let who = Identity { mac: mac(number), addresses: vec![[10, 9, high, low].into()] };
+        let who = Identity { mac: mac(number), addresses: vec![[10, 9, high, low].into()], configured: true };
         let judge = WireJudge::new(who, persona(number), manners.clone(), 1500, NOW);
         let queue = ReplayQueue::new(Budget::new(Limits { frames: 100, bytes: 1 << 20 }));
         let mut presence = Presence::new(Mode::Holding, judge, queue, Waker::default());

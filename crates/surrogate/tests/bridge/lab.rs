@@ -146,6 +146,7 @@ impl Guest {
             tap,
             queue: Some(queue.clone()),
             addresses: vec![ip.into(), ip6.into()],
+            configured: true,
             persona: Default::default(),
         };
         let sleeper = Sleeper {

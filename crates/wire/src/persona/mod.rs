@@ -13,6 +13,7 @@ mod names;
 pub(crate) mod netbios;
 
 use alloc::{boxed::Box, vec::Vec};
+use core::net::IpAddr;
 
 use dormouse_types::{MacAddr, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -31,7 +32,7 @@ pub struct Persona {
     /// Its established TCP connections, at most [`Persona::MAX_FLOWS`].
     pub flows: Vec<Flow>,
     /// The multicast groups that it joined (IGMP, MLD), at most [`Persona::MAX_GROUPS`].
-    pub groups: Vec<core::net::IpAddr>,
+    pub groups: Vec<IpAddr>,
     /// Its lease of an IPv4 address.
     pub lease: Option<Lease>,
     /// What it asked a server last, until that is answered.
@@ -60,6 +61,13 @@ impl Persona {
     pub fn is_connected_with(&self, frame: &Frame<'_>) -> bool {
         let Some(source) = source(frame).filter(|_| !self.flows.is_empty()) else { return false };
         self.flows.iter().any(|flow| flow.remote.ip() == source)
+    }
+
+    /// The leased address that it had when it was `before` and has no more, for it was given another.
+    #[must_use]
+    pub fn given_up_since(&self, before: &Self) -> Option<IpAddr> {
+        let (old, new) = (before.lease.as_ref()?.address, self.lease.as_ref()?.address);
+        (old != new).then_some(old.into())
     }
 
     /// Learns from a frame that the machine at `mac` sent or got; was there anything new?

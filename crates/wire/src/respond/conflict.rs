@@ -2,11 +2,11 @@
 
 use alloc::vec::Vec;
 use core::{
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::Duration,
 };
 
-use dormouse_types::{MacAddr, Timestamp};
+use dormouse_types::MacAddr;
 use smoltcp::wire::{ArpOperation, ArpPacket, ArpRepr, EthernetAddress};
 
 use super::{Context, Responder, Response, build, ndisc};
@@ -20,14 +20,17 @@ use crate::{
 const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Defends the sleeper's IPv4 addresses (RFC 5227 §2.4): an ARP packet whose sender claims one with
-/// another Ethernet address is answered by a broadcast announcement.
+/// another Ethernet address is answered by a broadcast announcement. Which addresses:
 ///
-/// Once in ten seconds: a claim within that time is passed on and held, so that the machine sees
-/// when it wakes that its address is disputed, and two defenders do not fight for ever.
+/// - configured ones, for ever, but once in ten seconds, each for itself (c); a claim within that time is passed
+///   on and held, so that the machine sees when it wakes that its address is disputed;
+/// - the leased one once (b): if it is claimed again within ten seconds it is given up;
+/// - others, that were learned, are given up at once (a): the machine may have had them for a while only, as
+///   the address of a service that moves between two machines.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ArpDefence;
 
-/// The same for IPv6: another's neighbour advertisement of one of the sleeper's addresses is
+/// The same for IPv6, without leases: another's neighbour advertisement of one of the sleeper's addresses is
 /// answered by an unsolicited one to all nodes, which overrides it (RFC 4861 §7.2.6).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NeighborDefence;
@@ -45,7 +48,7 @@ impl Responder for ArpDefence {
         if !(foreign && reaches && who.has(arp.sender)) {
             return Response::Pass;
         }
-        defend(&mut context.memory.defended, context.now, || announcement(frame, who.mac, arp.sender))
+        defend(arp.sender.into(), context, || announcement(frame, who.mac, arp.sender))
     }
 }
 
@@ -57,7 +60,7 @@ impl Responder for NeighborDefence {
     fn respond(&self, frame: &Frame<'_>, context: &mut Context<'_>) -> Response {
         let Some(target) = claimed(frame, context) else { return Response::Pass };
         let mac = context.who.mac;
-        defend(&mut context.memory.advertised, context.now, || ndisc::unsolicited(frame, mac, target))
+        defend(target.into(), context, || ndisc::unsolicited(frame, mac, target))
     }
 }
 
@@ -72,14 +75,23 @@ fn claimed(frame: &Frame<'_>, context: &Context<'_>) -> Option<Ipv6Addr> {
     (foreign && reaches && who.has(target)).then_some(target)
 }
 
-/// Sends what defends an address, if that was not done a moment ago.
-fn defend(last: &mut Option<Timestamp>, now: Timestamp, defence: impl FnOnce() -> Vec<u8>) -> Response {
+/// Sends what defends an address, or gives it up: see [`ArpDefence`].
+fn defend(address: IpAddr, context: &mut Context<'_>, defence: impl FnOnce() -> Vec<u8>) -> Response {
+    let Context { who, persona, now, memory } = context;
+    let known = memory.defended.iter_mut().find(|(defended, _)| *defended == address);
     // A clock set back must not leave the address without defence until it has caught up.
-    let recent = last.is_some_and(|last| last <= now && now.since(last) < DEFEND_INTERVAL);
+    let recent = known.as_ref().is_some_and(|(_, at)| at <= now && now.since(*at) < DEFEND_INTERVAL);
+    let is_leased = || persona.lease.as_ref().is_some_and(|lease| address == lease.address);
+    if !who.configured && (recent || !is_leased()) {
+        return Response::Lose(address);
+    }
     if recent {
         return Response::Pass;
     }
-    *last = Some(now);
+    match known {
+        Some((_, at)) => *at = *now,
+        None => memory.defended.push((address, *now)),
+    }
     Response::Reply(defence())
 }
 

@@ -37,6 +37,9 @@ pub struct Identity {
     pub mac: MacAddr,
     /// Its IP addresses.
     pub addresses: Vec<IpAddr>,
+    /// They were given to it by whoever runs it, who says that nobody else may have them. Those
+    /// that were only learned it gives up to another who claims them.
+    pub configured: bool,
 }
 
 impl Identity {
@@ -85,6 +88,8 @@ pub enum Response {
     Consume(&'static str),
     /// The machine is to see it some time, and is not wanted for it, whatever its wake rules say.
     Hold,
+    /// This address is another's now, and not to be answered for any more. The frame is passed on.
+    Lose(IpAddr),
     /// The machine is wanted, whatever its wake rules say; why, in a few words.
     Wake(&'static str),
     /// The responder has nothing to say about it.
@@ -113,10 +118,8 @@ pub struct Context<'a> {
 /// What the responders of one sleeper remember. A few words: there is one for each of thousands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
-    /// When its IPv4 address was last defended against another claimant (RFC 5227 §2.4).
-    pub defended: Option<Timestamp>,
-    /// The same of its IPv6 addresses.
-    pub advertised: Option<Timestamp>,
+    /// When each of its addresses was last defended against another claimant (RFC 5227 §2.4).
+    pub defended: Vec<(IpAddr, Timestamp)>,
     /// What was told to the group of mDNS last.
     mdns: mdns::Told,
 }

@@ -18,7 +18,7 @@ fn everything(bytes: &[u8]) {
     let wake: Vec<_> = wake.iter().map(|rule| rule.parse().unwrap()).collect();
     let mut rules = Rules::new(wake.into(), ["tcp:5666".parse().unwrap()].into());
     for mac in [MAC_1, MAC_2, MAC_3, frame.dst(), frame.src()] {
-        let who = Identity { mac, addresses: Vec::new() };
+        let who = Identity { mac, addresses: Vec::new(), configured: true };
         let verdict = rules.judge(&frame, &who, &Persona::default(), Timestamp(1));
         let woken = matches!(verdict, Verdict::Wake(_));
         assert!(!(woken && mac == frame.src()), "woken by itself");
@@ -35,7 +35,7 @@ fn nearest(bytes: &[u8]) -> Identity {
     let v4 = bytes.windows(4).take(60).map(|w| <[u8; 4]>::try_from(w).unwrap().into());
     let v6 = bytes.windows(16).take(80).map(|w| <[u8; 16]>::try_from(w).unwrap().into());
     let mac = MacAddr::from_slice(bytes).filter(|mac| !mac.is_multicast()).unwrap_or(MAC_2);
-    Identity { mac, addresses: v4.chain(v6).collect() }
+    Identity { mac, addresses: v4.chain(v6).collect(), configured: false }
 }
 
 #[test]

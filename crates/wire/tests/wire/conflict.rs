@@ -2,8 +2,8 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use dormouse_types::{MacAddr, Timestamp};
-use dormouse_wire::{Frame, Outcome, Persona, Policy, Proxy};
+use dormouse_types::{LeasePolicy, MacAddr, Timestamp};
+use dormouse_wire::{Frame, Identity, Lease, Outcome, Persona, Policy, Proxy};
 use smoltcp::wire::{Icmpv6Packet, Ipv6Packet, NdiscNeighborFlags as Flags};
 
 use crate::{
@@ -83,6 +83,79 @@ fn once_in_ten_seconds_for_each_family_and_held_meanwhile() {
     assert!(answered(&v4, 110) && answered(&v6, 115));
     // The clock is set back.
     assert!(answered(&v4, 5) && answered(&v6, 5));
+}
+
+/// Host 2 with addresses that were learned, and perhaps a lease of the IPv4 one, for so many seconds.
+fn learned(leased: Option<u32>) -> Proxy {
+    let who = Identity { configured: false, ..host_2() };
+    let lease = leased.map(|seconds| Lease {
+        address: OWN,
+        server: OTHER,
+        server_mac: MAC_1,
+        since: Timestamp(0),
+        seconds,
+        renew: seconds / 2,
+        rebind: seconds / 2,
+        client_id: None,
+        host_name: None,
+    });
+    let persona = Persona { lease, ..Persona::default() };
+    Proxy::new(who, persona, Policy { lease: LeasePolicy::Ignore }, Timestamp(SECOND))
+}
+
+fn is_answered(proxy: &mut Proxy, seconds: u64) -> bool {
+    let request = broadcast(1, (MAC_1, OTHER), (NOBODY, OWN));
+    matches!(take(proxy, &request, seconds), ("arp", Outcome::Reply(_)))
+}
+
+#[test]
+fn a_learned_address_is_given_up_and_others_are_not() {
+    let mut proxy = learned(None);
+    assert!(is_answered(&mut proxy, 1));
+    let claim = broadcast(1, (MAC_3, OWN), (NOBODY, OWN));
+    for at in [2, 3, 60] {
+        assert_eq!(take(&mut proxy, &claim, at).1, Outcome::Pass);
+        assert!(!is_answered(&mut proxy, at));
+    }
+    assert_eq!(proxy.identity().addresses.len(), host_2().addresses.len() - 1);
+    assert_eq!(take(&mut proxy, &advertisement(MAC_3, Some(MAC_3)), 61).1, Outcome::Pass);
+    assert_eq!(proxy.identity().addresses.len(), host_2().addresses.len() - 2);
+}
+
+#[test]
+fn a_leased_address_is_defended_once() {
+    let mut proxy = learned(Some(u32::MAX));
+    let claim = broadcast(1, (MAC_3, OWN), (NOBODY, OWN));
+    for at in [10, 20] {
+        assert_eq!(take(&mut proxy, &claim, at).0, "arp-defence");
+    }
+    assert_eq!(take(&mut proxy, &claim, 29).1, Outcome::Pass);
+    assert!(!is_answered(&mut proxy, 30));
+}
+
+#[test]
+fn a_lease_that_ends_takes_its_address_along() {
+    let mut proxy = learned(Some(100));
+    assert_eq!(proxy.deadline(), Some(Timestamp(100 * SECOND)));
+    assert!(proxy.due(Timestamp(99 * SECOND)).is_empty() && is_answered(&mut proxy, 99));
+    assert!(proxy.due(Timestamp(100 * SECOND)).is_empty() && !is_answered(&mut proxy, 100));
+    assert_eq!(proxy.deadline(), None);
+    // One that ended before the machine fell asleep was renewed unseen.
+    let mut proxy = learned(Some(1));
+    assert!(proxy.deadline().is_none() && is_answered(&mut proxy, 200));
+}
+
+/// Each address has its time: a claim for one takes nothing from the defence of another.
+#[test]
+fn addresses_are_defended_each_for_itself() {
+    let mut who = host_2();
+    who.addresses.push(OTHER.into());
+    let mut proxy = Proxy::new(who, Persona::default(), Policy::default(), Timestamp(0));
+    for address in [OWN, OTHER] {
+        let claim = broadcast(1, (MAC_3, address), (NOBODY, address));
+        assert_eq!(take(&mut proxy, &claim, 100).0, "arp-defence");
+        assert_eq!(take(&mut proxy, &claim, 109).1, Outcome::Pass);
+    }
 }
 
 #[test]

@@ -22,7 +22,7 @@ fn at(seconds: u64) -> Timestamp {
 }
 
 fn guest() -> Identity {
-    Identity { mac: MAC_2, addresses: vec![ADDRESS.into()] }
+    Identity { mac: MAC_2, addresses: vec![ADDRESS.into()], configured: false }
 }
 
 fn learn(persona: &mut Persona, packet: &Packet, way: Way, now: Timestamp) -> bool {

@@ -35,7 +35,7 @@ pub fn ip(text: &str) -> IpAddr {
 }
 
 fn identity(mac: MacAddr, addresses: &[&str]) -> Identity {
-    Identity { mac, addresses: addresses.iter().map(|text| ip(text)).collect() }
+    Identity { mac, addresses: addresses.iter().map(|text| ip(text)).collect(), configured: true }
 }
 
 /// Host 1 of the recorded packets, asleep.

@@ -27,7 +27,11 @@ const GROUP_MAC_6: MacAddr = MacAddr([0x33, 0x33, 0, 0, 0, 0xfb]);
 const NOW: Timestamp = Timestamp(1_700_000_000_000_000_000);
 
 fn guest() -> Identity {
-    Identity { mac: MAC_2, addresses: vec![ip("10.9.0.101"), ip("fd77::2"), ip("fe80::5054:ff:fe00:2")] }
+    Identity {
+        mac: MAC_2,
+        addresses: vec![ip("10.9.0.101"), ip("fd77::2"), ip("fe80::5054:ff:fe00:2")],
+        configured: true,
+    }
 }
 
 fn learn(persona: &mut Persona, packets: &[&Packet]) -> bool {

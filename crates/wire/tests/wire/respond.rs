@@ -272,7 +272,7 @@ proptest! {
     fn arp_fields_are_right(us in mac(), them in mac(), ours in host_v4(), theirs in host_v4(), tags in tags(),
                             to_us: bool, probe: bool, junk: [u8; 6]) {
         prop_assume!(us != them && ours != theirs);
-        let who = Identity { mac: us, addresses: vec![ours.into()] };
+        let who = Identity { mac: us, addresses: vec![ours.into()], configured: true };
         let theirs = if probe { Ipv4Addr::UNSPECIFIED } else { theirs };
         let request = arp(1, (them, theirs), (MacAddr(junk), ours));
         let dst = if to_us { us } else { MacAddr::BROADCAST };
@@ -284,7 +284,7 @@ proptest! {
     fn advertisement_fields_are_right(us in mac(), them in mac(), ours in host_v6(), theirs in host_v6(),
                                       tags in tags(), to_us: bool, duplicate_check: bool) {
         prop_assume!(us != them && ours != theirs);
-        let who = Identity { mac: us, addresses: vec![ours.into()] };
+        let who = Identity { mac: us, addresses: vec![ours.into()], configured: true };
         let (group, group_mac) = solicited_node(ours);
         let (src, option) = if duplicate_check { (Ipv6Addr::UNSPECIFIED, None) } else { (theirs, Some(them)) };
         let (dst, dst_mac) = if to_us && !duplicate_check { (ours, us) } else { (group, group_mac) };
@@ -306,7 +306,7 @@ proptest! {
     fn echo_comes_back_as_it_was(us in mac(), them in mac(), ours in host_v4(), theirs in host_v4(), tags in tags(),
                                  ident: u16, seq: u16, data in prop::collection::vec(any::<u8>(), 0..2000)) {
         prop_assume!(us != them && ours != theirs);
-        let who = Identity { mac: us, addresses: vec![ours.into()] };
+        let who = Identity { mac: us, addresses: vec![ours.into()], configured: true };
         let mut request = ip_frame((them, us), theirs.into(), ours.into(), 1, &echo(8, ident, seq, &data));
         // Padding of the frame is not part of the message.
         request.resize(request.len().max(60), 0xaa);
@@ -322,7 +322,7 @@ proptest! {
     fn echo6_comes_back_as_it_was(us in mac(), them in mac(), ours in host_v6(), theirs in host_v6(), tags in tags(),
                                   ident: u16, seq: u16, data in prop::collection::vec(any::<u8>(), 0..2000)) {
         prop_assume!(us != them && ours != theirs);
-        let who = Identity { mac: us, addresses: vec![ours.into()] };
+        let who = Identity { mac: us, addresses: vec![ours.into()], configured: true };
         let request = ip_frame((them, us), theirs.into(), ours.into(), 58, &echo(128, ident, seq, &data));
         let answer = reply(&tagged(&request, &tags), &who);
         prop_assert_eq!(&answer[..6], them.0);
@@ -336,7 +336,7 @@ proptest! {
     fn never_answers_for_others(us in mac(), them in mac(), ours in host_v4(), ours6 in host_v6(),
                                 asked in host_v4(), asked6 in host_v6()) {
         prop_assume!(us != them && ours != asked && ours6 != asked6);
-        let who = Identity { mac: us, addresses: vec![ours.into(), ours6.into()] };
+        let who = Identity { mac: us, addresses: vec![ours.into(), ours6.into()], configured: true };
         let (from, from6) = (Ipv4Addr::new(10, 9, 0, 1), "fd77::1".parse().unwrap());
         let (group, group_mac) = solicited_node(asked6);
         let requests = [

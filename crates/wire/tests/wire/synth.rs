@@ -83,7 +83,7 @@ fn errors_show_an_example() {
             assert!(error.contains(part), "{text:?}: {error:?} lacks {part:?}");
         }
     }
-    let nameless = Identity { mac: MAC_2, addresses: vec!["fd77::2".parse().unwrap()] };
+    let nameless = Identity { mac: MAC_2, addresses: vec!["fd77::2".parse().unwrap()], configured: true };
     assert_eq!(frame_from_text("tcp 10.0.0.9 > :22", &nameless), Err(SynthError::Unaddressed("IPv4")));
 }
 
