@@ -126,6 +126,7 @@ fn surrogate_settings(config: &Config) -> Settings {
     let programs = config.responder.iter().map(|(name, responder)| responder.program(name, root));
     Settings {
         plain_handover: config.network.handover == Handover::Plain,
+        held_total: u64::try_from(config.limits.held_total).unwrap_or(u64::MAX),
         scan: config.scan.limits(),
         externals: programs.collect(),
         ..Settings::default()

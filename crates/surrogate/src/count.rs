@@ -9,6 +9,8 @@ pub enum Reason {
     FrameLimit,
     /// As many octets were held as its limits allow.
     ByteLimit,
+    /// As many octets were held for all machines of the host as its limit allows.
+    HostLimit,
     /// The machine would have done nothing with it, as an address request for somebody else.
     Filtered,
     /// The machine's ignore list names it.
@@ -37,6 +39,7 @@ impl Reason {
         match self {
             Self::FrameLimit => "frame-limit",
             Self::ByteLimit => "byte-limit",
+            Self::HostLimit => "host-limit",
             Self::Filtered => "filtered",
             Self::Ignored => "ignored",
             Self::Flood => "flood",

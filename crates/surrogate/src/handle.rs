@@ -24,7 +24,7 @@ use crate::{
     judge::{Asked, Manners, WireJudge},
     links::{self, Pair},
     presence::Waker,
-    queue::{Budget, ReplayQueue},
+    queue::{Budget, HostBudget, ReplayQueue},
     release::PortReplay,
     taps,
     thread::Thread,
@@ -70,6 +70,8 @@ struct Inner {
     /// Bridges that were lost, or asked for in vain, and are not there.
     missed: Mutex<HashSet<String>>,
     machines: Mutex<HashMap<MachineName, Machine>>,
+    /// What is held for all of them.
+    held: Arc<HostBudget>,
 }
 
 /// A bridge that is served.
@@ -105,6 +107,7 @@ impl Surrogate {
             |program: &dormouse_external::Program| (program.name.clone(), External::new(program.clone()));
         let externals = settings.externals.iter().map(program).collect();
         let inner = Inner {
+            held: HostBudget::new(settings.held_total),
             settings,
             net,
             notices,
@@ -439,7 +442,7 @@ impl Surrogate {
         let machine = machines.entry(sleeper.name.clone()).or_insert_with(|| Machine {
             ports: Vec::new(),
             manners: manners.clone(),
-            budget: Budget::new(sleeper.limits),
+            budget: Budget::new(sleeper.limits, self.0.held.clone()),
             waker: Waker::default(),
         });
         machine.budget.limit(sleeper.limits);

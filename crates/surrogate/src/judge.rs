@@ -285,6 +285,10 @@ impl Judge for WireJudge {
         self.standin.take().map_or_else(Vec::new, |mut standin| standin.end(now).frames)
     }
 
+    fn is_close(&self, arrival: &Arrival<'_>) -> bool {
+        Frame::new(arrival.ethernet()).is_some_and(|frame| self.proxy.persona().is_closed_by(&frame))
+    }
+
     fn describe(&self, ethernet: &[u8]) -> String {
         summary(ethernet)
     }

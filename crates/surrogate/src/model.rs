@@ -19,6 +19,8 @@ pub struct Settings {
     pub replay_queue: u32,
     /// Receive buffer per bridge, in octets: what may arrive while the thread does not run.
     pub receive_buffer: u32,
+    /// Octets that may be held for all machines together, each frame with what it takes besides.
+    pub held_total: u64,
     /// Do not even try the eBPF handover, nor the following of connections by eBPF.
     pub plain_handover: bool,
     /// What makes a source a scanner, whose frames wake nobody.
@@ -248,6 +250,7 @@ impl Default for Settings {
             patience: Duration::from_secs(10),
             replay_queue: 10_000,
             receive_buffer: 64 << 20,
+            held_total: 512 << 20,
             plain_handover: false,
             scan: ScanLimits::default(),
             externals: Vec::new(),

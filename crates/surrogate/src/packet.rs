@@ -77,6 +77,12 @@ impl Packet {
         MacAddr::from_slice(&self.bytes).unwrap_or(MacAddr([0; 6]))
     }
 
+    /// Is it for a group?
+    #[must_use]
+    pub(crate) fn is_group(&self) -> bool {
+        self.destination().is_multicast()
+    }
+
     /// Octets that holding it costs.
     #[must_use]
     pub(crate) fn cost(&self) -> u64 {

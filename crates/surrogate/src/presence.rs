@@ -116,6 +116,9 @@ pub(crate) trait Judge {
     /// The machine runs, or is forgotten: the last words to those whom it spoke to.
     fn end(&mut self, now: Timestamp) -> Vec<Vec<u8>>;
 
+    /// Does a frame that is held end a connection of the machine's?
+    fn is_close(&self, arrival: &Arrival<'_>) -> bool;
+
     /// The frame in one line.
     fn describe(&self, ethernet: &[u8]) -> String;
 }
@@ -449,7 +452,11 @@ impl<J: Judge> Presence<J> {
 
     fn hold(&mut self, arrival: &Arrival<'_>, ticket: Option<Ticket>) -> Effect {
         let wanted = self.mode != Mode::Standing || self.waker.get().is_some();
-        let worth = if wanted { Worth::Fresh } else { Worth::Stale };
+        let worth = match wanted {
+            true => Worth::Fresh,
+            false if self.judge.is_close(arrival) => Worth::Close,
+            false => Worth::Stale,
+        };
         let pushed = if arrival.is_group() {
             self.queue.push_group(arrival.packet(), worth, ticket)
         } else {
@@ -482,7 +489,7 @@ mod tests {
 
     const NOW: Timestamp = Timestamp(1);
     /// Kinds of frames that [`ByLastOctet`] tells apart, by their last octet.
-    const KINDS: u8 = 9;
+    const KINDS: u8 = 10;
     const ANSWER: u8 = 0;
     const WAKE: u8 = 1;
     const NOTHING: u8 = 2;
@@ -492,6 +499,7 @@ mod tests {
     const NOT_YET: u8 = 6;
     const SERVED: u8 = 7;
     const ASK_AND_WAKE: u8 = 8;
+    const CLOSE: u8 = 9;
 
     /// The frame's last octet says what it is.
     #[derive(Debug, Default)]
@@ -542,6 +550,10 @@ mod tests {
             (0..spoken_to.min(1)).map(|_| vec![]).collect()
         }
 
+        fn is_close(&self, arrival: &Arrival<'_>) -> bool {
+            arrival.ethernet().last() == Some(&CLOSE)
+        }
+
         fn describe(&self, ethernet: &[u8]) -> String {
             format!("{ethernet:?}")
         }
@@ -578,7 +590,7 @@ mod tests {
     }
 
     fn presence(frames: u64) -> Presence<ByLastOctet> {
-        let queue = ReplayQueue::new(Budget::new(Limits { frames, bytes: 1 << 20 }));
+        let queue = ReplayQueue::new(Budget::alone(Limits { frames, bytes: 1 << 20 }));
         Presence::new(Mode::Holding, ByLastOctet::default(), queue, Waker::default())
     }
 

@@ -112,6 +112,9 @@ pub struct Limits {
     /// Bytes of frames that are held for one machine.
     #[serde(deserialize_with = "value::bytes")]
     pub held_bytes: usize,
+    /// Bytes of memory for what is held for all machines together.
+    #[serde(deserialize_with = "value::bytes")]
+    pub held_total: usize,
     /// The largest request body.
     #[serde(deserialize_with = "value::bytes")]
     pub request_bytes: usize,
@@ -209,6 +212,7 @@ impl Default for Limits {
         Self {
             held_frames: 4096,
             held_bytes: 8 << 20,
+            held_total: 512 << 20,
             request_bytes: 1 << 20,
             command_wait: Span::seconds(300),
         }
@@ -285,7 +289,7 @@ impl Config {
         let positive =
             |key, span: Span| Rule::new(key, span, !span.get().is_zero(), "write a time above zero");
         let filter = tracing_subscriber::EnvFilter::try_new(&self.log).is_ok();
-        let Limits { held_frames, held_bytes, request_bytes, command_wait } = self.limits;
+        let Limits { held_frames, held_bytes, held_total, request_bytes, command_wait } = self.limits;
         let mut rules = vec![
             absolute("state_dir", &self.state_dir),
             absolute("socket", &self.socket),
@@ -333,6 +337,12 @@ impl Config {
                 held_bytes,
                 (64 << 10..=1 << 30).contains(&held_bytes),
                 "write a size from 64KiB (one full GSO frame) to 1GiB",
+            ),
+            Rule::new(
+                "limits.held_total",
+                held_total,
+                (1 << 20..=1 << 40).contains(&held_total),
+                "write a size from 1MiB to 1TiB",
             ),
             Rule::new(
                 "limits.request_bytes",
@@ -420,6 +430,7 @@ mod tests {
             ("sample_interval = \"5\"", ["sample_interval", "\"5\"", "as 200ms, 5s or 10m"]),
             ("sample_interval = \"1ms\"", ["sample_interval", "1ms", "100ms to 2m"]),
             ("[limits]\nheld_bytes = \"1KiB\"", ["limits.held_bytes", "1024", "64KiB"]),
+            ("[limits]\nheld_total = \"64KiB\"", ["limits.held_total", "65536", "1MiB"]),
             ("[limits]\nheld_bytes = \"many\"", ["held_bytes", "\"many\"", "as 8MiB"]),
             ("on_stop = \"kill\"", ["on_stop", "kill", "leave"]),
             ("log = \"loud=quiet\"", ["log", "loud=quiet", "debug"]),

@@ -61,6 +61,23 @@ impl Flow {
     }
 }
 
+impl Persona {
+    /// Does the frame end one of the machine's connections: is it a FIN or an RST of the other side's,
+    /// with a sequence number that the machine can believe?
+    #[must_use]
+    pub fn is_closed_by(&self, frame: &Frame<'_>) -> bool {
+        if self.flows.is_empty() {
+            return false;
+        }
+        let closing = Segment::of(frame, 0).filter(|segment| (segment.fin || segment.rst) && !segment.syn);
+        closing.is_some_and(|segment| {
+            let mut flows = self.flows.iter();
+            let flow = flows.find(|flow| flow.remote == segment.src && flow.local == segment.dst);
+            flow.is_some_and(|flow| flow.is_in_window(segment.seq))
+        })
+    }
+}
+
 /// The sequence number after the data of a segment without SYN and FIN.
 fn end(segment: &Segment) -> u32 {
     // No segment is longer than an IP packet, jumbograms included.
