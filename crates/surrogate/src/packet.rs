@@ -200,7 +200,15 @@ mod tests {
     use dormouse_sys::VlanTag;
 
     fn frame(bytes: &[u8]) -> Frame<'_> {
-        Frame { header: VnetHdr::PLAIN, bytes, vlan: None, outgoing: false, truncated: false, mark: 0 }
+        Frame {
+            header: VnetHdr::PLAIN,
+            bytes,
+            vlan: None,
+            outgoing: false,
+            truncated: false,
+            mark: 0,
+            length: bytes.len(),
+        }
     }
 
     #[test]

@@ -97,7 +97,15 @@ mod tests {
 
     fn frame(bytes: &[u8], vlan: Option<u16>) -> Frame<'_> {
         let vlan = vlan.map(|control| VlanTag { protocol: CUSTOMER, control });
-        Frame { header: VnetHdr::PLAIN, bytes, vlan, outgoing: false, truncated: false, mark: 0 }
+        Frame {
+            header: VnetHdr::PLAIN,
+            bytes,
+            vlan,
+            outgoing: false,
+            truncated: false,
+            mark: 0,
+            length: bytes.len(),
+        }
     }
 
     fn at(bytes: &[u8], vlan: Option<u16>, vlans: Option<&Vlans>) -> Option<Vec<u8>> {

@@ -155,8 +155,8 @@ fn a_frame_longer_than_the_buffer_says_so() {
         let sender = PacketSocket::open_inject("v0", false, MIB).unwrap();
         sender.send(&VnetHdr::PLAIN, &ethernet(GUEST, OTHER, 0x88b5, &[1; 400])).unwrap();
         sender.send(&VnetHdr::PLAIN, &ethernet(GUEST, OTHER, 0x88b5, &[2; 40])).unwrap();
-        let told = receive(&receiver, 100, 2, |f| (f.bytes.len(), f.truncated));
-        assert_eq!(told, [(100, true), (54, false)]);
+        let told = receive(&receiver, 100, 2, |f| (f.bytes.len(), f.length, f.truncated));
+        assert_eq!(told, [(100, 414, true), (54, 54, false)]);
     });
 }
 
@@ -207,8 +207,8 @@ fn a_listener_gets_what_its_filter_says() {
         assert_eq!(last_bytes(&both, 6), [1, 2, 3, 4, 5, 6]);
         assert_eq!(last_bytes(&group, 2), [1, 5]);
         assert_eq!(last_bytes(&persona, 2), [1, 2]);
-        let cut = receive(&from, 2048, 4, |f| (f.bytes.len(), f.truncated));
-        assert_eq!(cut, [(20, true); 4]);
+        let cut = receive(&from, 2048, 4, |f| (f.bytes.len(), f.length > 20, f.truncated));
+        assert_eq!(cut, [(20, true, true); 4]);
         let sent = receive(&outgoing, 2048, 1, |f| (f.outgoing, *f.bytes.last().unwrap()));
         assert_eq!(sent, [(true, 6)]);
     });

@@ -130,8 +130,12 @@ impl Taps {
     pub(super) fn of(&mut self, mac: MacAddr) -> Option<Vec<Flow>> {
         let mut state = self.shared.as_ref()?.state();
         let guest = state.guests.get_mut(&mac)?;
-        // All that it has sent by now, even if the thread has not come to it yet.
-        while guest.read(mac, &mut self.batch).is_ok_and(|frames| frames > 0) {}
+        // All that it has sent by now, even if the thread has not come to it yet. It may go on sending.
+        let mut left = guest.socket.waiting().unwrap_or(0);
+        while left > 0 && guest.read(mac, &mut self.batch).is_ok_and(|frames| frames == BATCH) {
+            let frames = self.batch.frames();
+            left = left.saturating_sub(frames.map(|f| PacketSocket::OVERHEAD + f.bytes.len() as u64).sum());
+        }
         Some(guest.table.established())
     }
 
@@ -225,7 +229,7 @@ impl Guest {
         let now: Timestamp = now();
         for frame in batch.frames() {
             if let Some(view) = Frame::new(frame.bytes) {
-                self.table.note(&view, frame.bytes.len(), mac, now);
+                self.table.note(&view, frame.length, mac, now);
             }
         }
         Ok(frames)

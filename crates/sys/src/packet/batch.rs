@@ -23,6 +23,8 @@ pub struct Frame<'a> {
     pub vlan: Option<VlanTag>,
     /// Was it sent by this host, rather than received by the link?
     pub outgoing: bool,
+    /// Octets on the wire, as far as the kernel tells: more than those of `bytes` if it is truncated.
+    pub length: usize,
     /// Is `bytes` only its start: longer than the batch's buffers, or cut by the filter?
     pub truncated: bool,
     /// The mark that a program on the link's way gave it; 0 if none did.
@@ -163,6 +165,7 @@ impl Batch {
             header,
             bytes,
             vlan: told.vlan,
+            length: told.length.max(bytes.len()),
             outgoing: self.senders[i].sll_pkttype == libc::PACKET_OUTGOING,
             truncated: told.cut || message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
             mark: told.mark,
@@ -190,6 +193,7 @@ impl Batch {
 struct Told {
     vlan: Option<VlanTag>,
     cut: bool,
+    length: usize,
     mark: u32,
 }
 
@@ -209,6 +213,7 @@ impl Told {
             return;
         };
         self.cut = length > snapped;
+        self.length = usize::try_from(length).unwrap_or(usize::MAX);
         let half =
             |at: usize| data.get(at..at + 2).and_then(<[u8]>::first_chunk).map(|b| u16::from_ne_bytes(*b));
         if let (true, Some(control), Some(tpid)) =
