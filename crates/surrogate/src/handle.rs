@@ -20,6 +20,7 @@ use self::following::Following;
 use crate::{
     Capabilities, Drops, Error, HandoverKind, Noted, Notice, Port, Rehearsal, Replay, Settings, Sleeper,
     Status,
+    clock::{clock, shown},
     error::chain,
     judge::{Asked, Manners, WireJudge},
     links::{self, Pair},
@@ -28,7 +29,7 @@ use crate::{
     release::PortReplay,
     taps,
     thread::Thread,
-    worker::{Capture, clock},
+    worker::Capture,
 };
 
 /// Ports that are stood in for at a time, as after a restart: the answers of the kernel to thousands
@@ -331,7 +332,8 @@ impl Surrogate {
             }
         }
         let (held_frames, held_bytes) = machine.budget.used();
-        sum.map(|sum| Status { held_frames, held_bytes, last_wake: machine.waker.get().cloned(), ..sum })
+        let last_wake = machine.waker.get().map(|(at, why)| (shown(*at), why.clone()));
+        sum.map(|sum| Status { held_frames, held_bytes, last_wake, ..sum })
     }
 
     /// What would become of a frame if it came now for the interface `mac` of a machine asleep. Changes

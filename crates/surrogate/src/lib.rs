@@ -41,6 +41,7 @@
 
 mod asking;
 mod bpf;
+mod clock;
 mod count;
 mod error;
 mod flood;

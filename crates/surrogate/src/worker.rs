@@ -7,7 +7,7 @@ use std::{
     collections::HashMap,
     os::fd::{AsFd, OwnedFd},
     sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use dormouse_net::Vlans;
@@ -25,6 +25,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     Error, HandoverKind, Mode, Noted, Notice, Status,
+    clock::{clock, shown},
     handover::Progress,
     judge::{Manners, WireJudge},
     late::Late,
@@ -537,7 +538,7 @@ impl Worker {
             let judge = entry.presence.judge();
             let noted = entry.presence.ignored().iter().map(|seen| {
                 let last = judge.describe(seen.last.ethernet());
-                (judge.kind(seen.kind), Noted { frames: seen.frames, last, at: seen.at })
+                (judge.kind(seen.kind), Noted { frames: seen.frames, last, at: shown(seen.at) })
             });
             Status {
                 mode: entry.presence.mode(),
@@ -702,10 +703,4 @@ fn occupied(frame: &Frame<'_>) -> u64 {
 
 fn listen(epoll: &OwnedFd, source: impl AsFd, token: u64) -> rustix::io::Result<()> {
     epoll::add(epoll, source, epoll::EventData::new_u64(token), epoll::EventFlags::IN)
-}
-
-/// The time.
-pub(crate) fn clock() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
 }
