@@ -440,6 +440,7 @@ mod tests {
                     outgoing: false,
                     truncated: false,
                     mark: 0,
+                    length: bytes.len(),
                 };
                 let arrival = Arrival::received(&frame, NOW, Some(&scanners)).unwrap();
                 judge.judge(&arrival, true) == Judgement::Wake(None)

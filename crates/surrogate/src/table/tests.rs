@@ -60,7 +60,7 @@ fn asleep(sleepers: u16) -> (Table, UnboundedReceiver<Notice>) {
         let [high, low] = number.to_be_bytes();
         let who = Identity { mac: mac(number), addresses: vec![[10, 9, high, low].into()], configured: true };
         let judge = WireJudge::new(who, persona(number), manners.clone(), 1500, NOW);
-        let queue = ReplayQueue::new(Budget::new(Limits { frames: 100, bytes: 1 << 20 }));
+        let queue = ReplayQueue::new(Budget::alone(Limits { frames: 100, bytes: 1 << 20 }));
         let mut presence = Presence::new(Mode::Holding, judge, queue, Waker::default());
         presence.stand_in(None, vec![], NOW, None);
         table.insert(mac(number), Entry::new(("web".parse().unwrap(), None), presence, Losses::default()));
@@ -94,7 +94,8 @@ fn question(owner: &[u8], kind: u8) -> Vec<u8> {
 fn deliver(table: &mut Table, bytes: &[u8]) -> Vec<Vec<u8>> {
     let mut replies = Vec::new();
     let header = VnetHdr::PLAIN;
-    let frame = Frame { header, bytes, vlan: None, outgoing: false, truncated: false, mark: 0 };
+    let frame =
+        Frame { header, bytes, vlan: None, outgoing: false, truncated: false, mark: 0, length: bytes.len() };
     table.deliver(&frame, NOW, &mut replies);
     replies
 }
