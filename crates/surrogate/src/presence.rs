@@ -788,8 +788,15 @@ mod tests {
             let packet = datagram(port, ASK_AND_WAKE);
             let bytes = packet.ethernet();
             let header = dormouse_sys::VnetHdr::PLAIN;
-            let frame =
-                dormouse_sys::Frame { header, bytes, vlan: None, outgoing: false, truncated: false, mark: 0 };
+            let frame = dormouse_sys::Frame {
+                header,
+                bytes,
+                vlan: None,
+                outgoing: false,
+                truncated: false,
+                mark: 0,
+                length: bytes.len(),
+            };
             let effect = presence.take(&Arrival::received(&frame, NOW, Some(&scanners)).unwrap());
             tickets.push(effect.questions[0].ticket);
         }
