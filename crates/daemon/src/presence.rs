@@ -15,8 +15,8 @@ pub trait Presence: Send + Sync {
     async fn capture(&self, sleeper: &Sleeper) -> Result<(), Error>;
     /// Until the guest has read all that is in its taps.
     async fn drain(&self, sleeper: &Sleeper, grace: Duration) -> Result<(), Error>;
-    /// The guest stands still: answer for it.
-    async fn stand_in(&self, sleeper: &Sleeper) -> Result<(), Error>;
+    /// The guest stands still: answer for it; why not on all its interfaces, if so.
+    async fn stand_in(&self, sleeper: &Sleeper) -> Result<Option<Error>, Error>;
     /// Make its taps ready.
     async fn prepare(&self, sleeper: &Sleeper) -> Result<(), Error>;
     /// The guest runs: give it what was held, and its address back.
@@ -47,7 +47,7 @@ impl Presence for Surrogate {
         self.drain(sleeper, grace).await
     }
 
-    async fn stand_in(&self, sleeper: &Sleeper) -> Result<(), Error> {
+    async fn stand_in(&self, sleeper: &Sleeper) -> Result<Option<Error>, Error> {
         self.stand_in(sleeper).await
     }
 

@@ -349,6 +349,21 @@ async fn a_lost_bridge_is_told_of_once_and_served_again() {
 }
 
 #[tokio::test]
+async fn a_machine_that_lost_one_of_its_bridges_wakes_from_the_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::with_web(dir.path()).await;
+    bench.order(SLEEP).await.unwrap();
+    bench.world.stand_in_partly();
+    let (bridge, why) = ("br0".to_owned(), "it was deleted".to_owned());
+    bench.presence.send(Notice::BridgeLost { bridge, why }).unwrap();
+    let absent = async |bench: &Bench| bench.host.list().await[0].absent.clone();
+    bench.wait("the loss", async |bench| absent(bench).await.is_some_and(|why| why.contains("br1"))).await;
+    bench.presence.send(Notice::Wake { name: web(), frame: "tcp SYN".into() }).unwrap();
+    bench.wait_state(MachineState::Active).await;
+    assert_eq!(absent(&bench).await, None);
+}
+
+#[tokio::test]
 async fn a_machine_without_interfaces_is_not_waited_for() {
     let dir = tempfile::tempdir().unwrap();
     let bench = Bench::with_web(dir.path()).await;

@@ -209,16 +209,24 @@ impl Surrogate {
     /// taps down. Also for a machine that was not captured, after a restart.
     ///
     /// # Errors
-    /// When a bridge is missing, all others being served. A tap may be. Can be called again, as when the bridge was lost and
-    /// is there again ([`Notice::BridgeBack`]); what was held on a lost bridge is lost with it.
-    pub async fn stand_in(&self, sleeper: &Sleeper) -> Result<(), Error> {
+    /// When no bridge of the machine can be had. A tap may be missing. If only some of its ports cannot be
+    /// stood in for: why not. Can be called again, as when a bridge was lost and is there again
+    /// ([`Notice::BridgeBack`]), and changes nothing for ports that are stood in for; what was held
+    /// on a lost bridge is lost with it.
+    pub async fn stand_in(&self, sleeper: &Sleeper) -> Result<Option<Error>, Error> {
         let machine = self.enter(sleeper);
-        let mut stood_in = Ok(());
+        let (mut stood_in, mut missing) = (sleeper.ports.is_empty(), None);
         for port in &sleeper.ports {
             // One that cannot be had is no reason to leave the others alone.
-            stood_in = stood_in.and(self.stand_in_port(sleeper, port, &machine).await);
+            match self.stand_in_port(sleeper, port, &machine).await {
+                Ok(()) => stood_in = true,
+                Err(error) => missing = missing.or(Some(error)),
+            }
         }
-        stood_in
+        match missing {
+            Some(error) if !stood_in => Err(error),
+            missing => Ok(missing),
+        }
     }
 
     /// Makes the taps ready for a guest that will read them soon. It is still answered for, so
@@ -229,10 +237,7 @@ impl Surrogate {
     /// When a bridge or tap is missing.
     pub async fn prepare(&self, sleeper: &Sleeper) -> Result<(), Error> {
         if self.machine(&sleeper.name).is_none() {
-            let stood_in = self.stand_in(sleeper).await;
-            if sleeper.ports.len() == 1 {
-                stood_in?;
-            }
+            self.stand_in(sleeper).await?;
         }
         for port in &sleeper.ports {
             let Some(bridge) = self.bridge_of(sleeper, port).await? else { continue };
@@ -394,10 +399,14 @@ impl Surrogate {
                 "cannot take down the tap of a sleeper");
         }
         let vlans = self.vlans_of(tap.as_ref(), &bridge).await?;
-        let older = taps::leftovers(port)?;
-        let flows = bridge.flows_of(port.mac);
-        let capture = capture_of((sleeper, port), machine, vlans.clone(), flows);
-        bridge.thread.ask(move |worker| worker.stand_in(capture, older)).await?;
+        // Tried again for another port: what is spoken and held for this one goes on.
+        let (name, mac) = (sleeper.name.clone(), port.mac);
+        if !bridge.thread.ask(move |worker| worker.stands_in(&name, mac)).await? {
+            let older = taps::leftovers(port)?;
+            let flows = bridge.flows_of(port.mac);
+            let capture = capture_of((sleeper, port), machine, vlans.clone(), flows);
+            bridge.thread.ask(move |worker| worker.stand_in(capture, older)).await?;
+        }
         self.divert(port, &bridge, vlans.as_ref()).await
     }
 

@@ -447,6 +447,13 @@ impl Worker {
         self.table.tell_persona(mac);
     }
 
+    /// Does it answer for this port of the machine already?
+    pub(crate) fn stands_in(&self, name: &MachineName, mac: MacAddr) -> bool {
+        self.table
+            .get(mac)
+            .is_some_and(|entry| entry.name == *name && entry.presence.mode() == Mode::Standing)
+    }
+
     /// Makes ready for a guest that will read `tap` soon, and puts `first` into it; still answers.
     pub(crate) fn prepare(&mut self, mac: MacAddr, tap: &str, first: &[u8]) -> Result<(), SocketError> {
         // Once more: what it heard so far would be forgotten, and come twice.

@@ -406,7 +406,10 @@ impl Driver {
                 if task == Task::Boot {
                     self.forget_presence();
                 }
-                self.event(Event::Done(task, Ok(())));
+                self.event(match output.unanswered {
+                    Some(why) => Event::Partly(why),
+                    None => Event::Done(task, Ok(())),
+                });
             }
             Finished::Task(task, _, Err(why)) => self.failed(task, why),
             Finished::Write(result) => self.written(&result),
@@ -525,7 +528,12 @@ impl Driver {
 
     /// Says once that nobody answers for a sleeper, and once that somebody does again.
     fn tell_absence(&mut self) {
-        let why = self.life.absent().map(|why| format!("nobody answers for it, until that can be: {why}"));
+        let what = if self.life.is_partly_absent() {
+            "not all of its interfaces are answered for"
+        } else {
+            "nobody answers for it"
+        };
+        let why = self.life.absent().map(|why| format!("{what}, until that can be: {why}"));
         let was_told = std::mem::replace(&mut self.absence_told, why.is_some());
         match why {
             Some(why) if !was_told => self.warn(why),

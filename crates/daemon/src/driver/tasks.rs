@@ -39,6 +39,8 @@ pub(super) struct Output {
     pub(super) ports: Option<Vec<dormouse_platform::Port>>,
     /// What the surrogate did in the sleep that is over.
     pub(super) status: Option<Status>,
+    /// Why some of the interfaces are not stood in for, though others are.
+    pub(super) unanswered: Option<String>,
     /// What was measured.
     pub(super) figures: BTreeMap<String, f64>,
 }
@@ -143,8 +145,8 @@ impl Context {
     async fn stand_in(self) -> Outcome {
         let attached = self.instance.ports().await.map(Attached).map_err(|e| chain(&e))?;
         let sleeper = self.sleeper(&attached);
-        self.shared.presence.stand_in(&sleeper).await.map_err(|e| chain(&e))?;
-        Ok(attached.output())
+        let missing = self.shared.presence.stand_in(&sleeper).await.map_err(|e| chain(&e))?;
+        Ok(Output { unanswered: missing.map(|e| chain(&e)), ..attached.output() })
     }
 
     async fn prepare(self) -> Outcome {

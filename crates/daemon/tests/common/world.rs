@@ -45,6 +45,8 @@ struct Inner {
     hurries: u64,
     /// It has no interfaces.
     unplugged: bool,
+    /// One of its bridges is not there.
+    partly: bool,
 }
 
 impl Default for World {
@@ -63,6 +65,7 @@ impl Default for World {
             counters: Counters::default(),
             hurries: 0,
             unplugged: false,
+            partly: false,
         };
         Self { inner: Mutex::new(inner), changed: watch::Sender::new(0) }
     }
@@ -109,6 +112,11 @@ impl World {
     /// From now on this step fails, until told otherwise.
     pub fn fail(&self, step: &str, fails: bool) {
         self.with(|w| if fails { w.fails.insert(step.into()) } else { w.fails.remove(step) });
+    }
+
+    /// From now on it can be stood in for on some of its interfaces only.
+    pub fn stand_in_partly(&self) {
+        self.with(|w| w.partly = true);
     }
 
     /// This step panics, once.
@@ -364,9 +372,13 @@ impl Presence for World {
         self.stand("drain", None).await
     }
 
-    async fn stand_in(&self, sleeper: &surrogate::Sleeper) -> Result<(), surrogate::Error> {
+    async fn stand_in(
+        &self,
+        sleeper: &surrogate::Sleeper,
+    ) -> Result<Option<surrogate::Error>, surrogate::Error> {
         self.with(|w| w.sleeper = Some(sleeper.clone()));
-        self.stand("stand-in", Some(true)).await
+        self.stand("stand-in", Some(true)).await?;
+        Ok(self.with(|w| w.partly).then(|| surrogate::Error::Ended("br1".into())))
     }
 
     async fn prepare(&self, _: &surrogate::Sleeper) -> Result<(), surrogate::Error> {

@@ -18,6 +18,8 @@ pub(super) struct Absent {
     due: Timestamp,
     /// The next span between two tries.
     wait: Duration,
+    /// Some of its interfaces are stood in for: it can be woken from them.
+    partly: bool,
     /// It came to be so after the pending `StandIn` was asked for, which can say nothing of it.
     anew: bool,
 }
@@ -27,6 +29,12 @@ impl Lifecycle {
     #[must_use]
     pub fn absent(&self) -> Option<&str> {
         self.absent.as_ref().map(|absent| absent.why.as_str())
+    }
+
+    /// Some of its interfaces are stood in for, though not all.
+    #[must_use]
+    pub fn is_partly_absent(&self) -> bool {
+        self.absent.as_ref().is_some_and(|absent| absent.partly)
     }
 
     /// When `StandIn` is to be tried again.
@@ -43,7 +51,23 @@ impl Lifecycle {
         let (first, most) = STAND_IN_RETRY;
         let wait = self.absent.as_ref().map_or(first, |absent| absent.wait);
         let due = self.now + wait;
-        self.absent = Some(Absent { why, due, wait: (wait * 2).min(most), anew: false });
+        self.absent = Some(Absent { why, due, wait: (wait * 2).min(most), partly: false, anew: false });
+    }
+
+    /// `StandIn` is done, but not for all interfaces: for those it is owed.
+    pub(super) fn stands_in_partly(&mut self, why: String) {
+        let (first, most) = STAND_IN_RETRY;
+        let wait = self.absent.as_ref().map_or(first, |absent| absent.wait);
+        let asked = self.is_pending(Task::StandIn);
+        self.done(Task::StandIn, Ok(()));
+        // A loss that came meanwhile is owed already.
+        if asked
+            && self.absent.is_none()
+            && matches!(self.state, State::Settling { .. } | State::Asleep { .. })
+        {
+            let due = self.now + wait;
+            self.absent = Some(Absent { why, due, wait: (wait * 2).min(most), partly: true, anew: false });
+        }
     }
 
     /// Nobody stands in any more. Before the sleep's own `StandIn` that is no news to it.
@@ -54,7 +78,7 @@ impl Lifecycle {
         if self.sleeps() || stood_in {
             let (wait, most) = STAND_IN_RETRY;
             let (due, anew) = (self.now + wait, self.is_pending(Task::StandIn));
-            self.absent = Some(Absent { why, due, wait: (wait * 2).min(most), anew });
+            self.absent = Some(Absent { why, due, wait: (wait * 2).min(most), partly: false, anew });
         }
     }
 

@@ -161,6 +161,7 @@ impl Lifecycle {
             Event::GuestShutdown => self.end(Ended::Shutdown),
             Event::Exited(why) => self.end(Ended::Died(why)),
             Event::Lost(why) => self.lost(why),
+            Event::Partly(why) => self.stands_in_partly(why),
             Event::Back => self.hasten_stand_in(),
             Event::Tick => {}
         }
@@ -185,12 +186,13 @@ impl Lifecycle {
         if self.pending.values().any(|role| *role != Role::Abandoned) {
             return false;
         }
+        let alone = self.absent.is_some() && !self.is_partly_absent();
         if let Some(ended) = self.ended.take() {
             self.guest_ended(ended);
         } else if let Some((task, why)) = self.failure.take() {
             self.task_failed(task, why);
         } else if let Some(cause) =
-            self.wanted.take_if(|_| Self::can_turn(&self.state, &self.plan, self.gone, self.absent.is_some()))
+            self.wanted.take_if(|_| Self::can_turn(&self.state, &self.plan, self.gone, alone))
         {
             match self.state {
                 State::Asleep { depth } => self.wake(depth, cause),
@@ -205,11 +207,11 @@ impl Lifecycle {
     }
 
     /// Can a wish for the machine be followed now?
-    fn can_turn(state: &State, plan: &VecDeque<Step>, gone: bool, absent: bool) -> bool {
+    fn can_turn(state: &State, plan: &VecDeque<Step>, gone: bool, alone: bool) -> bool {
         match state {
             State::Settling { depth: Depth::Off, .. } => plan.contains(&Step::Do(Task::PowerDown)),
             State::Settling { .. } => !gone,
-            State::Asleep { depth } => plan.is_empty() && (!absent || *depth == Depth::Paused),
+            State::Asleep { depth } => plan.is_empty() && (!alone || *depth == Depth::Paused),
             _ => false,
         }
     }
@@ -253,7 +255,7 @@ impl Lifecycle {
         }
     }
 
-    fn done(&mut self, task: Task, result: Result<(), String>) {
+    pub(super) fn done(&mut self, task: Task, result: Result<(), String>) {
         let Some(role) = self.pending.remove(&task) else { return };
         match (task, &result) {
             (Task::Save, Ok(())) => self.saved = SavedState::Written,

@@ -54,7 +54,8 @@
 //!   guest, `Kill` without a process and `DiscardState` without a state must do nothing and succeed.
 //! - `Kill` may be asked while `PowerDown` is still unanswered, and anything while `AwaitGuest` is.
 //! - A sleeper for which `StandIn` fails, or whose bridge is lost, sleeps on: `StandIn` is tried again
-//!   (see [`Lifecycle::absent`]), and what wants the machine waits for it. Only one that is `paused`
+//!   (see [`Lifecycle::absent`]), and what wants the machine waits for it, unless some of its
+//!   interfaces are stood in for: from them it wakes. Only one that is `paused`
 //!   runs on instead, when `StandIn` fails that never succeeded.
 //! - Where a task's failure leaves something better to do than to give up, the machine does it:
 //!   when `Prepare` or `Release` fails for a guest that can run, it runs on with the surrogate
@@ -288,6 +289,9 @@ pub enum Event {
     Exited(String),
     /// Nobody stands in for the machine any more, and nobody asked for that; why.
     Lost(String),
+    /// `StandIn` ended, and some of the machine's interfaces are stood in for, but not all; why. In
+    /// place of [`Event::Done`].
+    Partly(String),
     /// What kept the surrogate from standing in may be over: it is to be tried at once.
     Back,
     /// [`Lifecycle::next_deadline`] came.

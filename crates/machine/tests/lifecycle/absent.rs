@@ -98,3 +98,30 @@ fn it_can_be_stopped_all_the_same() {
     world.calm();
     assert_eq!((world.state(), world.life.absent()), (&State::Stopped, None));
 }
+
+/// One of its bridges is not there: it is tried again, more and more rarely.
+#[test]
+fn one_that_is_partly_stood_in_for_wakes_at_once() {
+    for depth in Depth::ALL {
+        let mut world = World::asleep(depth);
+        world.lose_bridge();
+        world.tick();
+        let mut waits = Vec::new();
+        for _ in 0..5 {
+            assert!(world.is_pending(Task::StandIn));
+            world.answer(0, Outcome::Partly);
+            assert!(world.life.is_partly_absent() && world.life.settled());
+            waits.push(world.life.next_deadline().unwrap().since(world.now));
+            (0..2).for_each(|_| world.tick());
+        }
+        assert!(waits.is_sorted() && waits[0] < waits[4], "{waits:?}");
+        world.answer(0, Outcome::Partly);
+        world.event(Event::Wanted(Cause::Packet("tcp SYN".into())));
+        if world.is_pending(Task::StandIn) {
+            world.answer(0, Outcome::Partly);
+        }
+        assert_eq!(world.state().word(), "waking");
+        world.calm();
+        assert_eq!((world.state(), world.life.absent()), (&State::Active, None));
+    }
+}

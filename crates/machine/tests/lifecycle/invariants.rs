@@ -43,6 +43,7 @@ fn op() -> impl Strategy<Value = Op> {
         40 => (0usize..4).prop_map(|i| Op::Answer(i, Outcome::Good)),
         2 => (0usize..4).prop_map(|i| Op::Answer(i, Outcome::Failed)),
         2 => (0usize..4).prop_map(|i| Op::Answer(i, Outcome::FailedLate)),
+        3 => (0usize..4).prop_map(|i| Op::Answer(i, Outcome::Partly)),
         4 => depth().prop_map(Op::Idle),
         1 => Just(Op::Hold),
         4 => command().prop_map(Op::Command),

@@ -18,6 +18,8 @@ pub(crate) enum Outcome {
     Failed,
     /// It did what it should, and yet reports a failure.
     FailedLate,
+    /// A `StandIn` did what it should for some of the interfaces; another task is good.
+    Partly,
 }
 
 /// The saved state on disk.
@@ -181,7 +183,7 @@ impl World {
         }
         let (task, state) = self.pending.remove(index % self.pending.len());
         let result = match outcome {
-            Outcome::Good => self.effect(task, state),
+            Outcome::Good | Outcome::Partly => self.effect(task, state),
             Outcome::Failed => {
                 self.half_effect(task);
                 Err("it broke")
@@ -193,7 +195,11 @@ impl World {
         };
         self.live();
         let too_late = task == Task::PowerDown && result.is_err() && self.process == Process::Absent;
-        self.event(Event::Done(task, result.map_err(Into::into)));
+        let partly = outcome == Outcome::Partly && task == Task::StandIn && result.is_ok();
+        self.event(match result {
+            Ok(()) if partly => Event::Partly("br1 is gone".into()),
+            result => Event::Done(task, result.map_err(Into::into)),
+        });
         if too_late {
             // The guest shut down after we had ceased to wait, so the platform tells it as news.
             self.event(Event::GuestShutdown);
