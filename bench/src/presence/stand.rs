@@ -53,7 +53,7 @@ async fn stand(bridge: &str, sleepers: u32) -> Result<()> {
     stream::iter((0..sleepers).map(|n| sleeper(bridge, n, &rules)))
         .map(|sleeper| {
             let surrogate = &surrogate;
-            async move { surrogate.stand_in(&sleeper?).await.map_err(anyhow::Error::from) }
+            async move { surrogate.stand_in(&sleeper?).await.map(drop).map_err(anyhow::Error::from) }
         })
         .buffer_unordered(AT_ONCE)
         .try_collect::<()>()
@@ -121,6 +121,7 @@ fn sleeper(bridge: &str, n: u32, rules: &[WakeRule]) -> Result<Sleeper> {
         services: Vec::new(),
         externals: Vec::new(),
         policy: dormouse_wire::Policy::default(),
+        will_boot: false,
         limits: LIMITS,
     })
 }

@@ -403,8 +403,12 @@ impl Surrogate {
         let (name, mac) = (sleeper.name.clone(), port.mac);
         if !bridge.thread.ask(move |worker| worker.stands_in(&name, mac)).await? {
             let older = taps::leftovers(port)?;
+            if sleeper.will_boot {
+                bridge.unfollow(port.mac);
+            }
             let flows = bridge.flows_of(port.mac);
             let capture = capture_of((sleeper, port), machine, vlans.clone(), flows);
+            let capture = Capture { anew: sleeper.will_boot, ..capture };
             bridge.thread.ask(move |worker| worker.stand_in(capture, older)).await?;
         }
         self.divert(port, &bridge, vlans.as_ref()).await
@@ -518,6 +522,7 @@ fn capture_of(
         who: Identity { mac: port.mac, addresses: port.addresses.clone(), configured: port.configured },
         vlans,
         persona: port.persona.clone(),
+        anew: false,
         flows,
         manners: machine.manners.clone(),
         queue: ReplayQueue::new(machine.budget.clone()),

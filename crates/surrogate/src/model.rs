@@ -46,6 +46,8 @@ pub struct Sleeper {
     pub externals: Vec<ExternalRule>,
     /// What its stand-in may do without it.
     pub policy: Policy,
+    /// Its guest is off, and boots when it wakes: of what it was, only its addresses are kept.
+    pub will_boot: bool,
     /// How much is held for it, over all its interfaces.
     pub limits: Limits,
 }

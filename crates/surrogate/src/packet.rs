@@ -18,9 +18,7 @@ use dormouse_wire::{Cache, Scanners};
 /// Octets of an Ethernet header.
 const ETHERNET: usize = 14;
 
-/// Frames longer than this are not kept whole to be described,
-const LONG: usize = 2048;
-/// but only so many octets of them: all headers.
+/// Octets of a frame that are kept to describe it: all headers.
 const START: usize = 256;
 
 /// A frame with its offload header. Cloning shares the octets.
@@ -50,11 +48,11 @@ impl Packet {
         }
     }
 
-    /// This frame, or, if it is a long one, its start: enough to describe it, and cheap to keep.
+    /// Its start, if it is longer: enough to describe it, and cheap to keep.
     #[must_use]
     pub(crate) fn start(self) -> Self {
         match self.bytes.get(..START) {
-            Some(start) if self.bytes.len() > LONG => Self { header: self.header, bytes: start.into() },
+            Some(start) if self.bytes.len() > START => Self { header: self.header, bytes: start.into() },
             _ => self,
         }
     }

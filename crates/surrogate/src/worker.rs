@@ -65,6 +65,8 @@ pub(crate) struct Capture {
     pub(crate) vlans: Option<Vlans>,
     /// What it was, if nothing better is known here.
     pub(crate) persona: Persona,
+    /// It is nothing any more of what it was, but for its addresses.
+    pub(crate) anew: bool,
     /// Its connections, if they were followed.
     pub(crate) flows: Option<Vec<Flow>>,
     pub(crate) manners: Arc<Manners>,
@@ -617,7 +619,7 @@ impl Worker {
     /// Makes sure that a port is captured, and gives the judge that it is to have from now on,
     /// if it has another one.
     fn enter(&mut self, capture: Capture, mode: Mode, now: Timestamp) -> Option<WireJudge> {
-        let Capture { name, mut who, vlans, persona: given, flows, manners, queue, waker } = capture;
+        let Capture { name, mut who, vlans, persona: given, anew, flows, manners, queue, waker } = capture;
         let mac = who.mac;
         let mut persona = self.persona(mac, given.clone());
         // The addresses were learned, this one with a lease that another has replaced.
@@ -625,6 +627,9 @@ impl Worker {
             who.addresses.retain(|address| *address != old);
         }
         persona.flows = flows.unwrap_or(persona.flows);
+        if anew {
+            persona = Persona::default();
+        }
         let judge = WireJudge::new(who, persona, manners, self.mtu, now);
         if self.table.get(mac).is_some() {
             self.enter_again(mac, vlans);

@@ -10,7 +10,7 @@ use dormouse_machine::{
 use dormouse_platform::Counters;
 use dormouse_registry::{LastWake, Record, Revision, Transaction};
 use dormouse_surrogate::Status;
-use dormouse_types::{MacAddr, Timestamp};
+use dormouse_types::{Depth, MacAddr, Timestamp};
 use dormouse_wire::Persona;
 use tokio::{
     sync::{oneshot, watch},
@@ -335,6 +335,12 @@ impl Driver {
             patience: self.patience,
             heard: self.heard.subscribe(),
             detach: matches!(self.life.state(), State::Stopping | State::Stopped),
+            will_boot: matches!(
+                self.life.state(),
+                State::Settling { depth: Depth::Off, .. }
+                    | State::Asleep { depth: Depth::Off }
+                    | State::Waking { from: Some(Depth::Off), .. }
+            ),
         };
         let (begin, begun) = oneshot::channel();
         if matches!(task, Task::Save | Task::Flush) {

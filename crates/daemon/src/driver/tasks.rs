@@ -30,6 +30,8 @@ pub(super) struct Context {
     pub(super) heard: watch::Receiver<u64>,
     /// The interfaces go when the machine is dismissed.
     pub(super) detach: bool,
+    /// It sleeps at depth off, or is on its way there or from there.
+    pub(super) will_boot: bool,
 }
 
 /// What a task found out.
@@ -113,7 +115,8 @@ impl Context {
     }
 
     fn sleeper(&self, attached: &Attached) -> Sleeper {
-        sleeper(&self.spec, &self.shared.config, self.ports(attached))
+        let sleeper = sleeper(&self.spec, &self.shared.config, self.ports(attached));
+        Sleeper { will_boot: self.will_boot, ..sleeper }
     }
 
     async fn boot(self) -> Outcome {
@@ -235,6 +238,7 @@ pub(crate) fn sleeper(spec: &MachineSpec, config: &Config, ports: Vec<Port>) -> 
         services: spec.services.clone(),
         externals: externals(spec, config),
         policy: Policy { lease: spec.wake.lease },
+        will_boot: false,
         limits: Limits {
             frames: ours.queue_frames.map_or_else(|| or(limits.held_frames), u64::from),
             bytes: ours.queue_bytes.unwrap_or_else(|| or(limits.held_bytes)),

@@ -157,6 +157,7 @@ impl Guest {
             services: Vec::new(),
             externals: Vec::new(),
             policy: Default::default(),
+            will_boot: false,
             limits,
         };
         let mut guest = Self { sleeper, queue, runs: Arc::default(), got: Arc::default(), reader: None };

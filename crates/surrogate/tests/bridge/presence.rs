@@ -70,6 +70,36 @@ fn what_a_guest_was_is_learned_and_goes_with_it_into_its_sleeps() {
 }
 
 #[test]
+fn a_machine_that_is_off_has_nothing_of_its_last_boot() {
+    in_namespace(|| async {
+        let net = network().await;
+        let (surrogate, mut notices) = surrogate(false).await;
+        let client = Client::new();
+        let mut guest = Guest::new(&net, 2, LIMITS).await;
+        guest.pause();
+        let flow = Flow {
+            local: (GUEST_IP, 22).into(),
+            remote: (CLIENT_IP, 40_000).into(),
+            snd_nxt: 5000,
+            rcv_nxt: 9000,
+            window: 500,
+            tsval: None,
+            heard: dormouse_types::Timestamp(1),
+        };
+        guest.sleeper.ports[0].persona.flows = vec![flow];
+        guest.sleeper.will_boot = true;
+        surrogate.stand_in(&guest.sleeper).await.unwrap();
+        assert_eq!(persona(&mut notices).await, Persona::default());
+        // The probe of a connection that no boot to come will know wakes it, to be refused by itself.
+        client.send(&tcp(guest.mac(), [40_000, 22], ACK, [8999, 5000]));
+        ping_through(&client, &guest).await;
+        let status = surrogate.status(&guest.sleeper.name).await.unwrap();
+        assert_eq!(status.held_frames, 1);
+        assert!(status.last_wake.is_some());
+    });
+}
+
+#[test]
 fn a_keepalive_probe_of_a_connection_that_was_kept_is_answered() {
     in_namespace(|| async {
         let net = network().await;
@@ -170,13 +200,13 @@ fn a_program_is_asked_and_what_it_says_is_done() {
     in_namespace(|| async {
         let net = network().await;
         let script = std::env::temp_dir().join(format!("dormouse-responder-{}", std::process::id()));
-        // Ignores UDP port 7777, and has nothing to say about anything else.
+        // Ignores UDP port 7777, holds TCP port 23, and wakes for anything else.
         std::fs::write(
             &script,
             r#"#!/bin/sh
 while read -r line; do
     id=${line#*\"id\":}; id=${id%%[!0-9]*}
-    case $line in *:7777*) verdict=ignore;; *) verdict=hold;; esac
+    case $line in *:7777*) verdict=ignore;; *:23\ *) verdict=hold;; *) verdict=wake;; esac
     echo "{\"id\":$id,\"verdict\":\"$verdict\"}"
 done
 "#,
@@ -194,18 +224,20 @@ done
             surrogate_with(Settings { externals: vec![program], ..Settings::default() }).await;
         let client = Client::new();
         let mut guest = Guest::new(&net, 2, LIMITS).await;
-        let frames = vec!["udp:7777".parse().unwrap(), "tcp:22".parse().unwrap()];
+        let frames = vec!["udp:7777".parse().unwrap(), "tcp:22,23".parse().unwrap()];
         guest.sleeper.externals = vec![ExternalRule { program: "test".into(), frames }];
         let rehearsed = surrogate.rehearse(&guest.sleeper, guest.mac(), &numbered(guest.mac(), 1)).await;
         assert_eq!(rehearsed, Rehearsal::Asked("test".into()));
         guest.sleep(&surrogate).await;
         client.send(&numbered(guest.mac(), 1));
+        client.send(&tcp(guest.mac(), [40_000, 23], SYN, [1, 0]));
         client.send(&tcp(guest.mac(), [40_000, 22], SYN, [1, 0]));
-        // About this it says nothing, so that the rules count.
-        assert!(woken(&mut notices).await.contains("tcp"));
+        // The one that is held wakes nobody, though the rules name it.
+        let why = woken(&mut notices).await;
+        assert!(why.contains(":22 "), "{why}");
         let replay = guest.wake(&surrogate).await;
         std::fs::remove_file(script).unwrap();
-        assert_eq!((replay.frames, replay.dropped.of(Reason::Filtered)), (1, 1), "{replay:?}");
+        assert_eq!((replay.frames, replay.dropped.of(Reason::Filtered)), (2, 1), "{replay:?}");
     });
 }
 
