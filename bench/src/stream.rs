@@ -53,10 +53,8 @@ impl Counts {
     }
 }
 
-/// The guest sends too, all the time: a thousand short datagrams a second to nobody in particular, in
-/// bursts as a busy shell makes them. What wakes it again finds it in the middle of them.
-const CHATTER: &str = "(while :; do for n in 1 2 3 4 5 6 7 8; do echo chatter; done; usleep 8000; done \
-    | nc -u 10.9.0.1 9 >/dev/null 2>&1) >/dev/null 2>&1 </dev/null &";
+/// The guest sends too, all the time: one echo request after the other.
+const CHATTER: &str = "(while :; do ping -c 1 -W 1 10.9.0.1; done) >/dev/null 2>&1 </dev/null &";
 
 /// Measures sleeps at each rate, `cycles` or, at the highest, five times as many, and `cycles` controls.
 pub(crate) fn measure(machine: &Machine, rates: &[u32], cycles: usize) -> Result<Table> {
@@ -77,7 +75,7 @@ pub(crate) fn measure(machine: &Machine, rates: &[u32], cycles: usize) -> Result
         eprintln!("stream: {rate} a second");
         let (mut control, mut slept) = (Counts::default(), Counts::default());
         let sleeps = if Some(&rate) == rates.iter().max() { 5 * cycles } else { cycles };
-        let heard = rival.client().datagrams_received()?;
+        let heard = rival.client().echoes_asked()?;
         for _ in 0..cycles {
             awake_cycle(&rival, rate, &mut control)?;
         }
@@ -85,7 +83,7 @@ pub(crate) fn measure(machine: &Machine, rates: &[u32], cycles: usize) -> Result
             sleep_cycle(&mut rival, rate, &mut slept)?;
             eprintln!("  {sleep}/{sleeps}");
         }
-        let heard = rival.client().datagrams_received()? - heard;
+        let heard = rival.client().echoes_asked()? - heard;
         ensure!(heard > 0, "the guest does not send");
         table.push(row(rate, &format!("awake throughout, {cycles} times"), &control));
         table.push(row(rate, &format!("{sleeps} sleeps and wakes"), &slept));

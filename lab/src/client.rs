@@ -195,19 +195,19 @@ impl Client {
         sink::reset(self, ip.into())
     }
 
-    /// UDP datagrams that the client's kernel was sent so far, wanted by a program or not.
+    /// ICMP echo requests that the client's kernel was sent so far.
     ///
     /// # Errors
     ///
     /// If the kernel does not tell.
-    pub fn datagrams_received(&self) -> Result<u64> {
+    pub fn echoes_asked(&self) -> Result<u64> {
         let text = self.namespace.run(|| fs::read_to_string("/proc/thread-self/net/snmp"))?;
         let text = text.map_err(Error::file("read", "/proc/thread-self/net/snmp"))?;
         let unknown = || Error::Answer { from: "/proc/net/snmp".into(), answer: text.clone() };
-        let values = text.lines().filter_map(|line| line.strip_prefix("Udp: ")).nth(1).ok_or_else(unknown)?;
-        let counts: Vec<u64> = values.split(' ').map_while(|value| value.parse().ok()).collect();
-        // InDatagrams and NoPorts.
-        Ok(counts.iter().take(2).sum())
+        let values =
+            text.lines().filter_map(|line| line.strip_prefix("Icmp: ")).nth(1).ok_or_else(unknown)?;
+        // InEchos.
+        values.split(' ').nth(8).and_then(|count| count.parse().ok()).ok_or_else(unknown)
     }
 
     /// Has the guest compare the memory it filled at boot with what it must hold.
