@@ -398,20 +398,22 @@ fn a_full_tap_says_so_and_loses_nothing() {
 #[test]
 fn a_tap_has_one_user_at_a_time() {
     in_namespace(|| {
-        let queue = tap::open("t0").unwrap();
-        assert!(matches!(tap::open("t0"), Err(tap::Error::InUse(name)) if name == "t0"));
-        let own = tap::borrow_queue(std::process::id(), "t0").unwrap().unwrap();
-        quiet("t0");
-        let inject = PacketSocket::open_inject("t0", true, MIB).unwrap();
+        // A name that no other test has: descriptors are looked for in the whole process, which may have
+        // taps of other namespaces.
+        let queue = tap::open("only0").unwrap();
+        assert!(matches!(tap::open("only0"), Err(tap::Error::InUse(name)) if name == "only0"));
+        let own = tap::borrow_queue(std::process::id(), "only0").unwrap().unwrap();
+        quiet("only0");
+        let inject = PacketSocket::open_inject("only0", true, MIB).unwrap();
         inject.send(&VnetHdr::PLAIN, &ethernet(GUEST, OTHER, 0x88b5, &[1; 50])).unwrap();
         assert!(!tap::is_empty(&own).unwrap(), "the borrowed descriptor is another queue");
         assert!(tap::borrow_queue(std::process::id(), "t1").unwrap().is_none());
         drop((own, queue, inject));
         // Not persistent: gone with its last descriptor. Another test's thread may just be
         // forking, and its child has ours until it executes another program.
-        let exists = || std::path::Path::new("/proc/sys/net/ipv4/conf/t0").exists();
+        let exists = || std::path::Path::new("/proc/sys/net/ipv4/conf/only0").exists();
         until(|| !exists());
-        let queue = tap::open("t0").unwrap();
+        let queue = tap::open("only0").unwrap();
         tap::set_persist(&queue, true).unwrap();
         drop(queue);
         assert!(exists());
