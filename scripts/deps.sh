@@ -12,6 +12,7 @@ min_cargo=1.95
 packages=(
   qemu-system-x86 qemu-utils      # the machines, and qemu-img for their disks
   clang libbpf-dev linux-libc-dev # the eBPF programs
+  libvirt-dev                     # domains of libvirt
   gcc g++ libc6-dev binutils make pkg-config
   iproute2 iputils-ping iputils-arping openssh-client tcpdump # the lab's network and clients
   nmap                            # a scanner that must wake nobody

@@ -38,6 +38,8 @@ pub enum MachineState {
     Waking,
     /// Being shut down.
     Stopping,
+    /// Others made its processors stand still; it is left alone.
+    Suspended,
     /// Something failed that Dormouse cannot put right by itself.
     Failed,
     /// A state that a newer daemon knows and this client does not.
@@ -57,6 +59,7 @@ impl MachineState {
             Self::Asleep => "asleep",
             Self::Waking => "waking",
             Self::Stopping => "stopping",
+            Self::Suspended => "suspended",
             Self::Failed => "failed",
             Self::Unknown => "unknown",
         }
@@ -75,6 +78,8 @@ impl fmt::Display for MachineState {
 pub enum DepthWord {
     /// See [`Depth::Paused`].
     Paused,
+    /// See [`Depth::Pmsuspended`].
+    Pmsuspended,
     /// See [`Depth::Saved`].
     Saved,
     /// See [`Depth::Off`].

@@ -70,7 +70,7 @@ fn every_reference_of_the_document_leads_somewhere() {
 fn the_document_says_what_is_written() {
     let document = serde_json::to_value(Document::openapi()).unwrap();
     let schema = |name: &str| document.pointer(&format!("/components/schemas/{name}")).cloned().unwrap();
-    assert_eq!(schema("Depth")["enum"], json!(["paused", "saved", "off"]));
+    assert_eq!(schema("Depth")["enum"], json!(["paused", "pmsuspended", "saved", "off"]));
     assert_eq!(schema("Time")["format"], "date-time");
     assert_eq!(schema("MachineState")["enum"][0], json!(MachineState::Stopped));
     assert_eq!(schema("ProblemKind")["enum"][0], json!(ProblemKind::NotFound));

@@ -119,6 +119,7 @@ pub const fn task_word(task: Task) -> &'static str {
         Task::Load => "load",
         Task::Resume => "resume",
         Task::Pause => "pause",
+        Task::Suspend => "suspend",
         Task::Save => "save",
         Task::Flush => "flush",
         Task::Quit => "quit",
@@ -139,6 +140,7 @@ pub const fn state_word(state: &State) -> &'static str {
         State::Asleep { .. } => "asleep",
         State::Waking { .. } => "waking",
         State::Stopping => "stopping",
+        State::Suspended { .. } => "suspended",
         State::Failed { .. } => "failed",
     }
 }

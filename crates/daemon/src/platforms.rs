@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dormouse_machine::spec::MachineSpec;
+use dormouse_machine::spec::{LibvirtSpec, MachineSpec, PlatformSpec};
 use dormouse_platform::{
     Error, Instance, Notice,
     qemu::{self, Qemu, QemuConfig},
@@ -47,7 +47,27 @@ impl Local {
 
 impl Platforms for Local {
     fn instance(&self, spec: &MachineSpec) -> Result<Arc<dyn Instance>, Error> {
-        let config = QemuConfig::from_spec(spec, &self.qemu);
-        Ok(Arc::new(Qemu::new(config, self.qemu.clone(), self.net.clone(), self.notices.clone())?))
+        match &spec.platform {
+            PlatformSpec::Qemu(qemu) => {
+                let config = QemuConfig::from_spec(spec, qemu, &self.qemu);
+                Ok(Arc::new(Qemu::new(config, self.qemu.clone(), self.net.clone(), self.notices.clone())?))
+            }
+            PlatformSpec::Libvirt(libvirt) => self.domain(spec, libvirt),
+        }
+    }
+}
+
+impl Local {
+    #[cfg(feature = "libvirt")]
+    fn domain(&self, spec: &MachineSpec, libvirt: &LibvirtSpec) -> Result<Arc<dyn Instance>, Error> {
+        Ok(Arc::new(dormouse_libvirt::Domain::new(spec, libvirt, self.notices.clone())?))
+    }
+
+    #[cfg(not(feature = "libvirt"))]
+    #[expect(clippy::unused_self, reason = "the same call with and without the feature")]
+    fn domain(&self, _: &MachineSpec, _: &LibvirtSpec) -> Result<Arc<dyn Instance>, Error> {
+        Err(Error::Unsupported(
+            "libvirt: this dormoused was built without it; use one built with its feature `libvirt`".into(),
+        ))
     }
 }

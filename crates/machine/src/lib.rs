@@ -7,5 +7,6 @@
 pub mod hold;
 pub mod idle;
 pub mod lifecycle;
+pub mod policy;
 pub mod spec;
 pub mod standby;

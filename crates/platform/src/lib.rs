@@ -12,7 +12,7 @@ pub mod qmp;
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use dormouse_machine::lifecycle::Observed;
+use dormouse_machine::lifecycle::{Observed, Shape};
 use dormouse_types::{Depth, MacAddr, MachineName, Timestamp};
 
 pub use error::Error;
@@ -23,7 +23,12 @@ pub trait Instance: Send + Sync {
     /// The depths of sleep that this machine can reach, and what stands in the way of the others.
     fn capabilities(&self) -> Capabilities;
 
-    /// What is true now: asked after a restart.
+    /// What is peculiar to the order of its steps.
+    fn shape(&self) -> Shape {
+        Shape::default()
+    }
+
+    /// What is true now: asked after a restart, and after [`Notice::Changed`].
     async fn observe(&self) -> Result<Observed, Error>;
 
     /// Makes sure that the machine's network interfaces exist on the host, in their bridges.
@@ -65,6 +70,11 @@ pub trait Instance: Send + Sync {
     /// Lets the guest run (after `load`, `pause` or `save`); returns once it does.
     async fn resume(&self) -> Result<(), Error>;
 
+    /// Asks the guest to suspend itself to memory (ACPI S3), and waits until it has; `resume` wakes it.
+    async fn suspend(&self, _patience: Duration) -> Result<(), Error> {
+        Err(Error::Unsupported("its platform cannot ask the guest to suspend itself".into()))
+    }
+
     /// Stops the guest's processors.
     async fn pause(&self) -> Result<(), Error>;
 
@@ -95,6 +105,11 @@ pub trait Instance: Send + Sync {
 
     /// Reads the counters that idleness is judged by.
     async fn counters(&self) -> Result<Counters, Error>;
+
+    /// What the guest itself says of how it is used, where a helper in it can be asked.
+    async fn inside(&self) -> Option<Inside> {
+        None
+    }
 
     /// What is known of the machine's memory and process, for `show`.
     async fn facts(&self) -> Facts;
@@ -137,6 +152,17 @@ pub struct Counters {
     pub disk_bytes: u64,
 }
 
+/// What a guest says of its use, by QEMU's guest agent (QEMU documentation, qemu-ga-ref).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Inside {
+    /// When it was asked.
+    pub at: Timestamp,
+    /// Users that are logged in, as `alice (pts/0)`.
+    pub users: Vec<String>,
+    /// Processes that run or want to, averaged over a minute; `None` where the agent cannot tell.
+    pub load: Option<f64>,
+}
+
 /// What a user may want to know.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
@@ -161,4 +187,29 @@ pub enum Notice {
     Spawned(MachineName),
     /// The process ended and nobody had asked; what is known of why.
     Exited(MachineName, String),
+    /// Others changed the machine, or the platform is back after it could not be asked: `observe` is
+    /// due. Who or what did it, in words for the user.
+    Changed(MachineName, String),
+    /// Others changed the machine's definition: its interfaces may be others.
+    Redefined(MachineName),
+    /// Others removed the machine's definition: there is nothing left to run.
+    Undefined(MachineName, String),
+    /// The platform cannot be asked, since when and why; sleepers are answered for all the same.
+    Unreachable(MachineName, String),
+}
+
+impl Notice {
+    /// The machine that it is about.
+    #[must_use]
+    pub const fn machine(&self) -> &MachineName {
+        match self {
+            Self::GuestShutdown(name)
+            | Self::Spawned(name)
+            | Self::Exited(name, _)
+            | Self::Changed(name, _)
+            | Self::Redefined(name)
+            | Self::Undefined(name, _)
+            | Self::Unreachable(name, _) => name,
+        }
+    }
 }

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 pub enum Depth {
     /// Its processors stand still; its memory and its process stay.
     Paused,
+    /// Its own operating system suspended it to memory (ACPI S3); its memory and its process stay.
+    Pmsuspended,
     /// Its state is on disk; its process is gone and its memory is free.
     Saved,
     /// It was shut down by its own operating system and boots afresh.
@@ -17,13 +19,14 @@ pub enum Depth {
 
 impl Depth {
     /// Every depth, shallowest first.
-    pub const ALL: [Self; 3] = [Self::Paused, Self::Saved, Self::Off];
+    pub const ALL: [Self; 4] = [Self::Paused, Self::Pmsuspended, Self::Saved, Self::Off];
 
     /// The word that machine files and the command line use.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Paused => "paused",
+            Self::Pmsuspended => "pmsuspended",
             Self::Saved => "saved",
             Self::Off => "off",
         }

@@ -43,7 +43,7 @@ fn state_style(state: MachineState) -> Style {
         MachineState::Active => coloured(AnsiColor::Green),
         MachineState::Asleep => coloured(AnsiColor::Blue),
         MachineState::Failed => coloured(AnsiColor::Red).bold(),
-        MachineState::Stopped | MachineState::Unknown => Style::new().dimmed(),
+        MachineState::Stopped | MachineState::Suspended | MachineState::Unknown => Style::new().dimmed(),
         MachineState::Settling | MachineState::Undoing | MachineState::Waking | MachineState::Stopping => {
             coloured(AnsiColor::Yellow)
         }

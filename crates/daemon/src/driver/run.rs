@@ -195,11 +195,17 @@ impl Driver {
             Message::Order { order, wait, reply } => self.order(order, wait, reply),
             Message::Remove { force, reply } => self.remove(force, reply),
             Message::Presence(notice) => self.presence_notice(notice),
-            Message::Platform(notice) => self.event(match notice {
-                dormouse_platform::Notice::Spawned(_) => Event::Spawned,
-                dormouse_platform::Notice::GuestShutdown(_) => Event::GuestShutdown,
-                dormouse_platform::Notice::Exited(_, why) => Event::Exited(why),
-            }),
+            Message::Platform(notice) => self.platform_notice(notice),
+        }
+    }
+
+    fn platform_notice(&mut self, notice: dormouse_platform::Notice) {
+        use dormouse_platform::Notice;
+        match notice {
+            Notice::Spawned(_) => self.event(Event::Spawned),
+            Notice::GuestShutdown(_) => self.event(Event::GuestShutdown),
+            Notice::Exited(_, why) => self.event(Event::Exited(why)),
+            Notice::Changed(..) | Notice::Redefined(_) | Notice::Undefined(..) | Notice::Unreachable(..) => {}
         }
     }
 

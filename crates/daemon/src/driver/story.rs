@@ -132,6 +132,7 @@ pub(super) fn reason_of(state: &State) -> Option<String> {
         State::Settling { reason: SleepReason::Idle, .. } => Some("idle".into()),
         State::Settling { reason: SleepReason::Command, .. } => Some("command".into()),
         State::Undoing { cause } | State::Waking { cause, .. } => Some(cause_line(cause)),
+        State::Suspended { by } => Some(by.clone()),
         State::Failed { during, why, .. } => Some(format!("{during}: {why}")),
         _ => None,
     }

@@ -85,6 +85,7 @@ impl Context {
             Task::Load => plain(instance.load()).await,
             Task::Resume => plain(instance.resume()).await,
             Task::Pause => plain(instance.pause()).await,
+            Task::Suspend => plain(instance.suspend(self.patience)).await,
             Task::Save => plain(instance.save()).await,
             Task::Flush => plain(instance.flush()).await,
             Task::Quit => self.quit().await,

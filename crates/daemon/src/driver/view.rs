@@ -121,6 +121,7 @@ pub(crate) const fn state_of(state: &State) -> MachineState {
         State::Asleep { .. } => MachineState::Asleep,
         State::Waking { .. } => MachineState::Waking,
         State::Stopping => MachineState::Stopping,
+        State::Suspended { .. } => MachineState::Suspended,
         State::Failed { .. } => MachineState::Failed,
     }
 }

@@ -28,7 +28,7 @@ pub(super) fn read(toml: &str, base: &Path) -> Result<MachineSpec, Problem> {
 
 /// Every file that the machine needs is there.
 pub(super) fn check_files(spec: &MachineSpec) -> Result<(), Problem> {
-    let PlatformSpec::Qemu(qemu) = &spec.platform;
+    let PlatformSpec::Qemu(qemu) = &spec.platform else { return Ok(()) };
     let disks =
         qemu.disks.iter().enumerate().map(|(n, disk)| (format!("qemu.disk[{}].image", n + 1), &disk.image));
     let kernel = qemu.kernel.iter().map(|path| ("qemu.kernel".to_owned(), path));

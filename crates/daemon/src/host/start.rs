@@ -115,9 +115,7 @@ impl Host {
         let host = Arc::clone(self);
         tokio::spawn(async move {
             while let Some(notice) = platform.recv().await {
-                use dormouse_platform::Notice::{Exited, GuestShutdown, Spawned};
-                let (Spawned(name) | GuestShutdown(name) | Exited(name, _)) = &notice;
-                if let Ok(handle) = host.find(name) {
+                if let Ok(handle) = host.find(notice.machine()) {
                     handle.tell(Message::Platform(notice)).await;
                 }
             }

@@ -109,7 +109,7 @@ impl Lifecycle {
         let can = match depth {
             Depth::Saved => to_come(Task::Load) && self.is_whole(),
             Depth::Off => to_come(Task::Boot),
-            Depth::Paused => false,
+            Depth::Paused | Depth::Pmsuspended => false,
         };
         if can {
             let asleep = State::Asleep { depth };

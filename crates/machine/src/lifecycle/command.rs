@@ -5,6 +5,9 @@ use dormouse_types::{Depth, Timestamp};
 use super::engine::Lifecycle;
 use super::{Action, Cause, Command, Refusal, SleepReason, State};
 
+/// What others suspended, others resume.
+const RESUME_IT: &str =
+    "somebody suspended it by its platform's own means: resume it by these, as `virsh resume`";
 const NOT_NOW: &str = "wait until it is done, or stop it with --force";
 
 impl Lifecycle {
@@ -36,6 +39,7 @@ impl Lifecycle {
                     "boot it afresh with `dormouse start --cold`; there is no saved state to wake from",
                 );
             }
+            State::Suspended { .. } => return Err(RESUME_IT),
             State::Stopping => return Err("wait until it is stopped, then start it"),
         }
         Ok(())
@@ -49,7 +53,7 @@ impl Lifecycle {
             State::Asleep { .. } => {
                 return Err("wake it, or give up what it has in memory with `dormouse stop --force`");
             }
-            State::Active => return Err("it runs; stop it first"),
+            State::Active | State::Suspended { .. } => return Err("it runs; stop it first"),
             _ => return Err(NOT_NOW),
         }
         Ok(())
@@ -59,6 +63,7 @@ impl Lifecycle {
         match (&self.state, force) {
             (State::Stopped, _) | (State::Stopping, false) => {}
             (State::Active, false) => self.stop(),
+            (State::Suspended { .. }, false) => return Err(RESUME_IT),
             (State::Asleep { depth: Depth::Off } | State::Failed { state_kept: false, .. }, false) => {
                 self.stop_by_force();
             }
@@ -85,6 +90,7 @@ impl Lifecycle {
             }
             State::Asleep { .. } => return Err("it sleeps at another depth; wake it first"),
             State::Undoing { .. } | State::Waking { .. } => return Err("wait until it is active"),
+            State::Suspended { .. } => return Err(RESUME_IT),
             State::Stopping | State::Stopped => return Err("start it first"),
             State::Failed { .. } => {
                 return Err("see `dormouse why`, then wake it or boot it with `dormouse start --cold`");

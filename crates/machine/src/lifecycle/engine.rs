@@ -163,6 +163,7 @@ impl Lifecycle {
             Event::Lost(why) => self.lost(why),
             Event::Partly(why) => self.stands_in_partly(why),
             Event::Back => self.hasten_stand_in(),
+            Event::Found { seen, by } => self.found(seen, &by),
             Event::Tick => {}
         }
         self.run(now)

@@ -14,7 +14,7 @@ impl Lifecycle {
             State::Undoing { .. } | State::Waking { .. } => self.waking_failed(task, why),
             State::Asleep { depth } => self.asleep_failed(depth, task, why),
             State::Stopping => self.stopping_failed(task, why),
-            State::Active | State::Stopped | State::Failed { .. } => {
+            State::Active | State::Stopped | State::Suspended { .. } | State::Failed { .. } => {
                 if task == Task::Journal {
                     self.owe_journal();
                 }

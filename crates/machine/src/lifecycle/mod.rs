@@ -65,6 +65,7 @@ mod absent;
 mod command;
 mod engine;
 mod failure;
+mod follow;
 mod recover;
 mod settle;
 mod stop;
@@ -114,6 +115,12 @@ pub enum State {
     },
     /// Being shut down at a user's wish.
     Stopping,
+    /// Others than Dormouse made its processors stand still. It is left alone, and nobody stands in
+    /// for it, until they run again.
+    Suspended {
+        /// Who or what did it.
+        by: String,
+    },
     /// Something failed that Dormouse cannot put right by itself; nothing is deleted.
     Failed {
         /// What was being done.
@@ -137,6 +144,7 @@ impl State {
             Self::Asleep { .. } => "asleep",
             Self::Waking { .. } => "waking",
             Self::Stopping => "stopping",
+            Self::Suspended { .. } => "suspended",
             Self::Failed { .. } => "failed",
         }
     }
@@ -213,6 +221,8 @@ pub enum Task {
     Resume,
     /// Platform: the guest stands still.
     Pause,
+    /// Platform: the guest suspends itself to memory.
+    Suspend,
     /// Platform: the guest stands still and its state is written.
     Save,
     /// Platform: memory and state are on stable storage, and verified by their checksum record.
@@ -243,6 +253,7 @@ impl fmt::Display for Task {
             Self::Load => "load the saved state",
             Self::Resume => "let the guest run",
             Self::Pause => "pause",
+            Self::Suspend => "suspend the guest",
             Self::Save => "save",
             Self::Flush => "flush to disk",
             Self::Quit => "end the saved machine's process",
@@ -294,8 +305,27 @@ pub enum Event {
     Partly(String),
     /// What kept the surrogate from standing in may be over: it is to be tried at once.
     Back,
+    /// The platform's word on what is so now, after others than Dormouse may have changed it. Where it
+    /// is not what the lifecycle would expect, the lifecycle follows it, and never fights.
+    Found {
+        /// What is so.
+        seen: Observed,
+        /// Who or what changed it, for the user: `started by virsh or another client of libvirt`.
+        by: String,
+    },
     /// [`Lifecycle::next_deadline`] came.
     Tick,
+}
+
+/// What is peculiar to a platform's way of sleeping and waking: it changes the order of steps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shape {
+    /// The interfaces on the host exist only while there is a process: `Prepare` comes after `Load`,
+    /// and a boot is `Load` (which makes a process whose guest does not run yet), `Prepare`, `Resume`.
+    pub late_interfaces: bool,
+    /// `Save` also ends the process, and is the point of no return. It starts from a paused guest;
+    /// if it fails or is hurried, the guest is as it was, paused. There is no `Flush` and no `Quit`.
+    pub save_ends_process: bool,
 }
 
 /// What a user can ask.

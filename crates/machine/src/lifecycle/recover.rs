@@ -53,7 +53,7 @@ impl Lifecycle {
             | State::Waking { from: Some(Depth::Saved), state_used: false, .. } => {
                 self.recover_saved(process)
             }
-            State::Asleep { depth: Depth::Paused } => match process {
+            State::Asleep { depth: Depth::Paused | Depth::Pmsuspended } => match process {
                 Process::Still => self.plan.push_back(Step::Do(Task::StandIn)),
                 _ => self.recover_running(process),
             },
@@ -64,6 +64,7 @@ impl Lifecycle {
             },
             State::Waking { from: Some(Depth::Off) | None, .. } => self.recover_booting(process),
             State::Waking { .. } => self.recover_waking(process),
+            State::Suspended { .. } => {}
             State::Stopping => self.recover_stopping(process),
             State::Failed { .. } => self.recover_failed(process),
         }

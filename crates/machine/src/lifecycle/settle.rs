@@ -15,6 +15,7 @@ impl Lifecycle {
             match depth {
                 Depth::Saved => vec![Task::Drain, Task::Save, Task::StandIn, Task::Flush],
                 Depth::Paused => vec![Task::Drain, Task::Pause, Task::StandIn],
+                Depth::Pmsuspended => vec![Task::Suspend, Task::StandIn],
                 Depth::Off => vec![Task::PowerDown, Task::StandIn],
             }
             .into_iter()

@@ -81,7 +81,7 @@ impl Lifecycle {
             State::Waking { .. } => "waking",
             State::Asleep { .. } => "asleep",
             State::Stopping => "stopping",
-            State::Stopped | State::Active | State::Failed { .. } => "running",
+            State::Stopped | State::Active | State::Suspended { .. } | State::Failed { .. } => "running",
         }
     }
 }

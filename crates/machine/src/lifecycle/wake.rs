@@ -43,7 +43,7 @@ fn wake_steps(waking: &State, depth: Depth) -> Vec<Step> {
     let journal = Step::Journal(waking.clone());
     let mut steps = match depth {
         Depth::Saved => vec![Step::Do(Task::Prepare), Step::Do(Task::Load), journal, Step::Do(Task::Resume)],
-        Depth::Paused => vec![journal, Step::Do(Task::Prepare), Step::Do(Task::Resume)],
+        Depth::Paused | Depth::Pmsuspended => vec![journal, Step::Do(Task::Prepare), Step::Do(Task::Resume)],
         Depth::Off => {
             vec![journal, Step::Do(Task::Prepare), Step::Do(Task::Boot), Step::Do(Task::AwaitGuest)]
         }

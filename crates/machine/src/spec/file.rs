@@ -11,8 +11,8 @@ use toml::de::DeTable;
 
 use super::read::{Report, Section, Value};
 use super::{
-    Accel, DiskFormat, DiskSpec, InterfaceSpec, LimitsSpec, MachineSpec, MachineType, MemoryBacking,
-    PlatformSpec, QemuSpec, ResponderSpec, SleepSpec, SpecErrors, WakeSpec,
+    Accel, DiskFormat, DiskSpec, InterfaceSpec, LibvirtSave, LibvirtSpec, LimitsSpec, MachineSpec,
+    MachineType, MemoryBacking, PlatformSpec, QemuSpec, ResponderSpec, SleepSpec, SpecErrors, WakeSpec,
 };
 
 const MIB: u64 = 1 << 20;
@@ -41,9 +41,17 @@ pub(super) fn read(text: &str, base: &Path) -> Result<MachineSpec, SpecErrors> {
 
 fn machine(root: Section<'_, '_>, base: &Path) -> Option<MachineSpec> {
     let name = root.required("name", "\"web\"", parsed);
-    let qemu = root.section("qemu").map(|section| qemu(section, base));
-    if !root.has("qemu") {
-        root.wrong("qemu", "is missing; write a table [qemu] that says what runs the machine");
+    let qemu = root.section("qemu").map(|section| qemu(section, base).map(PlatformSpec::Qemu));
+    let libvirt = root.section("libvirt").map(|section| libvirt(section).map(PlatformSpec::Libvirt));
+    match (root.has("qemu"), root.has("libvirt")) {
+        (false, false) => {
+            root.wrong(
+                "qemu",
+                "is missing; write a table [qemu] or [libvirt] that says what runs the machine",
+            );
+        }
+        (true, true) => root.wrong("libvirt", "cannot stand beside [qemu]; remove one of the tables"),
+        _ => {}
     }
     let interfaces = interfaces(&root);
     let sleep = root.section("sleep").map_or_else(SleepSpec::default, sleep);
@@ -52,7 +60,7 @@ fn machine(root: Section<'_, '_>, base: &Path) -> Option<MachineSpec> {
     let responders = responders(&root);
     let limits = root.section("limits").map_or_else(LimitsSpec::default, limits);
     root.close();
-    let platform = PlatformSpec::Qemu(qemu??);
+    let platform = qemu.or(libvirt)??;
     Some(MachineSpec { name: name?, platform, interfaces, sleep, wake, services, responders, limits })
 }
 
@@ -93,6 +101,25 @@ fn qemu(section: Section<'_, '_>, base: &Path) -> Option<QemuSpec> {
         memory_backing,
         preallocate,
     })
+}
+
+fn libvirt(section: Section<'_, '_>) -> Option<LibvirtSpec> {
+    let domain = section.required("domain", "\"web\"", domain_name);
+    let uri = section.optional("uri", |v| text(v, "a connection as \"qemu:///system\"").map(str::to_owned));
+    let memory = section.optional("memory", memory);
+    let save = section.optional("save", |v| {
+        one_of(v, &[("managed", LibvirtSave::Managed), ("ram-file", LibvirtSave::RamFile)])
+    });
+    let page_out = section.optional("page_out", boolean).unwrap_or(false);
+    section.close();
+    Some(LibvirtSpec { domain: domain?, uri, memory, save: save.unwrap_or_default(), page_out })
+}
+
+/// libvirt allows more than a machine's name may be, but no slash and no line break.
+fn domain_name(value: &Value<'_>) -> Result<String, String> {
+    let name = text(value, "a domain's name in quotes")?;
+    let clean = !name.is_empty() && !name.chars().any(|c| c == '/' || c.is_control());
+    if clean { Ok(name.into()) } else { Err("must be a domain's name, without '/' and line breaks".into()) }
 }
 
 fn disk(section: Section<'_, '_>, base: &Path) -> Option<DiskSpec> {

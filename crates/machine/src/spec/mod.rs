@@ -46,16 +46,47 @@ pub struct MachineSpec {
 pub enum PlatformSpec {
     /// A QEMU process of ours.
     Qemu(QemuSpec),
+    /// A domain of libvirt.
+    Libvirt(LibvirtSpec),
 }
 
 impl PlatformSpec {
-    /// The memory that the guest sees, in bytes.
+    /// The memory that the guest sees, in bytes; zero if only its platform knows.
     #[must_use]
     pub const fn memory(&self) -> u64 {
         match self {
             Self::Qemu(qemu) => qemu.memory,
+            Self::Libvirt(LibvirtSpec { memory: Some(memory), .. }) => *memory,
+            Self::Libvirt(_) => 0,
         }
     }
+}
+
+/// `[libvirt]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LibvirtSpec {
+    /// The domain's name.
+    pub domain: String,
+    /// The connection; `None` if the one of the daemon's configuration.
+    pub uri: Option<String>,
+    /// Bytes that the guest may have at most, as the domain had them when it was imported.
+    pub memory: Option<u64>,
+    /// How it is saved.
+    pub save: LibvirtSave,
+    /// Give the memory of a paused guest back to the host, page by page, into its file or swap.
+    pub page_out: bool,
+}
+
+/// How a domain of libvirt is put to sleep at depth `saved`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LibvirtSave {
+    /// By libvirt's managed save: nothing of the domain's definition is changed.
+    #[default]
+    Managed,
+    /// By a RAM file of ours: wakes as fast whatever the memory's size. Adds QEMU arguments to the
+    /// domain's definition.
+    RamFile,
 }
 
 /// `[qemu]`

@@ -49,7 +49,7 @@ fn read(text: &str) -> Result<MachineSpec, SpecErrors> {
 }
 
 fn qemu(spec: &MachineSpec) -> &QemuSpec {
-    let PlatformSpec::Qemu(qemu) = &spec.platform;
+    let PlatformSpec::Qemu(qemu) = &spec.platform else { panic!("the file says [qemu]") };
     qemu
 }
 
@@ -144,7 +144,7 @@ on = ["tcp:0", "icpm"]
         r#"line 5: qemu.machine = "pc": must be one of "q35", "microvm""#,
         r#"line 4: qemu.cpus = 0: must be a whole number from 1 to 255"#,
         r#"line 12: sleep.idle_afer = "10m": is not a key of a machine file; here there can be idle_after,"#,
-        r#"line 13: sleep.depth = "deep": must be one of "paused", "saved", "off""#,
+        r#"line 13: sleep.depth = "deep": must be one of "paused", "pmsuspended", "saved", "off""#,
     ] {
         assert!(text.contains(line), "{line}\nis not in\n{text}");
     }

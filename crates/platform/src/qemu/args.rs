@@ -195,7 +195,7 @@ fn kernel(config: &QemuConfig) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::qemu::Settings;
-    use dormouse_machine::spec::MachineSpec;
+    use dormouse_machine::spec::{MachineSpec, PlatformSpec};
 
     fn config(more: &str) -> QemuConfig {
         let text = format!(
@@ -204,7 +204,8 @@ mod tests {
              [[interface]]\nmac = \"52:54:00:00:00:02\"\nbridge = \"br0\"\n"
         );
         let spec = MachineSpec::from_toml(&text, Path::new("/m")).unwrap();
-        QemuConfig::from_spec(&spec, &Settings::default())
+        let PlatformSpec::Qemu(qemu) = &spec.platform else { unreachable!("the file says [qemu]") };
+        QemuConfig::from_spec(&spec, qemu, &Settings::default())
     }
 
     #[test]

@@ -2,9 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use dormouse_machine::spec::{
-    InterfaceSpec, MachineSpec, MachineType, MemoryBacking, PlatformSpec, QemuSpec,
-};
+use dormouse_machine::spec::{InterfaceSpec, MachineSpec, MachineType, MemoryBacking, QemuSpec};
 use dormouse_types::MachineName;
 
 use crate::Error;
@@ -60,8 +58,7 @@ pub struct QemuConfig {
 impl QemuConfig {
     /// What of a machine's specification is QEMU's; what its file leaves open is as `settings` say.
     #[must_use]
-    pub fn from_spec(spec: &MachineSpec, settings: &Settings) -> Self {
-        let PlatformSpec::Qemu(qemu) = &spec.platform;
+    pub fn from_spec(spec: &MachineSpec, qemu: &QemuSpec, settings: &Settings) -> Self {
         Self {
             name: spec.name.clone(),
             memory_backing: qemu.memory_backing.unwrap_or(settings.memory_backing),

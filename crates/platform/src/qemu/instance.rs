@@ -13,8 +13,8 @@ use crate::{Capabilities, Counters, Error, Facts, Instance, Port};
 impl Instance for Qemu {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
-            depths: Depth::ALL.to_vec(),
-            obstacles: Vec::new(),
+            depths: vec![Depth::Paused, Depth::Saved, Depth::Off],
+            obstacles: vec!["pmsuspended: only for domains of libvirt with a guest agent".into()],
             lazy_memory: self.config.memory_backing == MemoryBacking::File,
         }
     }
