@@ -69,6 +69,19 @@ fn what_a_guest_was_is_learned_and_goes_with_it_into_its_sleeps() {
     });
 }
 
+/// A connection to the guest's ssh, as it may have been seen.
+fn ssh() -> Flow {
+    Flow {
+        local: (GUEST_IP, 22).into(),
+        remote: (CLIENT_IP, 40_000).into(),
+        snd_nxt: 5000,
+        rcv_nxt: 9000,
+        window: 500,
+        tsval: None,
+        heard: dormouse_types::Timestamp(1),
+    }
+}
+
 #[test]
 fn a_machine_that_is_off_has_nothing_of_its_last_boot() {
     in_namespace(|| async {
@@ -77,16 +90,7 @@ fn a_machine_that_is_off_has_nothing_of_its_last_boot() {
         let client = Client::new();
         let mut guest = Guest::new(&net, 2, LIMITS).await;
         guest.pause();
-        let flow = Flow {
-            local: (GUEST_IP, 22).into(),
-            remote: (CLIENT_IP, 40_000).into(),
-            snd_nxt: 5000,
-            rcv_nxt: 9000,
-            window: 500,
-            tsval: None,
-            heard: dormouse_types::Timestamp(1),
-        };
-        guest.sleeper.ports[0].persona.flows = vec![flow];
+        guest.sleeper.ports[0].persona.flows = vec![ssh()];
         guest.sleeper.will_boot = true;
         surrogate.stand_in(&guest.sleeper).await.unwrap();
         assert_eq!(persona(&mut notices).await, Persona::default());
@@ -107,15 +111,7 @@ fn a_keepalive_probe_of_a_connection_that_was_kept_is_answered() {
         let client = Client::new();
         let mut guest = Guest::new(&net, 2, LIMITS).await;
         guest.pause();
-        let flow = Flow {
-            local: (GUEST_IP, 22).into(),
-            remote: (CLIENT_IP, 40_000).into(),
-            snd_nxt: 5000,
-            rcv_nxt: 9000,
-            window: 500,
-            tsval: None,
-            heard: dormouse_types::Timestamp(1),
-        };
+        let flow = ssh();
         // As after a restart of the daemon: given back, not learned.
         guest.sleeper.ports[0].persona.flows = vec![flow];
         surrogate.stand_in(&guest.sleeper).await.unwrap();

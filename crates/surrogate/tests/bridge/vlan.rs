@@ -2,7 +2,7 @@
 
 use dormouse_net::Net;
 use dormouse_surrogate::{HandoverKind, Mode};
-use dormouse_types::{Service, ServiceKind};
+use dormouse_types::{MacAddr, Service, ServiceKind};
 
 use crate::{
     frames::{GUEST_IP, arp_request, numbered, ping, tagged, tcp, tcp_answer},
@@ -96,6 +96,15 @@ fn who_spoke_to_a_service_in_a_vlan_is_told_there_that_it_ends() {
     });
 }
 
+/// Pings in VLANs 10 and 20 are answered with the tag that they came with.
+async fn answered_in_both(client: &Client, mac: MacAddr) {
+    for vlan in [10, 20] {
+        client.send(&tagged(vlan, &ping(mac)));
+        let answer = client.expect(mac, |f| f[16..18] == [8, 0] && f[38] == 0).await;
+        assert_eq!(answer[12..16], tagged(vlan, &ping(mac))[12..16]);
+    }
+}
+
 #[test]
 fn a_guest_on_a_trunk_gets_its_frames_with_their_tags() {
     in_namespace(|| async {
@@ -107,11 +116,7 @@ fn a_guest_on_a_trunk_gets_its_frames_with_their_tags() {
         run("bridge vlan add dev tap2 vid 10 pvid untagged");
         guest.sleep(&surrogate).await;
         let mac = guest.mac();
-        for vlan in [10, 20] {
-            client.send(&tagged(vlan, &ping(mac)));
-            let answer = client.expect(mac, |f| f[16..18] == [8, 0] && f[38] == 0).await;
-            assert_eq!(answer[12..16], tagged(vlan, &ping(mac))[12..16]);
-        }
+        answered_in_both(&client, mac).await;
         client.send(&tagged(20, &numbered(mac, 1)));
         woken(&mut notices).await;
         client.send(&tagged(10, &numbered(mac, 2)));
@@ -157,11 +162,7 @@ fn a_bridge_that_does_not_filter_passes_tags() {
         let mut guest = Guest::new(&net, 2, LIMITS).await;
         guest.sleep(&surrogate).await;
         let mac = guest.mac();
-        for vlan in [10, 20] {
-            client.send(&tagged(vlan, &ping(mac)));
-            let answer = client.expect(mac, |f| f[16..18] == [8, 0] && f[38] == 0).await;
-            assert_eq!(answer[12..16], tagged(vlan, &ping(mac))[12..16]);
-        }
+        answered_in_both(&client, mac).await;
         client.send(&tagged(30, &numbered(mac, 1)));
         woken(&mut notices).await;
         client.send(&numbered(mac, 2));
