@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod error;
+mod obstacle;
 pub mod qemu;
 pub mod qmp;
 
@@ -16,12 +17,18 @@ use dormouse_machine::lifecycle::{Observed, Shape};
 use dormouse_types::{Depth, MacAddr, MachineName, Timestamp};
 
 pub use error::Error;
+pub use obstacle::Obstacle;
 
 /// One machine, as its platform sees it. Owned by that machine's driver task.
 #[async_trait]
 pub trait Instance: Send + Sync {
     /// The depths of sleep that this machine can reach, and what stands in the way of the others.
     fn capabilities(&self) -> Capabilities;
+
+    /// What stands in the way of its sleep, looked for afresh; may ask the platform. For `doctor`.
+    async fn obstacles(&self) -> Vec<Obstacle> {
+        self.capabilities().obstacles
+    }
 
     /// What is peculiar to the order of its steps.
     fn shape(&self) -> Shape {
@@ -120,10 +127,23 @@ pub trait Instance: Send + Sync {
 pub struct Capabilities {
     /// Reachable depths.
     pub depths: Vec<Depth>,
-    /// Why the others are not, in words for the user.
-    pub obstacles: Vec<String>,
+    /// Why the others are not.
+    pub obstacles: Vec<Obstacle>,
     /// Sleep and wake take the same time whatever the memory size.
     pub lazy_memory: bool,
+}
+
+impl Capabilities {
+    /// Why a depth cannot be reached, in one line; `None` if it can be.
+    #[must_use]
+    pub fn why_not(&self, depth: Depth) -> Option<String> {
+        if self.depths.contains(&depth) {
+            return None;
+        }
+        let bars = self.obstacles.iter().filter(|obstacle| obstacle.bars(depth));
+        let why: Vec<_> = bars.map(|bar| format!("{}: {}", bar.what, bar.reason)).collect();
+        Some(if why.is_empty() { "its platform does not have it".into() } else { why.join("; ") })
+    }
 }
 
 /// A machine's network interface on the host.

@@ -266,8 +266,7 @@ impl Driver {
     fn can_sleep(&self, depth: Depth) -> Result<(), Problem> {
         let abilities = self.subject.instance.capabilities();
         let name = &self.subject.spec.name;
-        if !abilities.depths.contains(&depth) {
-            let why = abilities.obstacles.join("; ");
+        if let Some(why) = abilities.why_not(depth) {
             let detail = format!("{name} cannot sleep at depth {depth}: {why}");
             return Err(Problem::new(ProblemKind::Refused, detail).fix("choose another depth"));
         }

@@ -91,10 +91,9 @@ pub(super) fn check_claims(
 
 /// Its platform can put it to sleep as deep as its file says.
 pub(super) fn check_depth(spec: &MachineSpec, abilities: &Capabilities) -> Result<(), Problem> {
-    if abilities.depths.contains(&spec.sleep.depth) {
-        return Ok(());
-    }
-    let detail = format!("sleep.depth = {}: {}", spec.sleep.depth, abilities.obstacles.join("; "));
+    let depth = spec.sleep.depth;
+    let Some(why) = abilities.why_not(depth) else { return Ok(()) };
+    let detail = format!("sleep.depth = {depth}: {why}");
     Err(Problem::new(ProblemKind::Invalid, detail).key("sleep.depth"))
 }
 

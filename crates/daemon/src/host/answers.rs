@@ -62,7 +62,7 @@ pub(super) async fn detail(shared: &Shared, handle: &Handle) -> MachineDetail {
         hold_list: holds(&view, now),
         abilities: Abilities {
             depths: abilities.depths,
-            obstacles: abilities.obstacles,
+            obstacles: abilities.obstacles.iter().map(ToString::to_string).collect(),
             lazy_memory: abilities.lazy_memory,
         },
     }

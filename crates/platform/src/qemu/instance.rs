@@ -7,14 +7,17 @@ use dormouse_machine::{lifecycle::Observed, spec::MemoryBacking};
 use dormouse_types::Depth;
 
 use super::{Qemu, blocking};
-use crate::{Capabilities, Counters, Error, Facts, Instance, Port};
+use crate::{Capabilities, Counters, Error, Facts, Instance, Obstacle, Port};
 
 #[async_trait]
 impl Instance for Qemu {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             depths: vec![Depth::Paused, Depth::Saved, Depth::Off],
-            obstacles: vec!["pmsuspended: only for domains of libvirt with a guest agent".into()],
+            obstacles: vec![
+                Obstacle::to(&[Depth::Pmsuspended], "platform", "only for domains of libvirt")
+                    .fix("choose the depth paused or saved"),
+            ],
             lazy_memory: self.config.memory_backing == MemoryBacking::File,
         }
     }
