@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use dormouse_types::{Depth, LeasePolicy, MacAddr, Service, ServiceKind};
 use toml::de::DeTable;
+use uuid::Uuid;
 
 use super::read::{Report, Section, Value};
 use super::{
@@ -105,6 +106,7 @@ fn qemu(section: Section<'_, '_>, base: &Path) -> Option<QemuSpec> {
 
 fn libvirt(section: Section<'_, '_>) -> Option<LibvirtSpec> {
     let domain = section.required("domain", "\"web\"", domain_name);
+    let uuid = section.optional("uuid", uuid);
     let uri = section.optional("uri", |v| text(v, "a connection as \"qemu:///system\"").map(str::to_owned));
     let memory = section.optional("memory", memory);
     let save = section.optional("save", |v| {
@@ -112,7 +114,12 @@ fn libvirt(section: Section<'_, '_>) -> Option<LibvirtSpec> {
     });
     let page_out = section.optional("page_out", boolean).unwrap_or(false);
     section.close();
-    Some(LibvirtSpec { domain: domain?, uri, memory, save: save.unwrap_or_default(), page_out })
+    Some(LibvirtSpec { domain: domain?, uuid, uri, memory, save: save.unwrap_or_default(), page_out })
+}
+
+fn uuid(value: &Value<'_>) -> Result<Uuid, String> {
+    let allowed = "must be the domain's UUID, as \"c7a5fdbd-edaf-9455-926a-d65c16db1809\"";
+    value.as_str().and_then(|text| text.parse().ok()).ok_or_else(|| allowed.into())
 }
 
 /// libvirt allows more than a machine's name may be, but no slash and no line break.

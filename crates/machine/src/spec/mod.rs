@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use dormouse_types::{Depth, LeasePolicy, MacAddr, MachineName, Matcher, Service, WakeRule, What};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 pub use error::{SpecError, SpecErrors};
 
@@ -67,6 +68,8 @@ impl PlatformSpec {
 pub struct LibvirtSpec {
     /// The domain's name.
     pub domain: String,
+    /// Its UUID, so that it is known when it is renamed, and another of its name is told from it.
+    pub uuid: Option<Uuid>,
     /// The connection; `None` if the one of the daemon's configuration.
     pub uri: Option<String>,
     /// Bytes that the guest may have at most, as the domain had them when it was imported.

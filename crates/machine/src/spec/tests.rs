@@ -172,6 +172,8 @@ fn blames_the_right_key() {
         (format!("{LEAST}interface = [3]"), "interface[1]"),
         (format!("{LEAST}sleep = 3"), "sleep"),
         (format!("{LEAST}libvirt = {{ domain = \"web\" }}"), "libvirt"),
+        ("name = \"web\"\nlibvirt = { domain = \"a/b\" }".into(), "libvirt.domain"),
+        ("name = \"web\"\nlibvirt = { domain = \"web\", uuid = \"web\" }".into(), "libvirt.uuid"),
         (format!("{LEAST}wake.on = \"tcp:22\""), "wake.on"),
         (format!("{LEAST}wake.on = [\"any\"]"), "wake.on[1]"),
         (format!("{LEAST}wake.on = [\"tcp:22 rate 3\"]"), "wake.on[1]"),
@@ -241,4 +243,18 @@ proptest! {
             Err(errors) => prop_assert!(errors.0.iter().any(|e| e.line == Some(line + 1) || e.line.is_none())),
         }
     }
+}
+
+#[test]
+fn a_domain_is_known_by_its_name_and_its_uuid() {
+    let text = "name = \"web\"\n[libvirt]\ndomain = \"Web Server\"\nmemory = \"2GiB\"\n";
+    let libvirt = |text: &str| match read(text).unwrap().platform {
+        PlatformSpec::Libvirt(libvirt) => libvirt,
+        PlatformSpec::Qemu(_) => panic!("the file says [libvirt]"),
+    };
+    let spec = libvirt(text);
+    assert_eq!((&*spec.domain, spec.uuid, spec.uri.as_deref()), ("Web Server", None, None));
+    assert_eq!((spec.memory, spec.save, spec.page_out), (Some(2 << 30), LibvirtSave::Managed, false));
+    let spec = libvirt(&format!("{text}uuid = \"C7A5FDBD-edaf-9455-926a-d65c16db1809\"\n"));
+    assert_eq!(spec.uuid.unwrap().to_string(), "c7a5fdbd-edaf-9455-926a-d65c16db1809");
 }
