@@ -1,7 +1,7 @@
 //! Machines, as they are listed, shown and created.
 
 use core::fmt;
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use dormouse_types::{Depth, MachineName};
 use serde::{Deserialize, Serialize};
@@ -182,6 +182,12 @@ pub struct MachineDetail {
     /// Why it failed, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
+    /// Whose it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// Its labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
     /// The machine file, as the user wrote it (TOML).
     pub toml: String,
     /// The folder that relative paths in the file start from.

@@ -56,6 +56,8 @@ pub(crate) fn show(machine: &MachineDetail, now: Timestamp) -> String {
         ("state", vec![state]),
         ("unanswered", absent.into_iter().collect()),
         ("failed", failed.into_iter().collect()),
+        ("owner", machine.owner.iter().map(Cell::from).collect()),
+        ("labels", machine.labels.iter().map(|(key, value)| format!("{key}={value}").into()).collect()),
         ("idle for", idle.into_iter().collect()),
         ("memory", vec![memory(summary).into()]),
         ("standing by", summary.standby_bytes.map(|bytes| human::size(bytes).into()).into_iter().collect()),
@@ -157,6 +159,8 @@ database  active          3m 12s ago  1m 1s  1.0 GiB   596 MiB      2  -
         let machine = MachineDetail {
             summary: MachineSummary { holds: 1, ..summary("web", MachineState::Failed, None) },
             failure: Some(Failure { during: "load".into(), why: "no space\x07".into(), state_kept: true }),
+            owner: Some("alice".into()),
+            labels: [("project".into(), "shop".into())].into(),
             toml: String::new(),
             base: "/srv/web".into(),
             pid: Some(42),
@@ -179,6 +183,8 @@ database  active          3m 12s ago  1m 1s  1.0 GiB   596 MiB      2  -
 web
   state       failed since 2026-11-21T07:16:48.000Z (3m 12s ago)
   failed      while load: no space\\u{7}
+  owner       alice
+  labels      project=shop
   memory      1.0 GiB, 0 B of the host's
   on disk     2.0 KiB
   process     42

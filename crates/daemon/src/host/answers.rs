@@ -53,6 +53,8 @@ pub(super) async fn detail(shared: &Shared, handle: &Handle) -> MachineDetail {
     MachineDetail {
         summary: summarize(handle, &view, &facts, now),
         failure: view.failure(),
+        owner: handle.spec.owner.clone(),
+        labels: handle.spec.labels.clone(),
         toml,
         base,
         pid: facts.pid,

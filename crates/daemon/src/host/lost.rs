@@ -72,6 +72,8 @@ impl Lost {
         MachineDetail {
             summary: self.summary(name),
             failure: Some(Failure { during: "being found again".into(), why, state_kept: false }),
+            owner: None,
+            labels: BTreeMap::new(),
             toml,
             base,
             pid: None,

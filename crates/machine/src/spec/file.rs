@@ -10,6 +10,7 @@ use dormouse_types::{Depth, LeasePolicy, MacAddr, Service, ServiceKind};
 use toml::de::DeTable;
 use uuid::Uuid;
 
+use super::label;
 use super::read::{Report, Section, Value};
 use super::{
     Accel, DiskFormat, DiskSpec, InterfaceSpec, LibvirtSave, LibvirtSpec, LimitsSpec, MachineSpec,
@@ -42,6 +43,8 @@ pub(super) fn read(text: &str, base: &Path) -> Result<MachineSpec, SpecErrors> {
 
 fn machine(root: Section<'_, '_>, base: &Path) -> Option<MachineSpec> {
     let name = root.required("name", "\"web\"", parsed);
+    let owner = root.optional("owner", label::owner);
+    let labels = root.section("labels").map(|section| label::labels(&section)).unwrap_or_default();
     let qemu = root.section("qemu").map(|section| qemu(section, base).map(PlatformSpec::Qemu));
     let libvirt = root.section("libvirt").map(|section| libvirt(section).map(PlatformSpec::Libvirt));
     match (root.has("qemu"), root.has("libvirt")) {
@@ -62,7 +65,8 @@ fn machine(root: Section<'_, '_>, base: &Path) -> Option<MachineSpec> {
     let limits = root.section("limits").map_or_else(LimitsSpec::default, limits);
     root.close();
     let platform = qemu.or(libvirt)??;
-    Some(MachineSpec { name: name?, platform, interfaces, sleep, wake, services, responders, limits })
+    let name = name?;
+    Some(MachineSpec { name, owner, labels, platform, interfaces, sleep, wake, services, responders, limits })
 }
 
 fn qemu(section: Section<'_, '_>, base: &Path) -> Option<QemuSpec> {
@@ -276,7 +280,7 @@ fn limits(section: Section<'_, '_>) -> LimitsSpec {
     spec
 }
 
-fn text<'v>(value: &'v Value<'_>, allowed: &str) -> Result<&'v str, String> {
+pub(super) fn text<'v>(value: &'v Value<'_>, allowed: &str) -> Result<&'v str, String> {
     value.as_str().ok_or_else(|| format!("is not a text; write {allowed}"))
 }
 

@@ -6,8 +6,10 @@
 
 mod error;
 mod file;
+mod label;
 mod read;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -23,6 +25,12 @@ pub use error::{SpecError, SpecErrors};
 pub struct MachineSpec {
     /// Its name, unique on the host.
     pub name: MachineName,
+    /// Whose it is, as usage is told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// What the user calls it by, as usage is told: `project = "shop"`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
     /// What runs it.
     pub platform: PlatformSpec,
     /// Its network interfaces, in the order that the guest sees them.

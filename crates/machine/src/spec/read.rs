@@ -102,6 +102,16 @@ impl<'a, 'i> Section<'a, 'i> {
         values.and_then(|(_, value)| value.get_ref().as_array()).is_some_and(|values| values.is_empty())
     }
 
+    /// All keys and their values, of a table in which the user chooses the keys. Such a table is not closed.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&'a str, &'a Value<'i>)> {
+        self.table.iter().map(|(key, value)| (key.get_ref().as_ref(), value.get_ref()))
+    }
+
+    /// Reports what is wrong with this table as a whole.
+    pub(super) fn wrong_itself(&self, fix: impl Into<String>) {
+        self.report.add(self.path.clone(), self.span.clone(), None, fix.into());
+    }
+
     pub(super) fn has(&self, key: &str) -> bool {
         self.table.iter().any(|(k, _)| k.get_ref() == key)
     }

@@ -6,6 +6,10 @@ use proptest::prelude::*;
 
 const MANUAL: &str = r#"
 name = "web"
+owner = "alice@example.org"
+[labels]
+project = "shop"
+"cost.centre" = "4711, Nord"
 [qemu]
 memory = "1GiB"
 cpus = 1
@@ -57,6 +61,9 @@ fn qemu(spec: &MachineSpec) -> &QemuSpec {
 fn reads_the_file_of_the_manual() {
     let spec = read(MANUAL).unwrap();
     assert_eq!(spec.name.as_str(), "web");
+    assert_eq!(spec.owner.as_deref(), Some("alice@example.org"));
+    let labels = [("cost.centre", "4711, Nord"), ("project", "shop")];
+    assert_eq!(spec.labels, labels.map(|(key, value)| (key.into(), value.into())).into());
     assert_eq!(spec.platform.memory(), 1 << 30);
     let disks = [("/srv/web/web.qcow2", DiskFormat::Qcow2, false), ("/srv/data", DiskFormat::Raw, true)];
     let disks =
@@ -85,6 +92,7 @@ fn what_is_not_said_has_its_default() {
     assert_eq!(spec.platform.memory(), 256 << 20);
     assert_eq!((qemu(&spec).machine, qemu(&spec).accel), (MachineType::Q35, Accel::Auto));
     assert_eq!((spec.sleep, spec.wake), (SleepSpec::default(), WakeSpec::default()));
+    assert_eq!((spec.owner, spec.labels), (None, [].into()));
     assert_eq!((spec.limits, spec.interfaces), (LimitsSpec::default(), vec![]));
     assert_eq!((spec.services, spec.responders), (vec![], vec![]));
     let never = read(&format!("{LEAST}[sleep]\nidle_after = \"never\"\n")).unwrap();
@@ -168,6 +176,16 @@ fn blames_the_right_key() {
     for (text, key) in [
         (format!("{LEAST}{interface}{interface}"), "interface[2].mac"),
         (format!("{LEAST}{interface}mtu = 9000\n"), "interface[1].mtu"),
+        (format!("{LEAST}owner = \"a b\""), "owner"),
+        (format!("{LEAST}owner = \"\""), "owner"),
+        (format!("{LEAST}labels = 3"), "labels"),
+        (format!("{LEAST}labels.\"a b\" = \"c\""), "labels.a b"),
+        (format!("{LEAST}labels.a = 3"), "labels.a"),
+        (format!("{LEAST}labels.a = \"b\\nc\""), "labels.a"),
+        (
+            format!("{LEAST}[labels]\n{}", (0..33).map(|n| format!("a{n} = \"b\"\n")).collect::<String>()),
+            "labels",
+        ),
         (format!("{LEAST}interface = 3"), "interface"),
         (format!("{LEAST}interface = [3]"), "interface[1]"),
         (format!("{LEAST}sleep = 3"), "sleep"),
