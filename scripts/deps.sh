@@ -21,7 +21,8 @@ packages=(
 )
 case $profile in
   demo) ;;
-  test) packages+=(nftables openvswitch-switch python3) ;; # firewalls, switches and responders that the tests set up
+  test) # firewalls, switches and responders that the tests set up; domains
+    packages+=(nftables openvswitch-switch python3 libvirt-daemon-system libvirt-clients iptables) ;;
   bench) packages+=(libvirt-daemon-system libvirt-clients) ;; # the rival that is measured
   *)
     echo "deps: unknown argument '$profile' (expected demo, test or bench)" >&2

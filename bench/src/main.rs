@@ -11,7 +11,6 @@ mod files;
 mod parallel;
 mod presence;
 mod qmp;
-mod reap;
 mod report;
 mod rival;
 mod stats;
@@ -65,12 +64,6 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Helper {
-    /// Run a command and reap what it leaves behind.
-    #[command(hide = true)]
-    Reap {
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        words: Vec<String>,
-    },
     /// Stand in for sleepers that there are not.
     #[command(hide = true)]
     StandIn {
@@ -117,7 +110,6 @@ impl Section {
 fn main() -> ExitCode {
     let args = Args::parse();
     let done = match &args.helper {
-        Some(Helper::Reap { words }) => reap::run(words),
         Some(Helper::StandIn { bridge, sleepers }) => presence::stand::serve(bridge, *sleepers),
         None => measure(&args).map(|()| ExitCode::SUCCESS),
     };

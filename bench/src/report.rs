@@ -73,7 +73,7 @@ pub(crate) fn machine() -> String {
     let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let kib = memory.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0);
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let accelerator = if crate::rival::has_kvm() { "KVM" } else { "emulated (TCG, no KVM)" };
+    let accelerator = if dormouse_lab::guest::has_kvm() { "KVM" } else { "emulated (TCG, no KVM)" };
     format!(
         "{cores} × {}, {} of memory, Linux {}, {}, {}; guests {accelerator}. \
          Load when it began: {}.",

@@ -1,6 +1,6 @@
 //! The daemon under test, and its command line.
 
-use crate::{Error, Lab, Namespace, Output, Result, command, wait_until};
+use crate::{Error, Lab, Namespace, Output, Result, command, programs, wait_until};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -46,7 +46,7 @@ impl Daemon {
     pub fn start_with(lab: &Lab, config: &str, environment: &[(&str, &str)]) -> Result<Self> {
         let mut daemon = Self {
             namespace: lab.switch().clone(),
-            programs: find_programs()?,
+            programs: programs::find("dormoused")?,
             dir: lab.dir().to_owned(),
             environment: Vec::new(),
             child: None,
@@ -278,17 +278,4 @@ fn answers(socket: &Path) -> bool {
         Ok(&answer == b"HTTP/")
     };
     ask().unwrap_or(false)
-}
-
-/// The directory with `dormoused`: `DORMOUSE_BIN_DIR`, or the nearest above the running program, which
-/// is how cargo lays out `target/debug/deps/test-1234`.
-fn find_programs() -> Result<PathBuf> {
-    if let Some(dir) = std::env::var_os("DORMOUSE_BIN_DIR") {
-        return Ok(dir.into());
-    }
-    let me = std::env::current_exe().map_err(Error::file("find", "the running program"))?;
-    let found = me.ancestors().skip(1).find(|dir| dir.join("dormoused").is_file());
-    found.map(Path::to_owned).ok_or_else(|| {
-        Error::Setup("dormoused is not built: run `cargo build --workspace --bins` first".into())
-    })
 }

@@ -4,6 +4,7 @@
 
 use crate::{Result, command};
 use std::{
+    fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -14,6 +15,13 @@ pub const KERNEL_OPTIONS: &str = "console=ttyS0 quiet panic=-1 reboot=t no_timer
 
 /// The guest prints this line when all of its services run.
 pub const READY: &str = "READY";
+
+/// Is there a KVM that can be relied on? The device alone does not tell.
+#[must_use]
+pub fn has_kvm() -> bool {
+    let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    Path::new("/dev/kvm").exists() && flags.split_whitespace().any(|flag| matches!(flag, "vmx" | "svm"))
+}
 
 /// A built guest image.
 #[derive(Clone, Debug)]

@@ -133,6 +133,18 @@ impl Lab {
         Ok(to)
     }
 
+    /// Removes a lab by its name, kept or not, with all that runs in it.
+    ///
+    /// # Errors
+    ///
+    /// If that is no lab's name; or the first failure, and the rest is removed all the same.
+    pub fn remove(id: &str) -> Result<()> {
+        if !id.starts_with(MARK) || id.contains('/') {
+            return Err(Error::Setup(format!("{id} is not the name of a lab")));
+        }
+        remove(id)
+    }
+
     /// Leaves the lab in place when this value is dropped and the process ends.
     ///
     /// # Errors

@@ -121,9 +121,7 @@ impl Guest {
         put("qemu.kernel", text(&lab.link(&image.kernel())?));
         put("qemu.initrd", text(&lab.link(&image.initrd())?));
         put("qemu.cmdline", self.cmdline().into());
-        if self.disk {
-            let disk = lab.dir().join(format!("{}.qcow2", self.name));
-            fs::copy(image.disk(), &disk).map_err(Error::file("copy", image.disk()))?;
+        if let Some(disk) = self.disk(lab, image)? {
             let entry = Table::from_iter([("image".to_owned(), text(&disk))]);
             put("qemu.disk", Value::Array(vec![entry.into()]));
         }
@@ -136,7 +134,19 @@ impl Guest {
         Ok(file)
     }
 
-    fn cmdline(&self) -> String {
+    /// Its disk, made if it has one.
+    pub(crate) fn disk(&self, lab: &Lab, image: &Image) -> Result<Option<PathBuf>> {
+        if !self.disk {
+            return Ok(None);
+        }
+        let disk = lab.dir().join(format!("{}.qcow2", self.name));
+        if !disk.exists() {
+            fs::copy(image.disk(), &disk).map_err(Error::file("copy", image.disk()))?;
+        }
+        Ok(Some(disk))
+    }
+
+    pub(crate) fn cmdline(&self) -> String {
         let Self { dirty, options, .. } = self;
         let ip = if self.dhcp { "dm.dhcp=1".to_owned() } else { format!("dm.ip={}/24", self.ip()) };
         format!("{KERNEL_OPTIONS} {ip} dm.ip6={}/64 dm.dirty={dirty}{options}", self.ip6())

@@ -137,12 +137,6 @@ pub(crate) fn identity(rival: &dyn Rival) -> Result<(String, MemoryCheck)> {
     Ok((client.sink(IP)?.boot_id, client.verify_memory(IP)?))
 }
 
-/// Is there a KVM that can be relied on? The device alone does not tell.
-pub(crate) fn has_kvm() -> bool {
-    let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    Path::new("/dev/kvm").exists() && flags.split_whitespace().any(|flag| matches!(flag, "vmx" | "svm"))
-}
-
 /// Waits until the serial console says that the guest's services run.
 fn wait_ready(console: &Path) -> Result<()> {
     wait_until("the guest to boot", BOOT_TIMEOUT, || {

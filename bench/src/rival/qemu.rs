@@ -4,11 +4,11 @@
 //! that the first packet waits in its queue; a frame that means nothing goes first, because
 //! virtio-net loses the first one while it loads; the state goes through an inherited descriptor.
 
-use super::{MAC, Machine, Rival, has_kvm, trigger::Trigger, wait_ready};
+use super::{MAC, Machine, Rival, trigger::Trigger, wait_ready};
 use crate::qmp::Qmp;
 use anyhow::{Context, Result, ensure};
 use command_fds::{CommandFdExt, FdMapping};
-use dormouse_lab::Lab;
+use dormouse_lab::{Lab, guest::has_kvm};
 use dormouse_sys::{PacketSocket, VnetHdr, tap};
 use serde_json::json;
 use std::{
