@@ -42,7 +42,7 @@ impl Instance for Domain {
     }
 
     fn shape(&self) -> Shape {
-        Shape { late_interfaces: true, save_ends_process: true }
+        Shape { late_interfaces: true, save_ends_process: true, shared: true }
     }
 
     async fn observe(&self) -> Result<Observed, Error> {

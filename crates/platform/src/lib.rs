@@ -48,7 +48,8 @@ pub trait Instance: Send + Sync {
     /// Removes the interfaces that [`Instance::attach`] made.
     async fn detach(&self) -> Result<(), Error>;
 
-    /// Powers on and boots.
+    /// Powers on and boots. Where the interfaces come late (see [`Instance::shape`]), only makes the
+    /// process: its guest boots at the `resume` that follows.
     async fn boot(&self) -> Result<(), Error>;
 
     /// Makes ready to run on from the saved state, verified first. The guest does not run yet.
@@ -74,7 +75,7 @@ pub trait Instance: Send + Sync {
         None
     }
 
-    /// Lets the guest run (after `load`, `pause` or `save`); returns once it does.
+    /// Lets the guest run (after `load`, `pause`, `suspend` or `save`); returns once it does.
     async fn resume(&self) -> Result<(), Error>;
 
     /// Asks the guest to suspend itself to memory (ACPI S3), and waits until it has; `resume` wakes it.

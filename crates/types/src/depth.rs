@@ -21,6 +21,12 @@ impl Depth {
     /// Every depth, shallowest first.
     pub const ALL: [Self; 4] = [Self::Paused, Self::Pmsuspended, Self::Saved, Self::Off];
 
+    /// Do its process and its memory stay while it sleeps so?
+    #[must_use]
+    pub const fn keeps_process(self) -> bool {
+        matches!(self, Self::Paused | Self::Pmsuspended)
+    }
+
     /// The word that machine files and the command line use.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

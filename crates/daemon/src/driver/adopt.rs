@@ -96,7 +96,8 @@ impl Driver {
 
     fn adopt(&mut self, seen: Observed) {
         let last = self.journal.record().state.clone();
-        let (life, actions) = Lifecycle::recover(last.clone(), seen, self.now());
+        let shape = self.subject.instance.shape();
+        let (life, actions) = Lifecycle::recover(last.clone(), shape, seen, self.now());
         self.life = life;
         self.tell_adopted(&last, seen);
         self.tell_unknown_responders();

@@ -95,7 +95,7 @@ impl Driver {
         let record = subject.record.clone();
         let reason = record.reason.clone();
         Self {
-            life: Lifecycle::new(record.state.clone()),
+            life: Lifecycle::new(record.state.clone(), subject.instance.shape()),
             since: record.since,
             journal: Journal::new(record, subject.revision),
             waiters: Vec::new(),

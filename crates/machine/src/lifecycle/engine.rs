@@ -10,7 +10,7 @@ use std::time::Duration;
 use dormouse_types::{Depth, Timestamp};
 
 use super::absent::Absent;
-use super::{Action, Cause, Event, SleepReason, State, Task};
+use super::{Action, Cause, Event, Shape, SleepReason, State, Task};
 
 /// How long after a failed write of the state it is tried again.
 pub const JOURNAL_RETRY: Duration = Duration::from_secs(5);
@@ -19,6 +19,7 @@ pub const JOURNAL_RETRY: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub struct Lifecycle {
     pub(super) state: State,
+    pub(super) shape: Shape,
     pub(super) plan: VecDeque<Step>,
     pending: BTreeMap<Task, Role>,
     /// What the pending `Journal` writes.
@@ -95,11 +96,13 @@ pub(super) struct Touched {
 }
 
 impl Lifecycle {
-    /// A machine that is in `state`, with nothing going on; after a restart use [`Lifecycle::recover`].
+    /// A machine of a platform of this `shape` that is in `state`, with nothing going on; after a restart
+    /// use [`Lifecycle::recover`].
     #[must_use]
-    pub fn new(state: State) -> Self {
+    pub fn new(state: State, shape: Shape) -> Self {
         let offered = state.offers_saved_state();
         Self {
+            shape,
             plan: VecDeque::new(),
             pending: BTreeMap::new(),
             writing: None,
@@ -188,12 +191,13 @@ impl Lifecycle {
             return false;
         }
         let alone = self.absent.is_some() && !self.is_partly_absent();
+        let gone = self.gone || self.was_saved_for_good();
         if let Some(ended) = self.ended.take() {
             self.guest_ended(ended);
         } else if let Some((task, why)) = self.failure.take() {
             self.task_failed(task, why);
         } else if let Some(cause) =
-            self.wanted.take_if(|_| Self::can_turn(&self.state, &self.plan, self.gone, alone))
+            self.wanted.take_if(|_| Self::can_turn(&self.state, &self.plan, gone, alone))
         {
             match self.state {
                 State::Asleep { depth } => self.wake(depth, cause),
@@ -212,7 +216,7 @@ impl Lifecycle {
         match state {
             State::Settling { depth: Depth::Off, .. } => plan.contains(&Step::Do(Task::PowerDown)),
             State::Settling { .. } => !gone,
-            State::Asleep { depth } => plan.is_empty() && (!alone || *depth == Depth::Paused),
+            State::Asleep { depth } => plan.is_empty() && (!alone || depth.keeps_process()),
             _ => false,
         }
     }
@@ -246,7 +250,7 @@ impl Lifecycle {
         match task {
             Task::Capture => self.touched.captured = true,
             Task::StandIn => self.touched.stood_in = true,
-            Task::Pause => self.touched.stopped = true,
+            Task::Pause | Task::Suspend => self.touched.stopped = true,
             Task::Save => {
                 self.touched.stopped = true;
                 self.saved = SavedState::Doubtful;
@@ -259,7 +263,9 @@ impl Lifecycle {
     pub(super) fn done(&mut self, task: Task, result: Result<(), String>) {
         let Some(role) = self.pending.remove(&task) else { return };
         match (task, &result) {
+            (Task::Save, Ok(())) if self.shape.save_ends_process => self.saved = SavedState::Whole,
             (Task::Save, Ok(())) => self.saved = SavedState::Written,
+            (Task::Load, Ok(())) if self.shape.save_ends_process => self.saved = SavedState::None,
             (Task::Flush, Ok(())) if self.saved == SavedState::Written => self.saved = SavedState::Whole,
             (Task::DiscardState, Ok(())) => self.saved = SavedState::None,
             (Task::StandIn, Ok(())) => self.stands_in(),
@@ -319,11 +325,20 @@ impl Lifecycle {
     fn has_process(&self) -> bool {
         let to_come = |task| self.plan.contains(&Step::Do(task));
         match self.state {
-            State::Undoing { .. } | State::Asleep { depth: Depth::Paused } => true,
-            State::Settling { depth, .. } => depth != Depth::Off || to_come(Task::PowerDown),
+            State::Undoing { .. } => true,
+            State::Asleep { depth } => depth.keeps_process(),
+            State::Settling { depth: Depth::Off, .. } => to_come(Task::PowerDown),
+            State::Settling { .. } => !self.was_saved_for_good(),
             State::Waking { .. } => !to_come(Task::Load) && !to_come(Task::Boot),
             _ => false,
         }
+    }
+
+    /// Is it on its way to sleep, and has its save ended its process?
+    pub(super) fn was_saved_for_good(&self) -> bool {
+        self.shape.save_ends_process
+            && matches!(self.state, State::Settling { depth: Depth::Saved, .. })
+            && self.is_whole()
     }
 
     fn abandon(&mut self, task: Task) {

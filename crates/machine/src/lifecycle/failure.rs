@@ -2,7 +2,7 @@
 
 use dormouse_types::Depth;
 
-use super::engine::{Lifecycle, Step};
+use super::engine::{Lifecycle, SavedState, Step};
 use super::{Cause, State, Task};
 
 impl Lifecycle {
@@ -26,7 +26,7 @@ impl Lifecycle {
         let shutting_down = depth == Depth::Off && !self.plan.contains(&Step::Do(Task::PowerDown));
         match task {
             Task::PowerDown if self.gone => {}
-            Task::Journal if shutting_down => self.owe_journal(),
+            Task::Journal if shutting_down || self.was_saved_for_good() => self.owe_journal(),
             // The guest is off already: it sleeps, and is stood in for as soon as can be.
             Task::StandIn if shutting_down => self.owe_stand_in(why),
             _ if self.gone || (shutting_down && task != Task::PowerDown) => {
@@ -42,15 +42,20 @@ impl Lifecycle {
     fn waking_failed(&mut self, task: Task, why: String) {
         let to_start = self.plan.iter().any(|s| matches!(s, Step::Do(Task::Load | Task::Boot)));
         let loaded = matches!(self.state, State::Waking { from: Some(Depth::Saved), .. });
+        let has_its_memory = match self.state {
+            State::Waking { from: Some(Depth::Saved), .. } => self.shape.save_ends_process,
+            State::Waking { from, .. } => from.is_some_and(Depth::keeps_process),
+            _ => !self.offered,
+        };
         match task {
             Task::Load | Task::Boot | Task::Kill => self.fail(self.during(), why, true),
-            // The guest of a loaded process is gone with its state; one that was paused may still
-            // be saved by hand.
-            Task::Resume => {
-                let offered = self.offered;
-                self.fail(self.during(), why, loaded || offered);
-            }
-            Task::Journal if loaded && self.plan.contains(&Step::Do(Task::Resume)) => {
+            // One whose memory is nowhere else may still be saved by hand.
+            Task::Resume => self.fail(self.during(), why, !has_its_memory),
+            Task::Journal
+                if loaded
+                    && self.saved != SavedState::None
+                    && self.plan.contains(&Step::Do(Task::Resume)) =>
+            {
                 self.fail(self.during(), why, true);
             }
             Task::StandIn if self.sleep_until_stood_in(&why) => {}
@@ -75,7 +80,7 @@ impl Lifecycle {
         match task {
             Task::Journal => self.owe_journal(),
             Task::Quit => self.plan_first([Task::Kill]),
-            Task::StandIn if depth == Depth::Paused && self.absent().is_none() => {
+            Task::StandIn if depth.keeps_process() && self.absent().is_none() => {
                 self.touched.stopped = true;
                 self.undo(Cause::Failure(why));
             }

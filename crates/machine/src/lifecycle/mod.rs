@@ -23,19 +23,46 @@
 //! machine undoes the sleep):
 //!
 //! ```text
-//! saved   Journal Capture Drain Save StandIn Flush Journal(Asleep) | Quit
-//! paused  Journal Capture Drain Pause StandIn Journal(Asleep)      |
-//! off     Journal Capture | PowerDown StandIn Journal(Asleep)
+//! saved        Journal Capture Drain Save StandIn Flush Journal(Asleep) | Quit
+//! paused       Journal Capture Drain Pause StandIn Journal(Asleep)      |
+//! pmsuspended  Journal Capture Drain Suspend StandIn Journal(Asleep)    |
+//! off          Journal Capture | PowerDown StandIn Journal(Asleep)
 //! ```
+//!
+//! What comes for a guest that suspends itself is held from the capture on: its interfaces take nothing.
 //!
 //! Waking:
 //!
 //! ```text
-//! saved   Prepare, Load and (from Spawned on) Journal(Waking, state used), Resume, Release, Journal(Active)
-//! paused  Journal Prepare Resume Release Journal(Active)
-//! off     Journal Prepare Boot AwaitGuest Release Journal(Active)
-//! stopped Journal Boot Watch Journal(Active)
+//! saved        Prepare, Load and (from Spawned on) Journal(Waking, state used), Resume, Release, Journal(Active)
+//! paused       Journal Prepare Resume Release Journal(Active)
+//! pmsuspended  Journal Prepare Resume Release Journal(Active)
+//! off          Journal Prepare Boot AwaitGuest Release Journal(Active)
+//! stopped      Journal Boot Watch Journal(Active)
 //! ```
+//!
+//! A guest that suspended itself is not waited for: its interfaces' queues take what is handed back, and
+//! its drivers read them as soon as they are up again.
+//!
+//! Some platforms need another order (see [`Shape`]). Where the interfaces exist only while there is a
+//! process:
+//!
+//! ```text
+//! saved        Load and (from Spawned on) Journal(Waking, state used), Prepare, Resume, Release, Journal(Active)
+//! off          Journal Boot Prepare Resume AwaitGuest Release Journal(Active)
+//! stopped      Journal Boot Watch Resume Journal(Active)
+//! ```
+//!
+//! Where a save ends the process, so that the platform alone keeps what was saved:
+//!
+//! ```text
+//! saved        Journal Capture Drain Pause StandIn | Save Journal(Asleep)
+//! ```
+//!
+//! There a state is used once because the platform says so: it removes the state as soon as a process
+//! has it, and before that process's guest runs. So after a `Load` there is none, whatever the journal
+//! says, and the process is all that is left of the machine: it is not ended because a later step
+//! fails.
 //!
 //! Undoing: `Journal(Undoing)` if the disk may say `Asleep`, `DiscardState` if one was written,
 //! `Prepare` if the surrogate stood in, `Resume` if the guest was stopped, `Release`,
@@ -321,11 +348,15 @@ pub enum Event {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Shape {
     /// The interfaces on the host exist only while there is a process: `Prepare` comes after `Load`,
-    /// and a boot is `Load` (which makes a process whose guest does not run yet), `Prepare`, `Resume`.
+    /// and `Boot` makes a process whose guest does not run yet, so that `Prepare` and `Resume` follow.
     pub late_interfaces: bool,
     /// `Save` also ends the process, and is the point of no return. It starts from a paused guest;
     /// if it fails or is hurried, the guest is as it was, paused. There is no `Flush` and no `Quit`.
+    /// `Load` uses the saved state up, for good; if it fails, the state is as it was.
     pub save_ends_process: bool,
+    /// Others act on the machine too, by means of the platform's own: what is found otherwise than it
+    /// was left is their doing, and is followed.
+    pub shared: bool,
 }
 
 /// What a user can ask.

@@ -7,16 +7,17 @@
 use dormouse_types::{Depth, Timestamp};
 
 use super::engine::{Lifecycle, SavedState, Step, active};
-use super::{Action, Cause, Observed, Process, State, StateOnDisk, Task};
+use super::{Action, Cause, Observed, Process, Shape, State, StateOnDisk, Task};
 
 /// Notices that the state was journalled before a step that never became visible.
 const ENDED_UNWATCHED: &str = "its process ended while the daemon was down";
 
 impl Lifecycle {
-    /// The machine that was last journalled as `last` and is now found as `seen`; and what to do.
+    /// The machine that was last journalled as `last` and is now found as `seen`, by a platform of this
+    /// `shape`; and what to do.
     #[must_use]
-    pub fn recover(last: State, seen: Observed, now: Timestamp) -> (Self, Vec<Action>) {
-        let mut life = Self::new(last);
+    pub fn recover(last: State, shape: Shape, seen: Observed, now: Timestamp) -> (Self, Vec<Action>) {
+        let mut life = Self::new(last, shape);
         life.saved = match (seen.saved_state, life.offered) {
             (StateOnDisk::None, _) => SavedState::None,
             // As long as the journal offers a state, no guest was let run from it.
@@ -30,10 +31,17 @@ impl Lifecycle {
     }
 
     /// Was it waking from a saved state, and did its guest not run? If there is no process, the
-    /// state is not whole unless it was given back.
+    /// state is not whole unless it was given back. Or did a save end its process?
     fn loaded(&self, process: Process) -> bool {
-        matches!(self.state, State::Waking { from: Some(Depth::Saved), .. })
-            && matches!(process, Process::Absent | Process::Incoming)
+        match self.state {
+            State::Waking { from: Some(Depth::Saved), .. } => {
+                matches!(process, Process::Absent | Process::Incoming)
+            }
+            State::Settling { depth: Depth::Saved, .. } | State::Undoing { .. } => {
+                self.shape.save_ends_process && process == Process::Absent
+            }
+            _ => false,
+        }
     }
 
     fn find_true_world(&mut self, process: Process) {
@@ -47,6 +55,11 @@ impl Lifecycle {
                     Step::Journal(asleep.clone()),
                     Step::Enter(asleep),
                 ]);
+            }
+            State::Settling { .. } | State::Undoing { .. }
+                if process == Process::Absent && self.is_whole() =>
+            {
+                self.sleep_again();
             }
             State::Settling { .. } | State::Undoing { .. } => self.recover_running(process),
             State::Asleep { depth: Depth::Saved }
@@ -130,7 +143,9 @@ impl Lifecycle {
                 self.plan.push_back(Step::Do(Task::StandIn));
                 self.enter(State::Asleep { depth });
                 match process {
-                    Process::Still => self.plan.push_back(Step::Do(Task::Quit)),
+                    Process::Still if !self.shape.save_ends_process => {
+                        self.plan.push_back(Step::Do(Task::Quit))
+                    }
                     Process::Incoming => self.plan.push_back(Step::Do(Task::Kill)),
                     _ => {}
                 }
@@ -152,7 +167,8 @@ impl Lifecycle {
         self.plan.extend(active());
     }
 
-    /// The load failed and the state was given back, which could not be journalled any more.
+    /// The state is whole, which could not be journalled any more: its load failed, and the state was given
+    /// back, or its save ended the process.
     fn sleep_again(&mut self) {
         let asleep = State::Asleep { depth: Depth::Saved };
         self.begin(asleep.clone(), [Step::Do(Task::StandIn), Step::Journal(asleep)]);
@@ -160,15 +176,21 @@ impl Lifecycle {
 
     fn recover_booting(&mut self, process: Process) {
         let from_off = matches!(self.state, State::Waking { from: Some(_), .. });
-        let mut tasks = if from_off && process != Process::Running { vec![Task::StandIn] } else { vec![] };
-        if matches!(process, Process::Still | Process::Incoming) {
-            tasks.push(Task::Kill);
-        }
-        if process != Process::Running {
-            tasks.extend(if from_off { vec![Task::Prepare, Task::Boot] } else { vec![Task::Boot] });
-        }
-        tasks.extend(if from_off { vec![Task::AwaitGuest, Task::Release] } else { vec![Task::Watch] });
-        self.plan.extend(tasks.into_iter().map(Step::Do));
+        let late = self.shape.late_interfaces;
+        let made = matches!(process, Process::Still | Process::Incoming);
+        let runs = process == Process::Running;
+        let tasks = [
+            (from_off && !runs, Task::StandIn),
+            (made && !late, Task::Kill),
+            (from_off && !runs && !late, Task::Prepare),
+            (!(runs || made && late), Task::Boot),
+            (from_off && !runs && late, Task::Prepare),
+            (!from_off, Task::Watch),
+            (!runs && late, Task::Resume),
+            (from_off, Task::AwaitGuest),
+            (from_off, Task::Release),
+        ];
+        self.plan.extend(tasks.into_iter().filter(|(due, _)| *due).map(|(_, task)| Step::Do(task)));
         self.plan.extend(active());
     }
 

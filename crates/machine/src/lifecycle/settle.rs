@@ -10,19 +10,21 @@ impl Lifecycle {
     pub(super) fn settle(&mut self, depth: Depth, reason: SleepReason) {
         let settling = State::Settling { depth, reason };
         let asleep = State::Asleep { depth };
+        let ends = self.shape.save_ends_process;
         let mut steps = vec![Step::Journal(settling.clone()), Step::Do(Task::Capture)];
         steps.extend(
             match depth {
+                Depth::Saved if ends => vec![Task::Drain, Task::Pause, Task::StandIn, Task::Save],
                 Depth::Saved => vec![Task::Drain, Task::Save, Task::StandIn, Task::Flush],
                 Depth::Paused => vec![Task::Drain, Task::Pause, Task::StandIn],
-                Depth::Pmsuspended => vec![Task::Suspend, Task::StandIn],
+                Depth::Pmsuspended => vec![Task::Drain, Task::Suspend, Task::StandIn],
                 Depth::Off => vec![Task::PowerDown, Task::StandIn],
             }
             .into_iter()
             .map(Step::Do),
         );
         steps.extend([Step::Journal(asleep.clone()), Step::Enter(asleep)]);
-        if depth == Depth::Saved {
+        if depth == Depth::Saved && !ends {
             steps.push(Step::Do(Task::Quit));
         }
         self.touched = Touched::default();

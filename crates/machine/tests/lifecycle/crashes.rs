@@ -1,10 +1,14 @@
 //! The daemon is killed at every step of every sleep and every wake, with every subset of the
 //! unanswered tasks having taken effect: no machine is lost.
 
-use dormouse_machine::lifecycle::{Cause, Event, State};
+use dormouse_machine::lifecycle::{Cause, Event, Shape, State};
 use dormouse_types::Depth;
 
-use crate::world::{Outcome, World};
+use crate::world::{Outcome, PLAIN, SHAPES, World};
+
+fn kinds() -> impl Iterator<Item = (Shape, Depth)> {
+    SHAPES.into_iter().flat_map(|shape| Depth::ALL.map(|depth| (shape, depth)))
+}
 
 /// Every instant from `event` on until all is settled.
 fn instants(mut world: World, event: Event) -> Vec<World> {
@@ -41,8 +45,8 @@ fn kill_at_each(start: &World, event: &Event, check: impl Fn(&World, &State)) ->
 
 #[test]
 fn a_kill_during_a_sleep_loses_nothing() {
-    for depth in Depth::ALL {
-        let start = World::active();
+    for (shape, depth) in kinds() {
+        let start = World::active_on(shape);
         let kills = kill_at_each(&start, &Event::Idle(depth), |world, _| {
             let good = matches!(world.state(), State::Active | State::Asleep { .. });
             assert!(good, "{depth}: {:#?}", world.history);
@@ -54,8 +58,8 @@ fn a_kill_during_a_sleep_loses_nothing() {
 
 #[test]
 fn a_kill_during_a_wake_loses_nothing() {
-    for depth in Depth::ALL {
-        let start = World::asleep(depth);
+    for (shape, depth) in kinds() {
+        let start = World::asleep_on(shape, depth);
         let wanted = Event::Wanted(Cause::Packet("tcp SYN".into()));
         let kills = kill_at_each(&start, &wanted, |world, _| {
             let good = matches!(world.state(), State::Active | State::Asleep { .. });
@@ -68,9 +72,9 @@ fn a_kill_during_a_wake_loses_nothing() {
 
 #[test]
 fn a_kill_during_an_undo_loses_nothing() {
-    for depth in [Depth::Paused, Depth::Saved] {
+    for (shape, depth) in kinds().filter(|(_, depth)| *depth != Depth::Off) {
         for steps in 0..7 {
-            let mut start = World::active();
+            let mut start = World::active_on(shape);
             start.event(Event::Idle(depth));
             (0..steps).for_each(|_| start.answer(0, Outcome::Good));
             if !matches!(start.state(), State::Settling { .. }) {
@@ -106,7 +110,7 @@ fn a_kill_beside_a_load_loses_nothing() {
 /// machine is as good as before; after that it has failed, and its old state is not used.
 #[test]
 fn a_power_cut_during_a_wake_loses_nothing_until_the_state_is_used() {
-    let start = World::asleep(Depth::Saved);
+    let start = World::asleep_on(PLAIN, Depth::Saved);
     let (mut good, mut used) = (0, 0);
     for instant in instants(start.clone(), Event::Wanted(Cause::Command)) {
         for done in 0..1 << instant.pending.len() {

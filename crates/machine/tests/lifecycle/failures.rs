@@ -1,10 +1,10 @@
 //! Any two tasks of any flow fail, and the daemon may be killed afterwards: the rarest double faults,
 //! which random walks hardly meet. The world checks the invariants at every step.
 
-use dormouse_machine::lifecycle::{Cause, Command, Event, Process, State, Task};
+use dormouse_machine::lifecycle::{Cause, Command, Event, Process, Shape, State, Task};
 use dormouse_types::Depth;
 
-use crate::world::{Outcome, World};
+use crate::world::{Outcome, PLAIN, SHAPES, World};
 
 /// More tasks than any flow has.
 const LONGEST: usize = 12;
@@ -14,8 +14,8 @@ fn wanted() -> Event {
 }
 
 /// Asleep on disk, and failed to wake: the saved state is kept.
-fn failed_but_kept() -> World {
-    let mut world = World::asleep(Depth::Saved);
+fn failed_but_kept(shape: Shape) -> World {
+    let mut world = World::asleep_on(shape, Depth::Saved);
     world.event(wanted());
     world.answer(0, Outcome::Failed);
     world.calm();
@@ -24,26 +24,26 @@ fn failed_but_kept() -> World {
 }
 
 /// The beginning of every flow.
-fn flows() -> Vec<(String, World)> {
+fn flows(shape: Shape) -> Vec<(String, World)> {
     let mut flows = Vec::new();
     for depth in Depth::ALL {
         for steps in 0..8 {
-            let mut world = World::active();
+            let mut world = World::active_on(shape);
             world.event(Event::Idle(depth));
             (0..steps).for_each(|_| world.answer(0, Outcome::Good));
             flows.push((format!("{depth}, {steps} steps"), world.clone()));
             world.event(wanted());
             flows.push((format!("{depth}, wanted after {steps} steps"), world));
         }
-        let mut waking = World::asleep(depth);
+        let mut waking = World::asleep_on(shape, depth);
         waking.event(wanted());
         flows.push((format!("waking from {depth}"), waking));
-        let mut stopping = World::asleep(depth);
+        let mut stopping = World::asleep_on(shape, depth);
         stopping.command(Command::Stop { force: true }).unwrap();
         flows.push((format!("stopping from {depth}"), stopping));
     }
     for command in [Command::Wake, Command::Start { cold: true }, Command::Stop { force: true }] {
-        let mut world = failed_but_kept();
+        let mut world = failed_but_kept(shape);
         world.command(command).unwrap();
         flows.push((format!("failed, then {command:?}"), world));
     }
@@ -62,7 +62,7 @@ fn fail_two(flow: &World, first: usize, second: usize, outcome: Outcome) -> Worl
 #[test]
 fn any_two_tasks_may_fail() {
     let mut refused = 0;
-    for (name, flow) in flows() {
+    for (name, flow) in SHAPES.into_iter().flat_map(flows) {
         for second in 0..LONGEST {
             for first in 0..=second {
                 for outcome in [Outcome::Failed, Outcome::FailedLate] {
@@ -110,7 +110,7 @@ fn a_cold_start_needs_the_old_state_void() {
         (Outcome::Failed, Outcome::Good, true),
         (Outcome::Failed, Outcome::Failed, false),
     ] {
-        let mut world = failed_but_kept();
+        let mut world = failed_but_kept(PLAIN);
         world.command(Command::Start { cold: true }).unwrap();
         for (task, outcome) in
             [(Task::Kill, Outcome::Good), (Task::Journal, journal), (Task::DiscardState, discard)]

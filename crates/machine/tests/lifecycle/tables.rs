@@ -1,9 +1,9 @@
 //! The step tables of the documentation, and what users are told.
 
-use dormouse_machine::lifecycle::{Cause, Command, Event, State, Task};
+use dormouse_machine::lifecycle::{Cause, Command, Event, Process, State, Task};
 use dormouse_types::Depth;
 
-use crate::world::{Outcome, World};
+use crate::world::{KEEPER, Outcome, PLAIN, World};
 
 /// Answers everything well; the tasks in the order in which they were asked for, and `!` where the
 /// state changed for good.
@@ -23,25 +23,78 @@ fn trace(mut world: World, event: Event) -> (World, String) {
 #[test]
 fn sleeps_as_documented() {
     let table = [
-        (Depth::Saved, "Journal Capture Drain Save StandIn Flush Journal =asleep Quit"),
-        (Depth::Paused, "Journal Capture Drain Pause StandIn Journal =asleep"),
-        (Depth::Off, "Journal Capture PowerDown StandIn Journal =asleep"),
+        (PLAIN, Depth::Saved, "Journal Capture Drain Save StandIn Flush Journal =asleep Quit"),
+        (PLAIN, Depth::Paused, "Journal Capture Drain Pause StandIn Journal =asleep"),
+        (PLAIN, Depth::Pmsuspended, "Journal Capture Drain Suspend StandIn Journal =asleep"),
+        (PLAIN, Depth::Off, "Journal Capture PowerDown StandIn Journal =asleep"),
+        (KEEPER, Depth::Saved, "Journal Capture Drain Pause StandIn Save Journal =asleep"),
+        (KEEPER, Depth::Paused, "Journal Capture Drain Pause StandIn Journal =asleep"),
+        (KEEPER, Depth::Pmsuspended, "Journal Capture Drain Suspend StandIn Journal =asleep"),
+        (KEEPER, Depth::Off, "Journal Capture PowerDown StandIn Journal =asleep"),
     ];
-    for (depth, steps) in table {
-        assert_eq!(trace(World::active(), Event::Idle(depth)).1, steps);
+    for (shape, depth, steps) in table {
+        assert_eq!(trace(World::active_on(shape), Event::Idle(depth)).1, steps);
     }
 }
 
 #[test]
 fn wakes_as_documented() {
     let table = [
-        (Depth::Saved, "Prepare Load Journal Resume Release =active Journal"),
-        (Depth::Paused, "Journal Prepare Resume Release =active Journal"),
-        (Depth::Off, "Journal Prepare Boot AwaitGuest Release =active Journal"),
+        (PLAIN, Depth::Saved, "Prepare Load Journal Resume Release =active Journal"),
+        (PLAIN, Depth::Paused, "Journal Prepare Resume Release =active Journal"),
+        (PLAIN, Depth::Pmsuspended, "Journal Prepare Resume Release =active Journal"),
+        (PLAIN, Depth::Off, "Journal Prepare Boot AwaitGuest Release =active Journal"),
+        (KEEPER, Depth::Saved, "Load Journal Prepare Resume Release =active Journal"),
+        (KEEPER, Depth::Paused, "Journal Prepare Resume Release =active Journal"),
+        (KEEPER, Depth::Pmsuspended, "Journal Prepare Resume Release =active Journal"),
+        (KEEPER, Depth::Off, "Journal Boot Prepare Resume AwaitGuest Release =active Journal"),
     ];
-    for (depth, steps) in table {
-        assert_eq!(trace(World::asleep(depth), Event::Wanted(Cause::Command)).1, steps);
+    for (shape, depth, steps) in table {
+        assert_eq!(trace(World::asleep_on(shape, depth), Event::Wanted(Cause::Command)).1, steps);
     }
+}
+
+#[test]
+fn starts_as_documented() {
+    for (shape, tasks) in [(PLAIN, "Journal Boot Watch"), (KEEPER, "Journal Boot Watch Resume")] {
+        let mut world = World::stopped_on(shape);
+        world.command(Command::Start { cold: false }).unwrap();
+        let (_, steps) = trace(world, Event::Tick);
+        assert_eq!(steps, format!("{tasks} =active Journal"));
+    }
+}
+
+/// What others keep is theirs to remove: the process that has it is all that is left of the machine.
+#[test]
+fn what_was_loaded_from_a_keeper_is_not_ended_when_a_step_fails() {
+    for (task, after) in [(Task::Journal, "active"), (Task::Prepare, "active"), (Task::Resume, "failed")] {
+        let world = fail_at(World::asleep_on(KEEPER, Depth::Saved), Event::Wanted(Cause::Command), task);
+        assert_eq!(world.state().word(), after, "{task:?}");
+        assert_ne!(world.process, Process::Absent, "{task:?}");
+    }
+}
+
+#[test]
+fn a_save_that_ends_the_process_is_undone_until_it_has() {
+    let table = [
+        (3, "Pause =undoing Resume Release =active Journal"),
+        (4, "StandIn =undoing Prepare Resume Release =active Journal"),
+        (6, "Journal =asleep =waking Load Journal Prepare Resume Release =active Journal"),
+    ];
+    for (steps, expected) in table {
+        let mut world = World::active_on(KEEPER);
+        world.event(Event::Idle(Depth::Saved));
+        (0..steps).for_each(|_| world.answer(0, Outcome::Good));
+        assert_eq!(trace(world, Event::Wanted(Cause::Command)).1, expected);
+    }
+    // Hurried while it saves: it stops saving, or has saved already.
+    let mut world = World::active_on(KEEPER);
+    world.event(Event::Idle(Depth::Saved));
+    (0..5).for_each(|_| world.answer(0, Outcome::Good));
+    world.event(Event::Wanted(Cause::Command));
+    assert!(world.hurried && world.is_pending(Task::Save));
+    world.answer(0, Outcome::Failed);
+    assert_eq!(trace(world, Event::Tick).1, "DiscardState Prepare Resume Release =active Journal");
 }
 
 #[test]
@@ -141,7 +194,7 @@ fn what_is_not_fatal_does_not_stop_a_wake() {
 fn a_saved_machine_whose_process_will_not_quit_is_killed() {
     let world = fail_at(World::active(), Event::Idle(Depth::Saved), Task::Quit);
     assert_eq!(world.state(), &State::Asleep { depth: Depth::Saved });
-    assert_eq!(world.process, dormouse_machine::lifecycle::Process::Absent);
+    assert_eq!(world.process, Process::Absent);
 }
 
 #[test]

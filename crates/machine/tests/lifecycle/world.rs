@@ -5,9 +5,18 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use dormouse_machine::lifecycle::{
-    Action, Cause, Command, Event, Lifecycle, Observed, Process, State, StateOnDisk, Task,
+    Action, Cause, Command, Event, Lifecycle, Observed, Process, Shape, State, StateOnDisk, Task,
 };
 use dormouse_types::{Depth, Timestamp};
+
+/// A platform that is nobody else's, and where all can be done at any time.
+pub(crate) const PLAIN: Shape = Shape { late_interfaces: false, save_ends_process: false, shared: false };
+/// One that keeps what is saved itself.
+pub(crate) const KEEPER: Shape = Shape { late_interfaces: true, save_ends_process: true, shared: false };
+
+/// The platforms there are.
+pub(crate) const SHAPES: [Shape; 4] =
+    [PLAIN, Shape { late_interfaces: true, ..PLAIN }, Shape { save_ends_process: true, ..PLAIN }, KEEPER];
 
 /// How a task is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +53,7 @@ pub(crate) enum Mode {
 
 #[derive(Clone, Debug)]
 pub(crate) struct World {
+    pub(crate) shape: Shape,
     pub(crate) life: Lifecycle,
     pub(crate) now: Timestamp,
     /// What the journal says.
@@ -74,8 +84,13 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn stopped() -> Self {
+        Self::stopped_on(PLAIN)
+    }
+
+    pub(crate) fn stopped_on(shape: Shape) -> Self {
         Self {
-            life: Lifecycle::new(State::Stopped),
+            shape,
+            life: Lifecycle::new(State::Stopped, shape),
             now: Timestamp(1),
             disk: State::Stopped,
             pending: Vec::new(),
@@ -98,7 +113,11 @@ impl World {
     }
 
     pub(crate) fn active() -> Self {
-        let mut world = Self::stopped();
+        Self::active_on(PLAIN)
+    }
+
+    pub(crate) fn active_on(shape: Shape) -> Self {
+        let mut world = Self::stopped_on(shape);
         world.command(Command::Start { cold: false }).unwrap();
         world.calm();
         assert_eq!(world.state(), &State::Active);
@@ -106,7 +125,11 @@ impl World {
     }
 
     pub(crate) fn asleep(depth: Depth) -> Self {
-        let mut world = Self::active();
+        Self::asleep_on(PLAIN, depth)
+    }
+
+    pub(crate) fn asleep_on(shape: Shape, depth: Depth) -> Self {
+        let mut world = Self::active_on(shape);
         world.event(Event::Idle(depth));
         world.calm();
         assert_eq!(world.state(), &State::Asleep { depth });
@@ -188,6 +211,12 @@ impl World {
                 self.half_effect(task);
                 Err("it broke")
             }
+            // What fails there has changed nothing.
+            Outcome::FailedLate
+                if self.shape.save_ends_process && matches!(task, Task::Save | Task::Load) =>
+            {
+                Err("it broke late")
+            }
             Outcome::FailedLate => {
                 self.discarded_late |= task == Task::DiscardState;
                 self.effect(task, state).and(Err("it broke late"))
@@ -208,7 +237,9 @@ impl World {
 
     fn half_effect(&mut self, task: Task) {
         match task {
-            Task::Save if self.process != Process::Absent => self.file = File::Partial,
+            Task::Save if self.process != Process::Absent && !self.shape.save_ends_process => {
+                self.file = File::Partial
+            }
             // What a dismissal must do even when it fails.
             Task::Dismiss => drop(self.effect(Task::Dismiss, None)),
             // Only the first frame got through.
@@ -221,6 +252,10 @@ impl World {
 
     fn effect(&mut self, task: Task, state: Option<State>) -> Result<(), &'static str> {
         let alive = self.process != Process::Absent;
+        let needs_ports = matches!(task, Task::Watch | Task::Capture | Task::Prepare);
+        if needs_ports && self.shape.late_interfaces && !alive {
+            return Err("it has no interfaces");
+        }
         match task {
             Task::Journal => self.disk = state.expect("a journal write has a state"),
             Task::Watch | Task::Drain => {}
@@ -235,7 +270,8 @@ impl World {
             Task::Dismiss => self.leave(),
             Task::AwaitGuest if self.process == Process::Running => {}
             Task::Boot if !alive => {
-                (self.process, self.age) = (Process::Running, self.latest + 1);
+                let made = if self.shape.late_interfaces { Process::Still } else { Process::Running };
+                (self.process, self.age) = (made, self.latest + 1);
                 self.births += 1;
                 self.boots += 1;
             }
@@ -243,16 +279,25 @@ impl World {
                 File::Whole(age) if !alive => {
                     (self.process, self.age, self.taken) = (Process::Incoming, age, true);
                     self.births += 1;
+                    if self.shape.save_ends_process {
+                        // As libvirt has it, by which `paused` is all that can be said of it.
+                        (self.process, self.file, self.taken) = (Process::Still, File::None, false);
+                    }
                 }
                 _ => return Err("nothing to load, or there is a process"),
             },
             Task::Resume if alive => {
-                if self.process == Process::Incoming {
-                    assert_eq!(self.age, self.latest, "a saved state is used after the guest ran on");
-                }
+                assert!(self.age >= self.latest, "a saved state is used after the guest ran on");
                 self.process = Process::Running;
             }
             Task::Pause if alive => self.process = Process::Still,
+            Task::Suspend if self.process == Process::Running => self.process = Process::Still,
+            Task::Save if self.shape.save_ends_process => {
+                if self.process != Process::Still {
+                    return Err("it is not paused");
+                }
+                (self.process, self.file) = (Process::Absent, File::Whole(self.age));
+            }
             Task::Save if alive => {
                 (self.process, self.file, self.taken) = (Process::Still, File::Whole(self.age), false);
             }
@@ -353,7 +398,7 @@ impl World {
         };
         let seen = Observed { process: self.process, saved_state };
         self.history.push(self.disk.clone());
-        let (life, actions) = Lifecycle::recover(self.disk.clone(), seen, self.now);
+        let (life, actions) = Lifecycle::recover(self.disk.clone(), self.shape, seen, self.now);
         self.life = life;
         self.carry_out(actions);
     }
@@ -405,7 +450,9 @@ impl World {
             State::Stopped | State::Asleep { depth: Depth::Off } => {
                 assert_eq!(self.process, Process::Absent);
             }
-            State::Asleep { depth: Depth::Paused } => assert_eq!(self.process, Process::Still),
+            State::Asleep { depth: Depth::Paused | Depth::Pmsuspended } => {
+                assert_eq!(self.process, Process::Still)
+            }
             State::Asleep { depth: Depth::Saved } => {
                 assert_ne!(self.process, Process::Running);
                 assert_eq!(self.file, File::Whole(self.latest), "the whole guest is on disk");
