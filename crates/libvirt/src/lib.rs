@@ -2,5 +2,6 @@
 #![forbid(unsafe_code)]
 
 mod domain;
+pub mod xml;
 
 pub use domain::Domain;
