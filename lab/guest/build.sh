@@ -14,6 +14,9 @@ modules=(
   evdev button
 )
 
+# Of the packages that others depend on: they hold no library, or scripts that the guest never runs.
+unneeded='^(gcc-.*-base|debconf|cdebconf|init-system-helpers|lsb-base|sysvinit-utils|perl-base|dpkg|tar)'
+
 say() { printf 'guest: %s\n' "$*" >&2; }
 stamp=$(cd "$here" && cat build.sh init guestd.c | sha256sum | cut -c1-16)
 out=$cache/$stamp
@@ -34,16 +37,17 @@ fi
 work=$(mktemp -d "$cache/tmp.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 root=$work/root pkg=$work/pkg new=$work/new
-mkdir -p "$root"/{bin,sbin,usr/sbin,dev,proc,sys,tmp,etc/dropbear,www/cgi-bin,lib/modules,lib64} \
+mkdir -p "$root"/{bin,sbin,usr/sbin,dev,proc,sys,tmp,run,var,etc/dropbear,www/cgi-bin,lib/modules,lib64} \
   "$root"/lib/x86_64-linux-gnu "$pkg" "$new"
 mkdir -p -m 700 "$root"/root/.ssh
 
-# The packages by name: the meta package's real kernel, and dropbear with the libraries it needs.
+# The packages by name: the meta package's real kernel, and dropbear and QEMU's guest agent with the libraries
+# that they need.
 packages() {
   apt-cache depends linux-image-cloud-amd64 | awk '/Depends: linux-image/ {print $2; exit}'
   echo busybox-static
   apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks \
-    --no-replaces --no-enhances dropbear-bin | grep -E '^[a-z]' | grep -v -E '^(gcc-.*-base|debconf)'
+    --no-replaces --no-enhances dropbear-bin qemu-guest-agent | grep -E '^[a-z]' | grep -v -E "$unneeded" | sort -u
 }
 
 fetch() {
@@ -86,7 +90,9 @@ copy_programs() {
   install -m 755 "$pkg/bin/busybox" "$root/bin/busybox"
   ln -s busybox "$root/bin/sh"
   install -m 755 "$pkg/usr/sbin/dropbear" "$root/usr/sbin/dropbear"
+  install -m 755 "$pkg/usr/sbin/qemu-ga" "$root/usr/sbin/qemu-ga"
   copy_libraries "$root/usr/sbin/dropbear"
+  copy_libraries "$root/usr/sbin/qemu-ga"
   install -m 755 "$(find "$pkg" -path '*x86_64-linux-gnu*' -name ld-linux-x86-64.so.2 -print -quit)" \
     "$root/lib64/ld-linux-x86-64.so.2"
   gcc -static -O2 -Wall -Wextra -pthread -o "$root/sbin/guestd" "$here/guestd.c"
@@ -100,6 +106,7 @@ link_applets() {
   for a in $("$root/bin/busybox" --list); do
     [[ -e $root/bin/$a || $a == busybox ]] || ln -s busybox "$root/bin/$a"
   done
+  ln -s ../bin/busybox "$root/sbin/hwclock" # where the guest agent looks
 }
 
 make_keys() {
@@ -113,6 +120,9 @@ make_keys() {
 write_files() {
   echo 'root:x:0:0:root:/root:/bin/sh' >"$root/etc/passwd"
   echo 'root:x:0:' >"$root/etc/group"
+  printf 'ID=dormouse-lab\nNAME="Dormouse lab guest"\nPRETTY_NAME="Dormouse lab guest"\n' >"$root/etc/os-release"
+  ln -s ../run "$root/var/run"
+  : >"$root/run/utmp"
   echo '<!doctype html><title>dormouse</title><p>Awake.</p>' >"$root/www/index.html"
   cat >"$root/www/cgi-bin/uptime" <<'CGI'
 #!/bin/sh

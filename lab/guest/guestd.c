@@ -9,6 +9,9 @@
  *
  * It joins the multicast groups of dm.join=GROUP[,GROUP], announces its addresses by mDNS as
  * NAME.local with dm.mdns=NAME, and powers the guest off on the ACPI power button.
+ *
+ * `guestd login USER TTY` and `guestd logout TTY` note that someone is logged in, or no longer, where
+ * the guest agent looks: in utmp(5).
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -30,6 +33,7 @@
 #include <sys/sysinfo.h>
 #include <time.h>
 #include <unistd.h>
+#include <utmpx.h>
 
 #define SEQ_MAX (1u << 26) /* the bitmap is bss: pages never touched cost nothing */
 #define PAGE 4096u
@@ -340,7 +344,27 @@ static void watch_buttons(void) {
 	}
 }
 
+/* ---- who is logged in ---- */
+
+static int note_user(short type, const char *user, const char *tty) {
+	struct utmpx u = {.ut_type = type, .ut_pid = getpid()};
+	struct timespec now;
+	size_t n = strlen(tty);
+	clock_gettime(CLOCK_REALTIME, &now);
+	u.ut_tv.tv_sec = (int32_t)now.tv_sec;
+	/* utmp(5): fields that are full need no terminating null. */
+	strncpy(u.ut_user, user, sizeof u.ut_user);
+	strncpy(u.ut_line, tty, sizeof u.ut_line);
+	strncpy(u.ut_id, n > sizeof u.ut_id ? tty + n - sizeof u.ut_id : tty, sizeof u.ut_id);
+	setutxent();
+	if (!pututxline(&u)) die("utmp");
+	endutxent();
+	return 0;
+}
+
 int main(int argc, char **argv) {
+	if (argc == 4 && !strcmp(argv[1], "login")) return note_user(USER_PROCESS, argv[2], argv[3]);
+	if (argc == 3 && !strcmp(argv[1], "logout")) return note_user(DEAD_PROCESS, "", argv[2]);
 	unsigned percent = argc > 1 ? (unsigned)atoi(argv[1]) : 0;
 	int size = 64 << 20, udp;
 	signal(SIGPIPE, SIG_IGN);

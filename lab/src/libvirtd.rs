@@ -18,6 +18,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use serde_json::{Value, json};
 use std::{
     fs::{self, File, OpenOptions},
     io::Write,
@@ -145,6 +146,18 @@ impl Libvirtd {
     /// If there is no such domain.
     pub fn domstate(&self, name: &str) -> Result<String> {
         self.virsh(&["domstate", name]).map(|state| state.trim().to_owned())
+    }
+
+    /// Asks a domain's guest agent for what a command without arguments returns.
+    ///
+    /// # Errors
+    ///
+    /// If it does not answer.
+    pub fn agent(&self, name: &str, command: &str) -> Result<Value> {
+        let text = self.virsh(&["qemu-agent-command", name, &json!({"execute": command}).to_string()])?;
+        let answer: Option<Value> = serde_json::from_str(&text).ok();
+        let value = answer.and_then(|mut answer| answer.get_mut("return").map(Value::take));
+        value.ok_or(Error::Answer { from: "the guest agent".into(), answer: text })
     }
 
     /// Starts the network that libvirt comes with: `default`, on the bridge [`Self::NAT_BRIDGE`], with
