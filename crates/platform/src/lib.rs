@@ -7,8 +7,10 @@
 
 mod error;
 mod obstacle;
+pub mod page_out;
 pub mod qemu;
 pub mod qmp;
+mod touched;
 
 use std::{sync::Arc, time::Duration};
 
@@ -85,6 +87,13 @@ pub trait Instance: Send + Sync {
 
     /// Stops the guest's processors.
     async fn pause(&self) -> Result<(), Error>;
+
+    /// Gives the memory of a paused guest back to the host, as far as its machine's file wants that
+    /// and there is a place for it; the bytes. To be asked for once the machine sleeps, and beside
+    /// everything else: `resume` ends it early, and does not wait for that.
+    async fn page_out(&self) -> Result<u64, Error> {
+        Ok(0)
+    }
 
     /// Stops the guest's processors and writes its state; `resume` still undoes it.
     async fn save(&self) -> Result<(), Error>;
@@ -233,4 +242,13 @@ impl Notice {
             | Self::Unreachable(name, _) => name,
         }
     }
+}
+
+/// Runs what blocks on a disk where it may.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|e| Err(Error::Unsupported(format!("a disk task was stopped: {e}"))))
 }

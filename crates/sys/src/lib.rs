@@ -7,6 +7,7 @@
 
 pub mod memory;
 pub mod packet;
+pub mod paging;
 mod session;
 pub mod shared;
 pub mod tap;

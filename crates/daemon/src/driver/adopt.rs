@@ -101,6 +101,7 @@ impl Driver {
         self.life = life;
         self.tell_adopted(&last, seen);
         self.tell_unknown_responders();
+        self.page_out(self.life.state());
         self.act(actions);
     }
 

@@ -324,11 +324,29 @@ impl Driver {
             let wake = LastWake { cause: cause.clone(), at: self.story.caused(), took };
             self.journal.change(|record| record.last_wake = Some(wake), None);
         }
+        self.page_out(to);
         if *to == State::Active {
             self.idle.reset();
         } else {
             self.report = None;
         }
+    }
+
+    /// The memory of who sleeps paused is given back beside everything else: nobody waits for it.
+    pub(super) fn page_out(&self, state: &State) {
+        if !matches!(state, State::Asleep { depth: Depth::Paused | Depth::Pmsuspended }) {
+            return;
+        }
+        let (instance, name) = (Arc::clone(&self.subject.instance), self.subject.spec.name.clone());
+        tokio::spawn(async move {
+            match instance.page_out().await {
+                Ok(0) => {}
+                Ok(bytes) => tracing::info!(machine = %name, bytes, "the host has its memory back"),
+                Err(error) => {
+                    tracing::warn!(machine = %name, error = chain(&error), "the host does not get its memory back");
+                }
+            }
+        });
     }
 
     fn start(&mut self, task: Task) {

@@ -80,6 +80,7 @@ fn qemu(section: Section<'_, '_>, base: &Path) -> Option<QemuSpec> {
         one_of(v, &[("file", MemoryBacking::File), ("anonymous", MemoryBacking::Anonymous)])
     });
     let preallocate = section.optional("preallocate", boolean);
+    let page_out = section.optional("page_out", boolean).unwrap_or(false);
     let disks = section.sections("disk", "disk = [{ image = \"web.qcow2\" }]");
     let disks = disks.into_iter().filter_map(|section| disk(section, base)).collect();
     let kernel = section.optional("kernel", |v| path(v, base));
@@ -105,6 +106,7 @@ fn qemu(section: Section<'_, '_>, base: &Path) -> Option<QemuSpec> {
         accel: accel.unwrap_or_default(),
         memory_backing,
         preallocate,
+        page_out,
     })
 }
 

@@ -126,6 +126,9 @@ pub struct QemuSpec {
     /// kill a running guest that touches a page which the sparse file lacks.
     #[serde(default)]
     pub preallocate: Option<bool>,
+    /// Give the memory of a paused guest back to the host, page by page, into its file or swap.
+    #[serde(default)]
+    pub page_out: bool,
 }
 
 /// Where a guest's memory lives.

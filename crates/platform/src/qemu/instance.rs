@@ -66,6 +66,10 @@ impl Instance for Qemu {
         self.stand_still().await
     }
 
+    async fn page_out(&self) -> Result<u64, Error> {
+        self.put_memory_away().await
+    }
+
     async fn save(&self) -> Result<(), Error> {
         self.save_state().await
     }

@@ -211,6 +211,7 @@ impl Qemu {
     }
 
     pub(super) async fn run_on(&self) -> Result<(), Error> {
+        self.page_out.wake();
         let running = self.running().await?;
         if running.loaded.load(Ordering::Acquire) {
             if !running.ready.load(Ordering::Acquire) {
@@ -259,7 +260,18 @@ impl Qemu {
     }
 
     pub(super) async fn stand_still(&self) -> Result<(), Error> {
-        self.running().await?.execute("stop", Value::Null).await.map(drop)
+        self.running().await?.execute("stop", Value::Null).await?;
+        self.page_out.sleep();
+        Ok(())
+    }
+
+    pub(super) async fn put_memory_away(&self) -> Result<u64, Error> {
+        if !self.config.qemu.page_out {
+            return Ok(0);
+        }
+        let Some(running) = self.running_or_none().await? else { return Ok(0) };
+        let given = self.page_out.put_away(running.process.pid).await?;
+        Ok(given.before.saturating_sub(given.left))
     }
 
     pub(super) async fn save_state(&self) -> Result<(), Error> {

@@ -24,7 +24,6 @@ mod process;
 mod record;
 mod running;
 mod standby;
-mod touched;
 
 use std::sync::{
     Arc, Mutex, PoisonError,
@@ -45,7 +44,7 @@ use self::{
     ports::Attached,
     running::{Log, Running},
 };
-use crate::{Error, Notice};
+use crate::{Error, Notice, blocking, page_out::PageOut};
 
 pub use config::{QemuConfig, Settings};
 
@@ -68,6 +67,8 @@ pub struct Qemu {
     evicted: AtomicBool,
     /// Looks at what its guest touches after a wake.
     watch: Mutex<Option<JoinHandle<()>>>,
+    /// Its memory while it is paused.
+    page_out: PageOut,
 }
 
 impl Qemu {
@@ -108,6 +109,7 @@ impl Qemu {
             hurry: watch::Sender::new(0),
             evicted: AtomicBool::new(false),
             watch: Mutex::default(),
+            page_out: PageOut::default(),
         })
     }
 
@@ -153,13 +155,4 @@ impl Qemu {
     fn attached(&self) -> std::sync::MutexGuard<'_, Vec<Attached>> {
         self.attached.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Runs what blocks on a disk where it may.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
-) -> Result<T, Error> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|e| Err(Error::Unsupported(format!("a disk task was stopped: {e}"))))
 }

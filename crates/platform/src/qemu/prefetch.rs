@@ -17,7 +17,8 @@ use dormouse_machine::spec::MemoryBacking;
 use dormouse_sys::memory;
 use tokio::task::JoinHandle;
 
-use super::{Qemu, dir::MachineDir, touched::Touched};
+use super::{Qemu, dir::MachineDir};
+use crate::touched::Touched;
 
 /// When the memory is looked at, after the guest was let run.
 const LOOKS: [Duration; 6] = [

@@ -79,6 +79,7 @@ impl Bench {
                 accel: Accel::Tcg,
                 memory_backing: None,
                 preallocate: None,
+                page_out: true,
                 disks: Vec::new(),
                 kernel: Some(image.join("vmlinuz")),
                 initrd: Some(image.join("initrd.img")),

@@ -5,6 +5,7 @@ mod bench;
 mod devices;
 mod failure;
 mod network;
+mod page_out;
 mod prefetch;
 mod restart;
 mod sleep;

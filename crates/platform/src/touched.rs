@@ -26,22 +26,22 @@ const GAP: u64 = 32 << 10;
 
 /// Ranges of the memory in bytes, whole pages, none twice, those touched first before the others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Touched {
+pub(crate) struct Touched {
     ranges: Vec<Range<u64>>,
 }
 
 impl Touched {
-    pub(super) fn ranges(&self) -> &[Range<u64>] {
+    pub(crate) fn ranges(&self) -> &[Range<u64>] {
         &self.ranges
     }
 
-    pub(super) fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.ranges.iter().map(|range| range.end - range.start).sum()
     }
 
     /// Adds what is resident now (ascending) of a memory of `len` bytes, and is named neither here
     /// nor in `other`, as far as there is room for it.
-    pub(super) fn add(&mut self, resident: &[Range<u64>], other: &Self, len: u64) {
+    pub(crate) fn add(&mut self, resident: &[Range<u64>], other: &Self, len: u64) {
         let mut known = [self.ranges(), other.ranges()].concat();
         known.sort_unstable_by_key(|range| range.start);
         self.append(merge(subtract(resident, &known), &known), len);
@@ -50,7 +50,7 @@ impl Touched {
     /// This list for the next wake, after one that touched what is in `missed`, too, which must name
     /// nothing that is here. Where both do not fit, what was missed comes first, and what was named
     /// longest goes: it may be of wakes long ago, and comes back if it is touched again.
-    pub(super) fn renewed(self, missed: Self, len: u64) -> Self {
+    pub(crate) fn renewed(self, missed: Self, len: u64) -> Self {
         let fits =
             self.bytes() + missed.bytes() <= most(len) && self.ranges.len() + missed.ranges.len() <= RANGES;
         let (mut first, then) = if fits { (self, missed) } else { (missed, self) };
@@ -72,7 +72,7 @@ impl Touched {
     }
 
     /// The file's content, for a memory of `len` bytes.
-    pub(super) fn to_bytes(&self, len: u64) -> Vec<u8> {
+    pub(crate) fn to_bytes(&self, len: u64) -> Vec<u8> {
         let number = |at: u64| u32::try_from(at / PAGE).unwrap_or(u32::MAX).to_le_bytes();
         let count = u32::try_from(self.ranges.len()).unwrap_or(u32::MAX);
         let mut bytes = [MAGIC.as_slice(), &len.to_le_bytes(), &count.to_le_bytes()].concat();
@@ -86,7 +86,7 @@ impl Touched {
 
     /// What a file says of a memory of `len` bytes; `None` if it does not fit, is damaged, or says more
     /// than is allowed.
-    pub(super) fn from_bytes(bytes: &[u8], len: u64) -> Option<Self> {
+    pub(crate) fn from_bytes(bytes: &[u8], len: u64) -> Option<Self> {
         let (body, crc) = bytes.split_last_chunk::<8>()?;
         if CRC.checksum(body) != u64::from_le_bytes(*crc) {
             return None;
