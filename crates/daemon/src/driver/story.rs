@@ -129,8 +129,8 @@ fn words(state: &State) -> String {
 /// Why a machine is in a state, in one line.
 pub(super) fn reason_of(state: &State) -> Option<String> {
     match state {
-        State::Settling { reason: SleepReason::Idle, .. } => Some("idle".into()),
-        State::Settling { reason: SleepReason::Command, .. } => Some("command".into()),
+        State::Settling { reason: SleepReason::Budget(why), .. } => Some(format!("put to sleep {why}")),
+        State::Settling { reason, .. } => Some(reason.word().into()),
         State::Undoing { cause } | State::Waking { cause, .. } => Some(cause_line(cause)),
         State::Suspended { by } => Some(by.clone()),
         State::Failed { during, why, .. } => Some(format!("{during}: {why}")),
@@ -146,13 +146,13 @@ pub(super) fn cause_line(cause: &Cause) -> String {
 
 /// A cause's word in the API, and what is known beside it.
 pub(crate) fn cause_parts(cause: &Cause) -> (&'static str, Option<&str>) {
-    match cause {
-        Cause::Command => ("command", None),
-        Cause::Hold(reason) => ("hold", Some(reason)),
-        Cause::Packet(frame) => ("packet", Some(frame)),
-        Cause::Failure(why) => ("failure", Some(why)),
-        Cause::Restart => ("restart", None),
-    }
+    let detail = match cause {
+        Cause::Hold(reason) => Some(reason.as_str()),
+        Cause::Packet(frame) => Some(frame.as_str()),
+        Cause::Failure(why) => Some(why.as_str()),
+        Cause::Command | Cause::Restart => None,
+    };
+    (cause.word(), detail)
 }
 
 fn millis(span: Duration) -> f64 {

@@ -157,7 +157,8 @@ impl Lifecycle {
     pub fn handle(&mut self, event: Event, now: Timestamp) -> Vec<Action> {
         self.now = now;
         match event {
-            Event::Idle(depth) => self.idle(depth),
+            Event::Idle(depth) => self.rest(depth, SleepReason::Idle),
+            Event::Sleep(depth, reason) => self.rest(depth, reason),
             Event::Wanted(cause) => self.want(cause),
             Event::Done(task, result) => self.done(task, result),
             Event::Spawned => self.spawned(),
@@ -288,9 +289,10 @@ impl Lifecycle {
         }
     }
 
-    fn idle(&mut self, depth: Depth) {
+    /// Sleep that no user asked for: only if nothing else is going on.
+    fn rest(&mut self, depth: Depth, reason: SleepReason) {
         if self.state == State::Active && self.plan.is_empty() && self.pending.is_empty() {
-            self.settle(depth, SleepReason::Idle);
+            self.settle(depth, reason);
         }
     }
 

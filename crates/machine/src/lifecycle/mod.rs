@@ -201,6 +201,20 @@ pub enum SleepReason {
     Idle,
     /// A user asked.
     Command,
+    /// Awake machines have used up what they may have together; for whom or what room is made.
+    Budget(String),
+}
+
+impl SleepReason {
+    /// The reason in a word, by which sleeps are counted.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Command => "command",
+            Self::Budget(_) => "budget",
+        }
+    }
 }
 
 /// What wants a machine to run.
@@ -217,6 +231,20 @@ pub enum Cause {
     Failure(String),
     /// The daemon found it half-way after a restart.
     Restart,
+}
+
+impl Cause {
+    /// The cause in a word, by which wakes are counted.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Command => "command",
+            Self::Hold(_) => "hold",
+            Self::Packet(_) => "packet",
+            Self::Failure(_) => "failure",
+            Self::Restart => "restart",
+        }
+    }
 }
 
 /// A task that the driver carries out and answers with one [`Event::Done`].
@@ -314,6 +342,8 @@ pub enum Action {
 pub enum Event {
     /// Policy: the machine has been idle for as long as its file says, and no hold forbids sleep.
     Idle(Depth),
+    /// As [`Event::Idle`], for another reason.
+    Sleep(Depth, SleepReason),
     /// A frame or a hold wants the machine to run.
     Wanted(Cause),
     /// A task ended; the error is the chain of causes.

@@ -1,7 +1,9 @@
 //! The step tables of the documentation, and what users are told.
 
-use dormouse_machine::lifecycle::{Cause, Command, Event, Process, State, Task};
-use dormouse_types::Depth;
+use dormouse_machine::lifecycle::{
+    Cause, Command, Event, Lifecycle, Process, Shape, SleepReason, State, Task,
+};
+use dormouse_types::{Depth, Timestamp};
 
 use crate::world::{KEEPER, Outcome, PLAIN, World};
 
@@ -255,5 +257,21 @@ fn stops_from_every_rest() {
         world.calm();
         assert_eq!(world.state(), &State::Stopped);
         assert_eq!(world.file, crate::world::File::None);
+    }
+}
+
+#[test]
+fn a_sleep_that_nobody_asked_for_says_why_and_waits_for_nothing() {
+    let reason = || SleepReason::Budget("to make room for db".into());
+    let sleep = || Event::Sleep(Depth::Saved, reason());
+    let mut life = Lifecycle::new(State::Active, Shape::default());
+    assert!(!life.handle(sleep(), Timestamp(1)).is_empty());
+    assert_eq!(*life.state(), State::Settling { depth: Depth::Saved, reason: reason() });
+    // A second one, while the first goes on, is no news.
+    assert_eq!(life.handle(sleep(), Timestamp(2)), []);
+    for state in [State::Stopped, State::Asleep { depth: Depth::Paused }, State::Stopping] {
+        let mut life = Lifecycle::new(state.clone(), Shape::default());
+        assert_eq!(life.handle(sleep(), Timestamp(1)), []);
+        assert_eq!(*life.state(), state);
     }
 }
