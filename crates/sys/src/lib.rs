@@ -5,6 +5,8 @@
 //! of it acts in the network namespace of the calling thread.
 #![allow(unsafe_code)]
 
+#[cfg(feature = "libvirt")]
+pub mod libvirt;
 pub mod memory;
 pub mod packet;
 pub mod paging;

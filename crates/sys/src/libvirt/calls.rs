@@ -1,0 +1,98 @@
+//! Calls that the binding does not have.
+
+use std::{
+    collections::BTreeMap,
+    ffi::{CStr, CString},
+    ptr,
+};
+
+use libc::{c_int, c_uint};
+use virt::{domain::Domain, error::Error};
+use virt_sys as ffi;
+
+use super::{Value, checked, params};
+
+/// Asks the guest, by its agent, to suspend itself to memory (S3), or to disk (S4). Returns once the agent was
+/// asked: that the guest sleeps an event tells.
+///
+/// # Errors
+/// Without an agent, or where the guest cannot.
+pub fn pm_suspend(domain: &Domain, to_disk: bool) -> Result<(), Error> {
+    let target = if to_disk { ffi::VIR_NODE_SUSPEND_TARGET_DISK } else { ffi::VIR_NODE_SUSPEND_TARGET_MEM };
+    // SAFETY: `domain` is valid; a duration of zero and no flags are all that libvirt knows.
+    checked(unsafe { ffi::virDomainPMSuspendForDuration(domain.as_ptr(), target, 0, 0) }).map(drop)
+}
+
+/// Interrupts what is being done with the domain in another thread, as its save.
+///
+/// # Errors
+/// When nothing is being done that can be interrupted.
+pub fn abort_job(domain: &Domain) -> Result<(), Error> {
+    // SAFETY: `domain` is valid.
+    checked(unsafe { ffi::virDomainAbortJob(domain.as_ptr()) }).map(drop)
+}
+
+/// The domain's statistics, of the groups that are named by `VIR_DOMAIN_STATS_*`.
+///
+/// # Errors
+/// When it cannot be asked. Of groups that it does not have nothing is told.
+pub fn stats(domain: &Domain, groups: u32) -> Result<BTreeMap<String, Value>, Error> {
+    let mut domains = [domain.as_ptr(), ptr::null_mut()];
+    let mut records = ptr::null_mut();
+    // SAFETY: `domains` ends with a null pointer; `records` is written.
+    let count =
+        checked(unsafe { ffi::virDomainListGetStats(domains.as_mut_ptr(), groups, &raw mut records, 0) })?;
+    let told = if count == 0 || records.is_null() {
+        BTreeMap::new()
+    } else {
+        // SAFETY: there are `count` records in it, one at least.
+        let record = unsafe { &**records };
+        // SAFETY: a record says how many parameters it has.
+        unsafe { params::read(record.params, record.nparams) }
+    };
+    if !records.is_null() {
+        // SAFETY: `records` is libvirt's, and not used any more.
+        unsafe { ffi::virDomainStatsRecordListFree(records) };
+    }
+    Ok(told)
+}
+
+/// What the guest's agent says, of the kinds that are named by `VIR_DOMAIN_GUEST_INFO_*`.
+///
+/// # Errors
+/// Without an agent that answers, or when it knows none of the kinds.
+pub fn guest_info(domain: &Domain, kinds: u32) -> Result<BTreeMap<String, Value>, Error> {
+    let (mut first, mut count): (_, c_int) = (ptr::null_mut(), 0);
+    // SAFETY: `domain` is valid, `first` and `count` are written.
+    let answer =
+        unsafe { ffi::virDomainGetGuestInfo(domain.as_ptr(), kinds, &raw mut first, &raw mut count, 0) };
+    checked(answer)?;
+    // SAFETY: libvirt has said how many there are.
+    let told = unsafe { params::read(first, count) };
+    // SAFETY: they are libvirt's, and not used any more.
+    unsafe { ffi::virTypedParamsFree(first, count) };
+    Ok(told)
+}
+
+/// Has a managed save that was made of a paused guest run when it is started by whoever does not ask for
+/// anything else.
+///
+/// # Errors
+/// When there is no managed save, or it cannot be changed.
+pub fn managed_save_starts_running(domain: &Domain) -> Result<(), Error> {
+    const SECURE: c_uint = 1; // VIR_DOMAIN_SAVE_IMAGE_XML_SECURE
+    // SAFETY: `domain` is valid.
+    let xml = unsafe { ffi::virDomainManagedSaveGetXMLDesc(domain.as_ptr(), SECURE) };
+    if xml.is_null() {
+        return Err(Error::last_error());
+    }
+    // SAFETY: not null, and libvirt ends its texts with a zero.
+    let copy: CString = unsafe { CStr::from_ptr(xml) }.to_owned();
+    // SAFETY: the text is ours by libvirt's word, by malloc(3), and not used any more.
+    unsafe { libc::free(xml.cast()) };
+    // SAFETY: `domain` is valid, and the text ends with a zero.
+    let answer = unsafe {
+        ffi::virDomainManagedSaveDefineXML(domain.as_ptr(), copy.as_ptr(), ffi::VIR_DOMAIN_SAVE_RUNNING)
+    };
+    checked(answer).map(drop)
+}

@@ -1,0 +1,176 @@
+//! Events: one loop in a thread of its own for all connections of the process.
+
+use std::{
+    ffi::CStr,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Mutex, PoisonError},
+    thread,
+    time::Duration,
+};
+
+use libc::{c_char, c_int, c_void};
+use virt::{connect::Connect, error::Error};
+use virt_sys as ffi;
+
+use super::checked;
+
+/// Pause after a turn of the loop that failed.
+const TURN_FAILED: Duration = Duration::from_millis(100);
+
+/// A change in a domain's life, as libvirt tells it: `virDomainEventType` and the detail that belongs to
+/// it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lifecycle {
+    /// The domain's name.
+    pub domain: String,
+    /// `VIR_DOMAIN_EVENT_*`.
+    pub event: i32,
+    /// `VIR_DOMAIN_EVENT_*_*`.
+    pub detail: i32,
+}
+
+type OnLifecycle = Box<dyn Fn(Lifecycle) + Send + Sync>;
+type OnClose = Box<dyn Fn(i32) + Send + Sync>;
+
+/// Starts libvirt's event loop if it does not run yet. To be called before the first connection is
+/// opened: one that was opened earlier has neither events nor keepalives.
+///
+/// # Errors
+/// When libvirt or the system refuses.
+pub fn start_event_loop() -> Result<(), std::io::Error> {
+    static STARTED: Mutex<bool> = Mutex::new(false);
+    let mut started = STARTED.lock().unwrap_or_else(PoisonError::into_inner);
+    if !*started {
+        // Errors are returned to those who called; by default they are also printed.
+        virt::error::clear_error_callback();
+        virt::event::event_register_default_impl().map_err(std::io::Error::other)?;
+        thread::Builder::new().name("libvirt-events".into()).spawn(|| {
+            loop {
+                if virt::event::event_run_default_impl().is_err() {
+                    thread::sleep(TURN_FAILED);
+                }
+            }
+        })?;
+        *started = true;
+    }
+    Ok(())
+}
+
+/// Events come as long as it lives.
+#[derive(Debug)]
+pub struct Subscription {
+    connection: Connect,
+    id: c_int,
+}
+
+/// Has `told` called, in the event loop's thread, with each change in the life of any domain. It must
+/// return soon, and call nothing of libvirt.
+///
+/// # Errors
+/// When the connection has no events, or is gone.
+pub fn subscribe(
+    connection: &Connect,
+    told: impl Fn(Lifecycle) + Send + Sync + 'static,
+) -> Result<Subscription, Error> {
+    let opaque = into_opaque::<OnLifecycle>(Box::new(told));
+    // SAFETY: for this event libvirt calls the callback with the arguments of `lifecycle`, and asks for it
+    // to be given as the generic type (`VIR_DOMAIN_EVENT_CALLBACK`).
+    let callback = unsafe {
+        std::mem::transmute::<ffi::virConnectDomainEventCallback, ffi::virConnectDomainEventGenericCallback>(
+            Some(lifecycle),
+        )
+    };
+    // SAFETY: the connection is open as long as `connection` lives; `opaque` belongs to libvirt from here
+    // on, which gives it to `lifecycle`, and to `free` once nothing uses it any more.
+    let id = unsafe {
+        ffi::virConnectDomainEventRegisterAny(
+            connection.as_ptr(),
+            std::ptr::null_mut(),
+            0, // VIR_DOMAIN_EVENT_ID_LIFECYCLE
+            callback,
+            opaque,
+            Some(free::<OnLifecycle>),
+        )
+    };
+    if id < 0 {
+        let error = Error::last_error();
+        // SAFETY: a refused registration leaves `opaque` to us, which `into_opaque` made of this type.
+        unsafe { free::<OnLifecycle>(opaque) };
+        return Err(error);
+    }
+    Ok(Subscription { connection: connection.clone(), id })
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        // SAFETY: `connection` has a reference of its own. A refusal (the connection is gone) means that
+        // there is nothing to end.
+        unsafe { ffi::virConnectDomainEventDeregisterAny(self.connection.as_ptr(), self.id) };
+        let _ = self.connection.close();
+    }
+}
+
+/// Has `told` called once, in the event loop's thread, when the connection ends without our doing;
+/// with a `virConnectCloseReason`.
+///
+/// # Errors
+/// When the connection is gone already.
+pub fn on_close(connection: &Connect, told: impl Fn(i32) + Send + Sync + 'static) -> Result<(), Error> {
+    let opaque = into_opaque::<OnClose>(Box::new(told));
+    // SAFETY: as in `subscribe`, with `closed`.
+    let answer = unsafe {
+        ffi::virConnectRegisterCloseCallback(connection.as_ptr(), Some(closed), opaque, Some(free::<OnClose>))
+    };
+    checked(answer).map(drop).inspect_err(|_| {
+        // SAFETY: as in `subscribe`.
+        unsafe { free::<OnClose>(opaque) }
+    })
+}
+
+fn into_opaque<T>(callback: T) -> *mut c_void {
+    Box::into_raw(Box::new(callback)).cast()
+}
+
+/// # Safety
+/// `opaque` was made by `into_opaque` of a `T`, and is not used any more.
+unsafe extern "C" fn free<T>(opaque: *mut c_void) {
+    // SAFETY: as this function demands.
+    drop(unsafe { Box::from_raw(opaque.cast::<T>()) });
+}
+
+/// # Safety
+/// As libvirt calls it: `domain` is valid during the call, `opaque` is what was registered.
+unsafe extern "C" fn lifecycle(
+    _: ffi::virConnectPtr,
+    domain: ffi::virDomainPtr,
+    event: c_int,
+    detail: c_int,
+    opaque: *mut c_void,
+) -> c_int {
+    // SAFETY: made by `into_opaque` of this type, and freed only after the last call.
+    let told = unsafe { &*opaque.cast::<OnLifecycle>() };
+    // SAFETY: the domain is valid during the call.
+    let name = text(unsafe { ffi::virDomainGetName(domain) });
+    if let Some(domain) = name {
+        // A panic must not unwind into C.
+        let _ = catch_unwind(AssertUnwindSafe(|| told(Lifecycle { domain, event, detail })));
+    }
+    0
+}
+
+/// # Safety
+/// As libvirt calls it: `opaque` is what was registered.
+unsafe extern "C" fn closed(_: ffi::virConnectPtr, reason: c_int, opaque: *mut c_void) {
+    // SAFETY: made by `into_opaque` of this type, and freed only after the call.
+    let told = unsafe { &*opaque.cast::<OnClose>() };
+    let _ = catch_unwind(AssertUnwindSafe(|| told(reason)));
+}
+
+/// A copy of a text that libvirt keeps.
+fn text(kept: *const c_char) -> Option<String> {
+    if kept.is_null() {
+        return None;
+    }
+    // SAFETY: not null, and libvirt ends its texts with a zero.
+    Some(unsafe { CStr::from_ptr(kept) }.to_string_lossy().into_owned())
+}
