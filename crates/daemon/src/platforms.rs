@@ -27,6 +27,8 @@ pub struct Local {
     qemu: qemu::Settings,
     net: dormouse_net::Net,
     notices: mpsc::Sender<Notice>,
+    #[cfg(feature = "libvirt")]
+    libvirt: dormouse_libvirt::Libvirt,
 }
 
 impl Local {
@@ -41,7 +43,15 @@ impl Local {
             preallocate: config.qemu.preallocate,
             ..qemu::Settings::default()
         };
-        Self { qemu, net, notices }
+        #[cfg(feature = "libvirt")]
+        let libvirt = dormouse_libvirt::Libvirt::new(dormouse_libvirt::SYSTEM, net.clone(), notices.clone());
+        Self {
+            qemu,
+            net,
+            notices,
+            #[cfg(feature = "libvirt")]
+            libvirt,
+        }
     }
 }
 
@@ -60,7 +70,7 @@ impl Platforms for Local {
 impl Local {
     #[cfg(feature = "libvirt")]
     fn domain(&self, spec: &MachineSpec, libvirt: &LibvirtSpec) -> Result<Arc<dyn Instance>, Error> {
-        Ok(Arc::new(dormouse_libvirt::Domain::new(spec, libvirt, self.notices.clone())?))
+        Ok(Arc::new(self.libvirt.domain(spec, libvirt)?))
     }
 
     #[cfg(not(feature = "libvirt"))]

@@ -1,7 +1,70 @@
 //! Domains of libvirt as machines of Dormouse.
+//!
+//! libvirt is the one that knows: what it says of a domain is what is so, and what others do to a domain
+//! is told and followed. One [`Libvirt`] has a connection to each libvirtd that machines name; a [`Domain`]
+//! is one machine. Nothing of a domain's definition is changed.
 #![forbid(unsafe_code)]
 
+mod clock;
 mod domain;
+mod expect;
+mod happening;
+mod hub;
 pub mod xml;
 
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
+
+use dormouse_machine::spec::{LibvirtSpec, MachineSpec};
+use dormouse_net::Net;
+use dormouse_platform::{Error, Notice};
+use tokio::sync::mpsc;
+
+use self::hub::Hub;
+
 pub use domain::Domain;
+
+/// The connection of who names none.
+pub const SYSTEM: &str = "qemu:///system";
+
+/// The libvirts that domains are on, each connected to once.
+#[derive(Debug)]
+pub struct Libvirt {
+    net: Net,
+    notices: mpsc::Sender<Notice>,
+    uri: String,
+    hubs: Mutex<HashMap<String, Weak<Hub>>>,
+}
+
+impl Libvirt {
+    /// None yet. `uri` is the connection of machines that name none; what happens unasked goes to
+    /// `notices`.
+    #[must_use]
+    pub fn new(uri: impl Into<String>, net: Net, notices: mpsc::Sender<Notice>) -> Self {
+        Self { net, notices, uri: uri.into(), hubs: Mutex::default() }
+    }
+
+    /// The domain that a machine's file names. Connects to its libvirt, which need not be there yet. Within a
+    /// tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// When the file asks for what libvirt cannot do.
+    pub fn domain(&self, spec: &MachineSpec, libvirt: &LibvirtSpec) -> Result<Domain, Error> {
+        let hub = self.hub(libvirt.uri.as_deref().unwrap_or(&self.uri));
+        Ok(Domain::join(spec, libvirt, hub, self.net.clone(), self.notices.clone()))
+    }
+
+    fn hub(&self, uri: &str) -> Arc<Hub> {
+        let mut hubs = self.hubs.lock().unwrap_or_else(PoisonError::into_inner);
+        hubs.retain(|_, hub| hub.strong_count() > 0);
+        if let Some(hub) = hubs.get(uri).and_then(Weak::upgrade) {
+            return hub;
+        }
+        let hub = Hub::start(uri);
+        hubs.insert(uri.to_owned(), Arc::downgrade(&hub));
+        hub
+    }
+}

@@ -121,6 +121,25 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// What runs the machine, and is no part of us, did not do what it was asked.
+    #[error("{whom} did not {action}")]
+    Refused {
+        /// Who was asked: `libvirt`.
+        whom: &'static str,
+        /// For what.
+        action: String,
+        /// What was said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// What runs the machine cannot be asked. The machine itself may well run.
+    #[error("{whom} cannot be reached: {why}")]
+    Unreachable {
+        /// Who: `libvirt (qemu:///system)`.
+        whom: String,
+        /// Why not, as far as is known.
+        why: String,
+    },
     /// The machine's file asks for what cannot be.
     #[error("{0}")]
     Unsupported(String),

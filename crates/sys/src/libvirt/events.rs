@@ -14,6 +14,9 @@ use virt_sys as ffi;
 
 use super::checked;
 
+/// `VIR_UUID_STRING_BUFLEN`: 36 characters and a zero.
+const UUID_TEXT: usize = 37;
+
 /// Pause after a turn of the loop that failed.
 const TURN_FAILED: Duration = Duration::from_millis(100);
 
@@ -23,6 +26,8 @@ const TURN_FAILED: Duration = Duration::from_millis(100);
 pub struct Lifecycle {
     /// The domain's name.
     pub domain: String,
+    /// Its UUID, with hyphens.
+    pub uuid: String,
     /// `VIR_DOMAIN_EVENT_*`.
     pub event: i32,
     /// `VIR_DOMAIN_EVENT_*_*`.
@@ -110,21 +115,38 @@ impl Drop for Subscription {
     }
 }
 
+/// The end of a connection is told as long as it lives.
+#[derive(Debug)]
+pub struct OnEnd {
+    connection: Connect,
+}
+
 /// Has `told` called once, in the event loop's thread, when the connection ends without our doing;
-/// with a `virConnectCloseReason`.
+/// with a `virConnectCloseReason`. It must return soon, and call nothing of libvirt.
 ///
 /// # Errors
-/// When the connection is gone already.
-pub fn on_close(connection: &Connect, told: impl Fn(i32) + Send + Sync + 'static) -> Result<(), Error> {
+/// When the connection is gone already, or somebody is told of its end.
+pub fn on_close(connection: &Connect, told: impl Fn(i32) + Send + Sync + 'static) -> Result<OnEnd, Error> {
     let opaque = into_opaque::<OnClose>(Box::new(told));
     // SAFETY: as in `subscribe`, with `closed`.
     let answer = unsafe {
         ffi::virConnectRegisterCloseCallback(connection.as_ptr(), Some(closed), opaque, Some(free::<OnClose>))
     };
-    checked(answer).map(drop).inspect_err(|_| {
+    if let Err(error) = checked(answer) {
         // SAFETY: as in `subscribe`.
-        unsafe { free::<OnClose>(opaque) }
-    })
+        unsafe { free::<OnClose>(opaque) };
+        return Err(error);
+    }
+    Ok(OnEnd { connection: connection.clone() })
+}
+
+impl Drop for OnEnd {
+    fn drop(&mut self) {
+        // SAFETY: `connection` has a reference of its own. A refusal means that the end was told. Without
+        // this the connection would be kept open by its own callback.
+        unsafe { ffi::virConnectUnregisterCloseCallback(self.connection.as_ptr(), Some(closed)) };
+        let _ = self.connection.close();
+    }
 }
 
 fn into_opaque<T>(callback: T) -> *mut c_void {
@@ -151,9 +173,13 @@ unsafe extern "C" fn lifecycle(
     let told = unsafe { &*opaque.cast::<OnLifecycle>() };
     // SAFETY: the domain is valid during the call.
     let name = text(unsafe { ffi::virDomainGetName(domain) });
-    if let Some(domain) = name {
+    let mut uuid = [0; UUID_TEXT];
+    // SAFETY: as above, and there is room for a UUID as text. No question is sent: the domain knows.
+    let known = unsafe { ffi::virDomainGetUUIDString(domain, uuid.as_mut_ptr()) };
+    let uuid = if known == 0 { text(uuid.as_ptr()) } else { None };
+    if let (Some(domain), Some(uuid)) = (name, uuid) {
         // A panic must not unwind into C.
-        let _ = catch_unwind(AssertUnwindSafe(|| told(Lifecycle { domain, event, detail })));
+        let _ = catch_unwind(AssertUnwindSafe(|| told(Lifecycle { domain, uuid, event, detail })));
     }
     0
 }

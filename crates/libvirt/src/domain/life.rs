@@ -1,0 +1,308 @@
+//! Start, pause, suspend, save, stop.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use dormouse_machine::lifecycle::{Observed, Process, StateOnDisk};
+use dormouse_platform::{Error, Notice};
+use dormouse_sys::libvirt as more;
+use tokio::time::{Instant, timeout_at};
+use virt::{domain::Domain as Handle, error::ErrorNumber};
+use virt_sys as ffi;
+
+use super::{Inner, is_missing, is_over};
+use crate::{
+    expect::Deed,
+    hub::{CallError, Lane},
+};
+
+/// Events may be lost with a connection: whoever waits for one looks for himself as often as this.
+const LOOK: Duration = Duration::from_secs(1);
+/// A guest that is booting does not see the button that it is to shut down by: it is pressed again.
+const PRESS: Duration = Duration::from_secs(10);
+/// How long a guest may take to run on from S3, as far as QEMU can see.
+const WAKE_UP: Duration = Duration::from_secs(10);
+/// Between two tries to interrupt a save that has not quite begun.
+const AGAIN: Duration = Duration::from_millis(20);
+/// `KEY_SLEEP` of Linux' input-event-codes.h.
+const SLEEP_KEY: u32 = 142;
+
+/// What libvirt says of a domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Status {
+    Running,
+    Paused,
+    /// Its guest has suspended itself (S3).
+    PmSuspended,
+    /// It has no process.
+    Off,
+}
+
+impl Status {
+    pub(super) fn of(domain: &Handle) -> Result<Self, CallError> {
+        let (state, _) = domain.get_state()?;
+        Ok(match state {
+            ffi::VIR_DOMAIN_PAUSED => Self::Paused,
+            ffi::VIR_DOMAIN_PMSUSPENDED => Self::PmSuspended,
+            ffi::VIR_DOMAIN_SHUTOFF => Self::Off,
+            // One whose guest panicked, and that is kept so or is gone.
+            ffi::VIR_DOMAIN_CRASHED if domain.is_active()? => Self::Paused,
+            ffi::VIR_DOMAIN_CRASHED => Self::Off,
+            _ => Self::Running,
+        })
+    }
+}
+
+impl Inner {
+    pub(super) async fn status(&self) -> Result<Status, CallError> {
+        self.ask(Lane::Quick, Status::of).await
+    }
+
+    pub(super) async fn see(&self) -> Result<Observed, Error> {
+        let seen =
+            self.ask(Lane::Quick, |domain| Ok((Status::of(domain)?, domain.has_managed_save(0)?))).await;
+        let (status, is_saved) = match seen {
+            Err(error) if is_missing(&error) => {
+                let by = error.to(self.action("find"));
+                let why = std::error::Error::source(&by).map_or_else(String::new, ToString::to_string);
+                let _ = self.notices.send(Notice::Undefined(self.machine.clone(), why)).await;
+                (Status::Off, false)
+            }
+            seen => seen.map_err(self.failed("tell the state of"))?,
+        };
+        let process = match status {
+            Status::Running => Process::Running,
+            Status::Paused | Status::PmSuspended => Process::Still,
+            Status::Off => Process::Absent,
+        };
+        // libvirt removes a managed save before the guest runs from it.
+        let saved_state = if is_saved { StateOnDisk::Whole } else { StateOnDisk::None };
+        Ok(Observed { process, saved_state })
+    }
+
+    /// A process that holds the guest before its first step, or its next if it was saved.
+    pub(super) async fn start_paused(&self) -> Result<(), Error> {
+        if self.status().await.map_err(self.failed("tell the state of"))? != Status::Off {
+            return Err(Error::AlreadyRunning { pid: self.pid().await.unwrap_or(0) });
+        }
+        let quiet = self.quiet_ports();
+        let started = self
+            .act(Deed::Load, Lane::Work, |domain| {
+                let is_saved = domain.has_managed_save(0)?;
+                domain.create_with_flags(ffi::VIR_DOMAIN_START_PAUSED)?;
+                Ok(is_saved)
+            })
+            .await;
+        let was_saved = started.map_err(self.failed("start"))?;
+        *self.known() = super::Known { is_clock_behind: was_saved, ..super::Known::default() };
+        self.quiet_all().await;
+        drop(quiet);
+        Ok(())
+    }
+
+    /// The guest runs, whatever kept it from it.
+    pub(super) async fn run_on(self: &Arc<Self>) -> Result<(), Error> {
+        match self.status().await.map_err(self.failed("tell the state of"))? {
+            Status::Running => return Ok(()),
+            Status::Off => return Err(Error::NotRunning),
+            Status::Paused => {
+                let resumed =
+                    self.act(Deed::Resume, Lane::Quick, |domain| Ok(domain.resume().map(drop)?)).await;
+                // The answer to a call may be lost, or somebody else have been faster.
+                if let Err(error) = resumed
+                    && self.status().await.ok() != Some(Status::Running)
+                {
+                    return Err(error.to(self.action("resume")));
+                }
+            }
+            Status::PmSuspended => {
+                let _expected = self.expect(Deed::WakeUp);
+                let woken = self.ask(Lane::Quick, |domain| Ok(domain.pm_wakeup(0).map(drop)?)).await;
+                woken.map_err(self.failed("wake up"))?;
+                self.wait_for("the guest's waking from its own suspension", WAKE_UP, |s| {
+                    s == Status::Running
+                })
+                .await?;
+            }
+        }
+        self.mind_clock();
+        Ok(())
+    }
+
+    pub(super) async fn stand_still(&self) -> Result<(), Error> {
+        match self.status().await.map_err(self.failed("tell the state of"))? {
+            Status::Paused => return Ok(()),
+            Status::Off => return Err(Error::NotRunning),
+            Status::Running | Status::PmSuspended => {}
+        }
+        let paused = self.act(Deed::Pause, Lane::Quick, |domain| Ok(domain.suspend().map(drop)?)).await;
+        paused.map_err(self.failed("suspend"))?;
+        self.known().still_since = Some(std::time::Instant::now());
+        Ok(())
+    }
+
+    /// The guest suspends itself to memory, asked by its agent, or else by the key that means so.
+    pub(super) async fn doze(&self, patience: Duration) -> Result<(), Error> {
+        let _expected = self.expect(Deed::Suspend);
+        if let Err(error) = self.ask(Lane::Guest, |domain| Ok(more::pm_suspend(domain, false)?)).await {
+            // Others than the agent's absence are told.
+            if !is_unheard(&error) {
+                return Err(error.to(self.action("suspend the guest of")));
+            }
+            tracing::debug!(domain = self.who.name, ?error, "no guest agent: its sleep key is pressed");
+            let pressed = self.ask(Lane::Quick, press_sleep).await;
+            pressed.map_err(self.failed("press the sleep key of"))?;
+        }
+        self.wait_for("the guest's suspending itself", patience, |s| s == Status::PmSuspended).await?;
+        self.known().still_since = Some(std::time::Instant::now());
+        Ok(())
+    }
+
+    /// Managed save of a guest that stands still. Given up when hurried: it stands still as before.
+    pub(super) async fn save_managed(&self) -> Result<(), Error> {
+        let mut hurry = self.hurry.subscribe();
+        let _expected = self.expect(Deed::Save);
+        let save = self.ask(Lane::Work, |domain| Ok(domain.managed_save(0).map(drop)?));
+        tokio::pin!(save);
+        let saved = tokio::select! {
+            saved = &mut save => saved,
+            _ = hurry.changed() => tokio::select! {
+                saved = &mut save => match saved {
+                    Err(_) => return Err(Error::Hurried("the save")),
+                    saved => saved,
+                },
+                never = self.interrupt() => match never {},
+            },
+        };
+        saved.map_err(self.failed("save"))?;
+        // Who starts it without us shall not find it paused.
+        let runs = self.ask(Lane::Quick, |domain| Ok(more::managed_save_starts_running(domain)?)).await;
+        if let Err(error) = runs {
+            tracing::debug!(domain = self.who.name, ?error, "whoever starts it by hand finds it paused");
+        }
+        Ok(())
+    }
+
+    /// Interrupts what is done, again and again: it may just begin.
+    async fn interrupt(&self) -> Infallible {
+        loop {
+            if let Err(error) = self.ask(Lane::Quick, |domain| Ok(more::abort_job(domain)?)).await {
+                tracing::debug!(domain = self.who.name, ?error, "nothing to interrupt yet");
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    pub(super) async fn shut_down(&self, patience: Duration) -> Result<(), Error> {
+        let _expected = self.expect(Deed::PowerDown);
+        let deadline = Instant::now() + patience;
+        loop {
+            // Without flags it asks the guest's agent, and where there is none presses the button.
+            let asked = self.ask(Lane::Guest, |domain| Ok(domain.shutdown().map(drop)?)).await;
+            match asked {
+                Err(error) if is_over(&error) && self.is_off().await => return Ok(()),
+                asked => asked.map_err(self.failed("shut down"))?,
+            }
+            let span = deadline.saturating_duration_since(Instant::now()).min(PRESS);
+            match self.wait_for("the guest's shutting down", span, |status| status == Status::Off).await {
+                Err(Error::Timeout { what, .. }) if Instant::now() >= deadline => {
+                    return Err(Error::Timeout { what, after: patience });
+                }
+                Err(Error::Timeout { .. }) => {}
+                done => return done,
+            }
+        }
+    }
+
+    async fn is_off(&self) -> bool {
+        match self.status().await {
+            Ok(status) => status == Status::Off,
+            Err(error) => is_missing(&error),
+        }
+    }
+
+    pub(super) async fn destroy(&self) -> Result<(), Error> {
+        let killed = self.act(Deed::Kill, Lane::Quick, |domain| Ok(domain.destroy()?)).await;
+        match killed {
+            Err(error) if is_over(&error) && self.is_off().await => Ok(()),
+            killed => killed.map_err(self.failed("destroy")),
+        }
+    }
+
+    /// A process whose guest was saved is of no use; there is none after a managed save.
+    pub(super) async fn end_saved(&self) -> Result<(), Error> {
+        match self.see().await? {
+            Observed { process: Process::Absent, .. } => Ok(()),
+            Observed { saved_state: StateOnDisk::Whole, .. } => self.destroy().await,
+            Observed { .. } => Err(Error::Unsupported("its state is not saved: it is not ended".into())),
+        }
+    }
+
+    pub(super) async fn forget_state(&self) -> Result<(), Error> {
+        let removed = self.ask(Lane::Quick, |domain| {
+            if domain.has_managed_save(0)? {
+                domain.managed_save_remove(0)?;
+            }
+            Ok(())
+        });
+        match removed.await {
+            Err(error) if is_missing(&error) => Ok(()),
+            removed => removed.map_err(self.failed("remove the managed save of")),
+        }
+    }
+
+    /// Waits until the domain is as wanted.
+    async fn wait_for(
+        &self,
+        what: &'static str,
+        patience: Duration,
+        is_wanted: impl Fn(Status) -> bool,
+    ) -> Result<(), Error> {
+        let mut changed = self.changed.subscribe();
+        let deadline = Instant::now() + patience;
+        loop {
+            let status = match self.status().await {
+                Err(error) if is_missing(&error) => Status::Off,
+                // libvirt may come back in time.
+                Err(CallError::Away(_)) if Instant::now() < deadline => {
+                    tokio::time::sleep(AGAIN).await;
+                    continue;
+                }
+                status => status.map_err(self.failed("tell the state of"))?,
+            };
+            if is_wanted(status) {
+                return Ok(());
+            }
+            if status == Status::Off {
+                return Err(Error::NotRunning);
+            }
+            if Instant::now() >= deadline {
+                return Err(Error::Timeout { what, after: patience });
+            }
+            // An error is that time is over, or that nothing will be told.
+            let _ = timeout_at(deadline.min(Instant::now() + LOOK), changed.changed()).await;
+        }
+    }
+}
+
+/// The guest's agent is not there, does not answer, or may not do it.
+fn is_unheard(error: &CallError) -> bool {
+    use ErrorNumber as E;
+    matches!(
+        error.code(),
+        Some(
+            E::AgentUnresponsive
+                | E::AgentUnsynced
+                | E::AgentCommandTimeout
+                | E::ArgumentUnsupported
+                | E::ConfigUnsupported
+                | E::OperationUnsupported
+                | E::NoSupport
+        )
+    )
+}
+
+fn press_sleep(domain: &Handle) -> Result<(), CallError> {
+    const HOLD_MS: u32 = 100;
+    let mut keys = [SLEEP_KEY];
+    Ok(domain.send_key(ffi::VIR_KEYCODE_SET_LINUX, HOLD_MS, keys.as_mut_ptr(), 1, 0)?)
+}

@@ -1,0 +1,162 @@
+//! Counters and facts of a domain.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use dormouse_platform::{Counters, Error, Facts};
+use dormouse_sys::libvirt::{self as more, Value};
+
+use super::Inner;
+use crate::{clock::now, hub::Lane};
+
+/// `VIR_DOMAIN_STATS_VCPU`, `_INTERFACE`, `_BLOCK`
+const GROUPS: u32 = 8 | 16 | 32;
+
+impl Inner {
+    pub(super) async fn count(&self) -> Result<Counters, Error> {
+        let stats = self.ask(Lane::Guest, |domain| Ok(more::stats(domain, GROUPS)?)).await;
+        Ok(counters(&stats.map_err(self.failed("count what is done by"))?))
+    }
+
+    pub(super) async fn tell(&self) -> Facts {
+        let pid = self.pid().await;
+        let resident_bytes = pid.map_or(0, resident_bytes);
+        let disk_bytes = self.managed_save().map_or(0, |path| allocated(&path));
+        Facts { pid, resident_bytes, disk_bytes, ..Facts::default() }
+    }
+
+    /// The domain's QEMU process, if it is on this host and in our view of it.
+    pub(super) async fn pid(&self) -> Option<u32> {
+        if let Some(pid) = self.known().pid {
+            return pid.filter(|pid| Path::new(&format!("/proc/{pid}")).exists());
+        }
+        if !is_local(self.hub.uri()) {
+            return None;
+        }
+        let uuid = self.ask(Lane::Quick, |domain| Ok((domain.is_active()?, domain.get_uuid_string()?)));
+        let Ok((true, uuid)) = uuid.await else { return None };
+        let found = tokio::task::spawn_blocking(move || find(&uuid)).await.ok().flatten();
+        self.known().pid = Some(found);
+        found
+    }
+
+    /// Where libvirt keeps its managed save, if that is where it keeps them.
+    fn managed_save(&self) -> Option<PathBuf> {
+        let path = Path::new("/var/lib/libvirt/qemu/save").join(format!("{}.save", self.who.name));
+        Some(path).filter(|_| is_local(self.hub.uri()))
+    }
+}
+
+/// Is its libvirtd on this host? `qemu:///system`, `qemu+unix:///system?socket=...`: no host is named.
+fn is_local(uri: &str) -> bool {
+    uri.starts_with("qemu") && uri.contains(":///") && !uri.contains("+ssh")
+}
+
+fn counters(stats: &BTreeMap<String, Value>) -> Counters {
+    let sum = |prefix: &str, ends: &[&str]| {
+        let ours = stats.iter().filter(|(key, _)| {
+            key.strip_prefix(prefix)
+                .and_then(|rest| rest.split_once('.'))
+                .is_some_and(|(n, end)| n.bytes().all(|b| b.is_ascii_digit()) && ends.contains(&end))
+        });
+        ours.filter_map(|(_, value)| value.count()).fold(0, u64::saturating_add)
+    };
+    Counters {
+        at: now(),
+        cpu: Duration::from_nanos(sum("vcpu.", &["time"])),
+        // The guest's word, not the tap's. What it receives may all be broadcasts.
+        network_bytes: sum("net.", &["tx.bytes"]),
+        disk_bytes: sum("block.", &["rd.bytes", "wr.bytes"]),
+    }
+}
+
+/// The process that libvirt gave `-uuid UUID`.
+fn find(uuid: &str) -> Option<u32> {
+    let pids = fs::read_dir("/proc").ok()?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    pids.into_iter().find(|pid: &u32| {
+        // It may be gone.
+        fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| is_of(&line, uuid))
+    })
+}
+
+fn is_of(command_line: &[u8], uuid: &str) -> bool {
+    let mut words = command_line.split(|octet| *octet == 0);
+    words.any(|word| word == b"-uuid") && words.next() == Some(uuid.as_bytes())
+}
+
+fn allocated(path: &Path) -> u64 {
+    // st_blocks is in units of 512 bytes; stat(2).
+    fs::metadata(path).map_or(0, |m| m.blocks().saturating_mul(512))
+}
+
+/// Bytes of the process's own memory, that which it shares (memfd) included.
+fn resident_bytes(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    ["RssAnon:", "RssShmem:"]
+        .into_iter()
+        .filter_map(|key| kibibytes(&status, key))
+        .fold(0, u64::saturating_add)
+}
+
+/// proc_pid_status(5): `RssAnon:     1234 kB`.
+fn kibibytes(status: &str, key: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(key))?;
+    line.split_ascii_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn adds_up_processors_interfaces_and_disks() {
+        let stats = [
+            ("vcpu.current", 2),
+            ("vcpu.0.time", 1_000_000_000),
+            ("vcpu.1.time", 500_000_000),
+            ("vcpu.1.wait", 7),
+            ("net.count", 1),
+            ("net.0.rx.bytes", 1000),
+            ("net.0.tx.bytes", 30),
+            ("block.0.rd.bytes", 5),
+            ("block.0.wr.bytes", 6),
+            ("block.1.rd.bytes", 100),
+            ("block.1.fl.times", 9),
+        ];
+        let stats = stats.map(|(key, value)| (key.to_owned(), Value::Unsigned(value))).into();
+        let Counters { cpu, network_bytes, disk_bytes, .. } = counters(&stats);
+        assert_eq!((cpu, network_bytes, disk_bytes), (Duration::from_millis(1500), 30, 111));
+    }
+
+    #[test]
+    fn finds_the_process_by_its_uuid() {
+        let uuid = "c7a5fdbd-edaf-9455-926a-d65c16db1809";
+        let line = format!("qemu\0-name\0guest=web\0-uuid\0{uuid}\0-display\0none\0");
+        assert!(is_of(line.as_bytes(), uuid));
+        assert!(!is_of(line.as_bytes(), "c7a5fdbd-edaf-9455-926a-d65c16db1800"));
+        assert!(!is_of(format!("grep\0{uuid}\0").as_bytes(), uuid));
+        assert!(!is_of(b"qemu\0-uuid", uuid));
+    }
+
+    #[test]
+    fn knows_what_is_on_this_host() {
+        for uri in ["qemu:///system", "qemu:///session", "qemu+unix:///system?socket=/run/x"] {
+            assert!(is_local(uri), "{uri}");
+        }
+        for uri in ["qemu+ssh://root@b/system", "qemu+tcp://b/system", "qemu://b/system", "test:///default"] {
+            assert!(!is_local(uri), "{uri}");
+        }
+    }
+
+    #[test]
+    fn reads_what_the_kernel_writes() {
+        let status = "VmRSS:\t 9 kB\nRssAnon:\t    12 kB\nRssShmem:\t 1 kB\n";
+        assert_eq!(kibibytes(status, "RssAnon:"), Some(12 * 1024));
+        assert_eq!(kibibytes("", "RssAnon:"), None);
+    }
+}

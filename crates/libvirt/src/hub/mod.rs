@@ -1,0 +1,394 @@
+//! A libvirtd, and the way to it: connected for good, again and again.
+//!
+//! ```text
+//!  domains ── call ──► a blocking thread each ──► libvirtd
+//!     ▲                                              │ events, end of the connection
+//!     └── told, away, back ── task ◄── libvirt's event loop (one thread for all)
+//! ```
+//!
+//! No call blocks the runtime, and none waits for ever: a libvirtd that hangs fails its keepalives, which ends
+//! the connection and all calls with it, and each call has a time limit of its own.
+
+mod connection;
+mod reconnect;
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
+};
+
+use dormouse_platform::{Error, Notice};
+use dormouse_sys::libvirt::Lifecycle;
+use tokio::{
+    sync::{
+        Semaphore,
+        mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+        watch,
+    },
+    time::timeout,
+};
+use virt::{connect::Connect, error::ErrorNumber};
+
+use self::reconnect::{Action, Event, Reconnect};
+use crate::{clock::now, happening::Happening};
+
+pub(crate) use connection::Connection;
+
+/// An attempt to connect that takes longer is told of. It is not given up: a second one would hang as well.
+const SLOW: Duration = Duration::from_secs(5);
+
+/// One libvirtd, or a driver of libvirt in this process.
+#[derive(Debug)]
+pub(crate) struct Hub {
+    uri: String,
+    link: watch::Sender<Link>,
+    news: UnboundedSender<News>,
+    members: Mutex<Vec<Weak<dyn Member>>>,
+    lanes: Lanes,
+}
+
+/// Is it connected?
+#[derive(Clone, Debug)]
+enum Link {
+    /// Not yet, or not any more; why.
+    Away(String),
+    Here(Arc<Connection>),
+}
+
+/// What is told to the task of a hub.
+#[derive(Debug)]
+enum News {
+    Lifecycle(u64, Lifecycle),
+    Closed(u64, String),
+    Opened(Result<Connection, String>),
+    Wanted,
+    /// The hub is gone.
+    End,
+}
+
+/// Who is told what happens: a domain.
+pub(crate) trait Member: Send + Sync + std::fmt::Debug {
+    /// Is it about this domain?
+    fn is(&self, domain: &str, uuid: &str) -> bool;
+    /// What is to be told when this happened to it.
+    fn happened(&self, happening: Happening) -> Option<Notice>;
+    /// libvirt cannot be asked.
+    fn away(&self, why: &str) -> Notice;
+    /// It can be asked again.
+    fn back(&self) -> Notice;
+    /// Where notices go.
+    fn notices(&self) -> &tokio::sync::mpsc::Sender<Notice>;
+}
+
+/// How a call is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// It is answered at once.
+    Quick,
+    /// It may wait for the guest, its agent, or what others do with the domain.
+    Guest,
+    /// It starts or saves.
+    Work,
+}
+
+/// How many calls of a lane are made at a time: see [`Connection`].
+#[derive(Debug)]
+struct Lanes {
+    quick: Arc<Semaphore>,
+    guest: Arc<Semaphore>,
+    work: Arc<Semaphore>,
+}
+
+impl Lane {
+    /// How long a call may take.
+    const fn limit(self) -> Duration {
+        match self {
+            // libvirt itself gives up after 30 s where something else is done with the domain.
+            Self::Quick | Self::Guest => Duration::from_secs(40),
+            Self::Work => Duration::from_secs(1800),
+        }
+    }
+
+    /// How long it waits for a connection. A restart of libvirtd takes a second or several.
+    const fn patience(self) -> Duration {
+        match self {
+            Self::Quick | Self::Guest => Duration::from_secs(5),
+            Self::Work => Duration::from_secs(20),
+        }
+    }
+}
+
+/// Why a call did not succeed.
+#[derive(Debug)]
+pub(crate) enum CallError {
+    /// libvirt cannot be asked.
+    Away(Error),
+    /// No answer came in time.
+    Slow(Duration),
+    /// libvirt refused.
+    Said { code: ErrorNumber, message: String },
+}
+
+impl CallError {
+    /// For the core: what was to be done.
+    pub(crate) fn to(self, action: impl Into<String>) -> Error {
+        let action = action.into();
+        let why = match self {
+            Self::Away(error) => return error,
+            Self::Slow(after) => format!("there is no answer after {after:?}"),
+            Self::Said { message, .. } => message,
+        };
+        Error::Refused { whom: "libvirt", action, source: why.into() }
+    }
+
+    pub(crate) const fn code(&self) -> Option<ErrorNumber> {
+        match self {
+            Self::Said { code, .. } => Some(*code),
+            _ => None,
+        }
+    }
+}
+
+impl From<virt::error::Error> for CallError {
+    fn from(error: virt::error::Error) -> Self {
+        Self::Said { code: error.code(), message: connection::words(&error) }
+    }
+}
+
+impl Hub {
+    /// Connects to it from now on. Within a tokio runtime.
+    pub(crate) fn start(uri: &str) -> Arc<Self> {
+        let (news, told) = unbounded_channel();
+        let hub = Arc::new(Self {
+            uri: uri.to_owned(),
+            link: watch::Sender::new(Link::Away("it is being connected to".into())),
+            news,
+            members: Mutex::default(),
+            lanes: Lanes {
+                quick: Arc::new(Semaphore::new(2)),
+                guest: Arc::new(Semaphore::new(2)),
+                work: Arc::new(Semaphore::new(4)),
+            },
+        });
+        tokio::spawn(run(Arc::downgrade(&hub), told));
+        hub
+    }
+
+    /// Its connection's name.
+    pub(crate) fn uri(&self) -> &str {
+        &self.uri
+    }
+
+    /// Has a domain told.
+    pub(crate) fn join(&self, member: Weak<dyn Member>) {
+        self.members().push(member);
+    }
+
+    /// Does `work` with a connection.
+    pub(crate) async fn call<T: Send + 'static>(
+        &self,
+        lane: Lane,
+        work: impl FnOnce(&Connect) -> Result<T, CallError> + Send + 'static,
+    ) -> Result<T, CallError> {
+        let connection = self.connection(lane.patience()).await?;
+        let lanes = &self.lanes;
+        let room = match lane {
+            Lane::Quick => &lanes.quick,
+            Lane::Guest => &lanes.guest,
+            Lane::Work => &lanes.work,
+        };
+        let limit = lane.limit();
+        let room = timeout(limit, Arc::clone(room).acquire_owned()).await;
+        // Nobody closes a lane.
+        let room = room.map_err(|_| CallError::Slow(limit))?.ok();
+        let call = tokio::task::spawn_blocking(move || {
+            let way = if lane == Lane::Work { connection.work() } else { connection.main() };
+            let done = work(way);
+            // Whoever gave up waiting left its place to the thread, which still waits.
+            drop((room, connection));
+            done
+        });
+        match timeout(limit, call).await {
+            Ok(Ok(done)) => done,
+            Ok(Err(error)) => Err(CallError::Away(self.unreachable(error.to_string()))),
+            Err(_) => Err(CallError::Slow(limit)),
+        }
+    }
+
+    async fn connection(&self, patience: Duration) -> Result<Arc<Connection>, CallError> {
+        let mut link = self.link.subscribe();
+        if matches!(*link.borrow(), Link::Away(_)) {
+            let _ = self.news.send(News::Wanted);
+        }
+        let here = timeout(patience, link.wait_for(|link| matches!(link, Link::Here(_)))).await;
+        drop(here);
+        let now = self.link.borrow().clone();
+        match now {
+            Link::Here(connection) => Ok(connection),
+            Link::Away(why) => Err(CallError::Away(self.unreachable(why))),
+        }
+    }
+
+    fn unreachable(&self, why: String) -> Error {
+        Error::Unreachable { whom: format!("libvirt ({})", self.uri), why }
+    }
+
+    fn members(&self) -> MutexGuard<'_, Vec<Weak<dyn Member>>> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All that still are.
+    fn living(&self) -> Vec<Arc<dyn Member>> {
+        let mut members = self.members();
+        members.retain(|member| member.strong_count() > 0);
+        members.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    async fn tell(&self, notice: impl Fn(&dyn Member) -> Option<Notice>) {
+        for member in self.living() {
+            if let Some(notice) = notice(&*member) {
+                // Nobody listens: the daemon ends.
+                let _ = member.notices().send(notice).await;
+            }
+        }
+    }
+}
+
+impl Drop for Hub {
+    fn drop(&mut self) {
+        let _ = self.news.send(News::End);
+        close(self.link.send_replace(Link::Away("the hub is gone".into())));
+    }
+}
+
+/// The last reference to a connection asks libvirt to end it, which may take its time.
+fn close(link: Link) {
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        runtime.spawn_blocking(move || drop(link));
+    }
+}
+
+/// The state of one hub's task.
+struct Keeper {
+    link: Reconnect,
+    /// Counts the attempts, to tell the news of a connection that is gone.
+    epoch: u64,
+    /// The attempt that is under way is slow by then.
+    slow: Option<tokio::time::Instant>,
+    /// It ended before it was told to be there; why.
+    stillborn: Option<String>,
+}
+
+/// Keeps the hub connected, and tells its members.
+async fn run(hub: Weak<Hub>, mut news: UnboundedReceiver<News>) {
+    let mut keeper = Keeper { link: Reconnect::new(now()), epoch: 0, slow: None, stillborn: None };
+    loop {
+        let due = keeper.link.next_deadline().map(|due| due.since(now()).min(reconnect::PAUSE.1));
+        let told = tokio::select! {
+            told = news.recv() => told,
+            () = after(due) => None,
+            () = until(keeper.slow) => {
+                keeper.slow = None;
+                let Some(hub) = hub.upgrade() else { return };
+                keeper.step(&hub, Event::Slow("it does not answer".into())).await;
+                continue;
+            }
+        };
+        let Some(hub) = hub.upgrade() else { return };
+        match told {
+            None => keeper.step(&hub, Event::Tick).await,
+            Some(News::Wanted) => keeper.step(&hub, Event::Wanted).await,
+            Some(News::Lifecycle(epoch, event)) if epoch == keeper.epoch => {
+                let happening = Happening::from(&event);
+                tracing::debug!(uri = hub.uri, domain = event.domain, ?happening);
+                let about = |member: &dyn Member| member.is(&event.domain, &event.uuid);
+                hub.tell(|member| about(member).then(|| member.happened(happening)).flatten()).await;
+            }
+            Some(News::Closed(epoch, why)) if epoch == keeper.epoch => {
+                keeper.closed(&hub, why).await;
+            }
+            Some(News::Opened(opened)) => keeper.opened(&hub, opened).await,
+            Some(News::Lifecycle(..) | News::Closed(..)) => {}
+            Some(News::End) => return,
+        }
+    }
+}
+
+impl Keeper {
+    async fn closed(&mut self, hub: &Hub, why: String) {
+        let was = hub.link.send_replace(Link::Away(why.clone()));
+        self.stillborn = matches!(was, Link::Away(_)).then(|| why.clone());
+        close(was);
+        self.step(hub, Event::Closed(why)).await;
+    }
+
+    async fn opened(&mut self, hub: &Hub, opened: Result<Connection, String>) {
+        self.slow = None;
+        match (opened, self.stillborn.take()) {
+            (Ok(connection), Some(why)) => {
+                close(Link::Here(Arc::new(connection)));
+                self.step(hub, Event::Refused(why)).await;
+            }
+            (Ok(connection), None) => {
+                tracing::info!(uri = hub.uri, "connected to libvirt");
+                hub.link.send_replace(Link::Here(Arc::new(connection)));
+                self.step(hub, Event::Opened).await;
+            }
+            (Err(why), _) => {
+                hub.link.send_replace(Link::Away(why.clone()));
+                self.step(hub, Event::Refused(why)).await;
+            }
+        }
+    }
+
+    async fn step(&mut self, hub: &Hub, event: Event) {
+        for action in self.link.handle(event, now()) {
+            match action {
+                Action::Open => self.open(hub),
+                Action::TellAway(why) => {
+                    tracing::warn!(
+                        uri = hub.uri,
+                        why,
+                        "libvirt is away; sleepers are answered for all the same"
+                    );
+                    hub.tell(|member| Some(member.away(&why))).await;
+                }
+                Action::TellBack => {
+                    tracing::info!(uri = hub.uri, "libvirt is back");
+                    hub.tell(|member| Some(member.back())).await;
+                }
+            }
+        }
+    }
+
+    fn open(&mut self, hub: &Hub) {
+        self.epoch += 1;
+        self.slow = Some(tokio::time::Instant::now() + SLOW);
+        self.stillborn = None;
+        let (uri, news, epoch) = (hub.uri.clone(), hub.news.clone(), self.epoch);
+        let told = news.clone();
+        let open = move || {
+            let opened = Connection::open(&uri, epoch, &news);
+            // If nobody wants it any more it is closed.
+            let _ = news.send(News::Opened(opened));
+        };
+        // A thread that nobody waits for: a libvirtd that hangs has no keepalive yet that would end this.
+        if let Err(error) = std::thread::Builder::new().name("libvirt-open".into()).spawn(open) {
+            let _ = told.send(News::Opened(Err(error.to_string())));
+        }
+    }
+}
+
+async fn after(span: Option<Duration>) {
+    match span {
+        Some(span) => tokio::time::sleep(span).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn until(instant: Option<tokio::time::Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}
