@@ -7,6 +7,7 @@
 pub mod hold;
 pub mod idle;
 pub mod lifecycle;
+pub mod meter;
 pub mod policy;
 pub mod spec;
 pub mod standby;
