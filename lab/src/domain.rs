@@ -1,7 +1,7 @@
 //! Domains of libvirt for the lab's guests.
 
 use crate::{
-    Guest, Lab, Result,
+    Guest, Lab, Libvirtd, Result,
     guest::{self, Image},
     wait_until,
 };
@@ -16,6 +16,7 @@ use std::{
 pub struct Domain {
     guest: Guest,
     mebibytes: u64,
+    bridge: String,
     interface: String,
     pm: String,
     devices: String,
@@ -30,6 +31,7 @@ impl Domain {
         Self {
             guest,
             mebibytes: 256,
+            bridge: Lab::BRIDGE.into(),
             interface,
             pm: String::new(),
             devices: String::new(),
@@ -44,18 +46,18 @@ impl Domain {
         self
     }
 
-    /// Has its interface in one of libvirt's networks.
+    /// Has its interface in libvirt's network `default`; see [`Libvirtd::nat`].
     #[must_use]
-    pub fn network(mut self, name: &str) -> Self {
-        self.interface = format!("<interface type='network'><source network='{name}'/>");
+    pub fn nat(mut self) -> Self {
+        self.interface = "<interface type='network'><source network='default'/>".into();
+        self.bridge = Libvirtd::NAT_BRIDGE.into();
         self
     }
 
-    /// Has its interface on a bridge of Open vSwitch.
+    /// Has its interface on the lab's bridge as one of Open vSwitch's.
     #[must_use]
-    pub fn openvswitch(mut self, bridge: &str) -> Self {
-        self.interface =
-            format!("<interface type='bridge'><source bridge='{bridge}'/><virtualport type='openvswitch'/>");
+    pub fn openvswitch(mut self) -> Self {
+        self.interface += "<virtualport type='openvswitch'/>";
         self
     }
 
@@ -133,6 +135,17 @@ impl Domain {
     pub fn write(&self, lab: &Lab, image: &Image) -> Result<PathBuf> {
         let xml = self.xml(lab, image)?;
         lab.write(&format!("{}.domain.xml", self.name()), &xml)
+    }
+
+    /// Writes a machine file for it into the lab's directory, as one would write by hand.
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be written.
+    pub fn machine_file(&self, lab: &Lab, libvirtd: &Libvirtd) -> Result<PathBuf> {
+        let entries = [("domain", self.name().to_owned()), ("uri", libvirtd.uri())];
+        let table = entries.into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect();
+        self.guest.write_as(lab, "libvirt", table, &self.bridge)
     }
 
     fn xml(&self, lab: &Lab, image: &Image) -> Result<String> {

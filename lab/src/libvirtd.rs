@@ -62,13 +62,22 @@ impl Libvirtd {
     ///
     /// If they are not installed, or do not answer; the error has the end of their log.
     pub fn start(lab: &Lab) -> Result<Self> {
+        Self::start_with(lab, &[])
+    }
+
+    /// As [`Self::start`], with environment variables for libvirtd and all that it starts.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::start`].
+    pub fn start_with(lab: &Lab, environment: &[(&str, &str)]) -> Result<Self> {
         let dir = lab.dir().join("libvirt");
         configure(&dir)?;
         let path = dir.join("run/orders");
         command::stdout(Command::new("mkfifo").arg(&path))?;
         let orders = OpenOptions::new().read(true).write(true).open(&path);
         let orders = orders.map_err(Error::file("open", path))?;
-        let keeper = keep(lab.switch(), &dir)?;
+        let keeper = keep(lab.switch(), &dir, environment)?;
         let libvirtd = Self { dir, orders, keeper, detached: false };
         libvirtd.resume()?;
         Ok(libvirtd)
@@ -285,7 +294,7 @@ impl Drop for Libvirtd {
 
 /// Starts who starts libvirtd when told, again and again, in one mount namespace with the lab's folders and
 /// below one parent that reaps. `ip netns exec` makes that mount namespace.
-fn keep(namespace: &Namespace, dir: &Path) -> Result<Child> {
+fn keep(namespace: &Namespace, dir: &Path, environment: &[(&str, &str)]) -> Result<Child> {
     let mut script = String::from("set -e\n");
     for (place, name) in FOLDERS {
         script += &format!("mkdir -p {place}; mount --bind {} {place}\n", dir.join(name).display());
@@ -295,7 +304,7 @@ fn keep(namespace: &Namespace, dir: &Path) -> Result<Child> {
         exec 3<>/run/libvirt/orders\n\
         while read -r _ <&3; do (libvirtd -p /run/libvirt/libvirtd.pid 3<&- &); done\n";
     let mut command = namespace.command(programs::find("dormouse-lab")?.join("dormouse-lab"));
-    command.args(["reap", "sh", "-c", &script]);
+    command.args(["reap", "sh", "-c", &script]).envs(environment.iter().copied());
     let path = dir.join(LOG);
     let log = OpenOptions::new().create(true).append(true).open(&path);
     let log = log.map_err(Error::file("open", &path))?;

@@ -105,33 +105,40 @@ impl Guest {
     ///
     /// If a file cannot be written.
     pub fn write(&self, lab: &Lab, image: &Image) -> Result<PathBuf> {
-        let mut file = self.table(lab, image)?;
+        self.write_as(lab, "qemu", self.qemu(lab, image)?, Lab::BRIDGE)
+    }
+
+    /// As [`Self::write`], with the table of another platform, and on another bridge.
+    pub(crate) fn write_as(&self, lab: &Lab, platform: &str, table: Table, bridge: &str) -> Result<PathBuf> {
+        let mut file = Table::new();
+        let mut put = |path: &str, value: Value| set(&mut file, path, value);
+        put("name", self.name.clone().into());
+        put(platform, table.into());
+        let interface = [("mac", self.mac()), ("bridge", bridge.to_owned())];
+        let interface: Table = interface.into_iter().map(|(k, v)| (k.to_owned(), v.into())).collect();
+        put("interface", Value::Array(vec![interface.into()]));
+        put("sleep.idle_after", "10m".into());
+        put("sleep.depth", "saved".into());
+        put("wake.on", Value::Array(vec!["any-unicast".into()]));
         for (path, value) in &self.overrides {
             set(&mut file, path, value.clone());
         }
         lab.write(&format!("{}.toml", self.name), &file.to_string())
     }
 
-    fn table(&self, lab: &Lab, image: &Image) -> Result<Table> {
-        let mut file = Table::new();
-        let mut put = |path: &str, value: Value| set(&mut file, path, value);
-        put("name", self.name.clone().into());
-        put("qemu.memory", "256MiB".into());
-        put("qemu.cpus", 1.into());
-        put("qemu.kernel", text(&lab.link(&image.kernel())?));
-        put("qemu.initrd", text(&lab.link(&image.initrd())?));
-        put("qemu.cmdline", self.cmdline().into());
+    fn qemu(&self, lab: &Lab, image: &Image) -> Result<Table> {
+        let mut qemu = Table::new();
+        let mut put = |key: &str, value: Value| set(&mut qemu, key, value);
+        put("memory", "256MiB".into());
+        put("cpus", 1.into());
+        put("kernel", text(&lab.link(&image.kernel())?));
+        put("initrd", text(&lab.link(&image.initrd())?));
+        put("cmdline", self.cmdline().into());
         if let Some(disk) = self.disk(lab, image)? {
             let entry = Table::from_iter([("image".to_owned(), text(&disk))]);
-            put("qemu.disk", Value::Array(vec![entry.into()]));
+            put("disk", Value::Array(vec![entry.into()]));
         }
-        let interface = [("mac", self.mac()), ("bridge", Lab::BRIDGE.into())];
-        let interface: Table = interface.into_iter().map(|(k, v)| (k.to_owned(), v.into())).collect();
-        put("interface", Value::Array(vec![interface.into()]));
-        put("sleep.idle_after", "10m".into());
-        put("sleep.depth", "saved".into());
-        put("wake.on", Value::Array(vec!["any-unicast".into()]));
-        Ok(file)
+        Ok(qemu)
     }
 
     /// Its disk, made if it has one.

@@ -77,7 +77,7 @@ fn a_domain_has_an_agent_and_suspends() {
 fn a_network_of_libvirt_gives_addresses() {
     let (lab, image) = (Lab::new("lvnat").unwrap(), Image::build().unwrap());
     let libvirtd = Libvirtd::start(&lab).unwrap();
-    let domain = Domain::new(Guest::new("web", 3).dhcp()).network("default");
+    let domain = Domain::new(Guest::new("web", 3).dhcp()).nat();
     libvirtd.nat(&lab, &[domain.guest()]).unwrap();
     libvirtd.boot(&lab, &image, &domain).unwrap();
     lab.client().ping(domain.guest().ip(), SECOND).unwrap();

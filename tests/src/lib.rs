@@ -1,15 +1,23 @@
 //! End-to-end tests of Dormouse; see `tests/`. This is what they share.
 //!
 //! A [`Scene`] is a lab with a daemon and one guest. Its helpers panic where a test would: a
-//! failed scene prints the ends of the daemon's and the guest's logs before it goes.
+//! failed scene prints the ends of the daemon's and the guest's logs before it goes. A [`DomainScene`] is one
+//! with a domain of libvirt.
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
 
+mod crashes;
+mod domain;
+mod journey;
 mod numbered;
+mod openvswitch;
 mod processes;
 mod scene;
 
+pub use crashes::Crashes;
+pub use domain::DomainScene;
 pub use numbered::Numbered;
+pub use openvswitch::OpenVSwitch;
 pub use processes::{freeze, kill9};
 pub use scene::{Before, Scene};
 

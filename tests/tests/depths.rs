@@ -1,46 +1,13 @@
 //! Every depth of sleep, and every kind of guest that can sleep.
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
-use dormouse_e2e::{FAST_SAMPLES, LONG, ROOMY, SECOND, Scene, TCP_ONLY};
+use dormouse_e2e::{FAST_SAMPLES, LONG, ROOMY, Scene, TCP_ONLY};
 use dormouse_lab::{
     Guest, HttpAnswer,
     api::{MachineDetail, MachineState},
     wait_for,
 };
-use std::{collections::BTreeSet, net::IpAddr, thread};
-
-/// Sleeps, is answered for, wakes at a connection, and is the same guest.
-#[track_caller]
-fn sleeps_and_wakes(scene: &Scene, depth: &str) {
-    speaks(scene);
-    let before = scene.before();
-    let mut echo = scene.client.echo(scene.guest.ip()).unwrap();
-    scene.client.reset_sink(scene.guest.ip()).unwrap();
-    let stream = scene.client.udp_stream(scene.guest.ip(), 2_000, 100).unwrap();
-    thread::sleep(SECOND / 4);
-    let out = scene.daemon.run(&["sleep", "--depth", depth, scene.name()]).unwrap();
-    assert!(out.contains(&format!("asleep ({depth})")), "{out}");
-    if depth == "saved" {
-        scene.wait_no_qemu();
-    } else {
-        assert!(scene.qemu() > 0);
-    }
-    assert!(scene.pings(scene.guest.ip()) && scene.pings(scene.guest.ip6()));
-    assert_eq!(scene.state(), MachineState::Asleep);
-    thread::sleep(SECOND / 4);
-    scene.wakes_at_the_first_syn();
-    let sent = stream.stop();
-    let stats = scene.settled_sink(sent.datagrams);
-    assert!(stats.is_whole(sent.datagrams), "{depth}: {sent:?} {stats:?}");
-    echo.say("still here").unwrap();
-    assert_eq!(scene.before(), before, "{depth}");
-}
-
-/// It speaks from both of its addresses, and so they are learned.
-#[track_caller]
-fn speaks(scene: &Scene) {
-    assert!(scene.pings(scene.guest.ip()) && scene.pings(scene.guest.ip6()));
-}
+use std::{collections::BTreeSet, net::IpAddr};
 
 #[test]
 fn saved_and_paused() {
@@ -49,14 +16,14 @@ fn saved_and_paused() {
     let abilities = scene.daemon.show(scene.name()).unwrap().abilities;
     assert!(abilities.lazy_memory && abilities.depths.len() == 3, "{abilities:?}");
     for depth in ["paused", "saved", "paused"] {
-        sleeps_and_wakes(&scene, depth);
+        scene.sleeps_and_wakes(depth);
     }
 }
 
 #[test]
 fn off_boots_again_at_a_packet_and_the_packet_is_delivered() {
     let scene = Scene::boot("off", FAST_SAMPLES, Guest::new("web", 2).set("sleep.depth", "off"));
-    speaks(&scene);
+    scene.speaks();
     let before = scene.before();
     scene.sleep();
     scene.wait_no_qemu();
@@ -87,8 +54,8 @@ fn memory_that_is_no_file_is_saved_as_a_whole() {
     let guest = Guest::new("web", 2).dirty(20).set("qemu.memory_backing", "anonymous");
     let scene = Scene::boot("whole", ROOMY, guest.set("wake.on", vec![TCP_ONLY.to_owned()]));
     assert!(!scene.daemon.show(scene.name()).unwrap().abilities.lazy_memory);
-    sleeps_and_wakes(&scene, "saved");
-    sleeps_and_wakes(&scene, "paused");
+    scene.sleeps_and_wakes("saved");
+    scene.sleeps_and_wakes("paused");
 }
 
 #[test]
@@ -97,8 +64,8 @@ fn a_microvm() {
     let guest = Guest::new("web", 2).dirty(20).kernel_option("tsc_early_khz=2000000");
     let guest = guest.set("qemu.machine", "microvm");
     let scene = Scene::boot("microvm", ROOMY, guest.set("wake.on", vec![TCP_ONLY.to_owned()]));
-    sleeps_and_wakes(&scene, "saved");
-    sleeps_and_wakes(&scene, "paused");
+    scene.sleeps_and_wakes("saved");
+    scene.sleeps_and_wakes("paused");
 }
 
 #[test]
@@ -111,7 +78,7 @@ fn a_guest_with_a_disk() {
     shell.run("dd if=/dev/urandom of=/dev/vda bs=1M count=4 seek=4 2>/dev/null").unwrap();
     let digest = "dd if=/dev/vda bs=1M count=8 2>/dev/null | sha256sum";
     let before = shell.run(digest).unwrap();
-    sleeps_and_wakes(&scene, "saved");
+    scene.sleeps_and_wakes("saved");
     assert_eq!(shell.run(digest).unwrap(), before);
     shell.run("sync && echo 3 > /proc/sys/vm/drop_caches").unwrap();
     assert_eq!(shell.run(digest).unwrap(), before);
@@ -121,7 +88,7 @@ fn a_guest_with_a_disk() {
 fn addresses_are_learned_or_given() {
     let scene = Scene::boot("learned", FAST_SAMPLES, Guest::new("web", 2));
     let (ip, ip6) = (IpAddr::from(scene.guest.ip()), IpAddr::from(scene.guest.ip6()));
-    speaks(&scene);
+    scene.speaks();
     let knows = |m: &MachineDetail| [ip, ip6].iter().all(|a| m.summary.addresses.contains(a));
     scene.daemon.wait_machine(scene.name(), "known by its addresses", LONG, knows).unwrap();
     scene.sleep();

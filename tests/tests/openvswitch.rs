@@ -5,49 +5,9 @@
 //! `crates/surrogate/tests/bridge/ovs.rs`.
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
-use dormouse_e2e::{FAST_SAMPLES, LONG, SECOND, Scene};
+use dormouse_e2e::{FAST_SAMPLES, LONG, OpenVSwitch, SECOND, Scene};
 use dormouse_lab::{Daemon, Guest, Lab, api::MachineState, wait_until};
-use std::{
-    path::PathBuf,
-    process::{Command, Stdio},
-};
-
-/// The switch's sockets. Its processes end with the lab's namespace.
-fn rundir(lab: &Lab) -> PathBuf {
-    lab.dir().join("openvswitch")
-}
-
-fn program(lab: &Lab, name: &str) -> Command {
-    let mut command = lab.switch().command(name);
-    command.env("OVS_RUNDIR", rundir(lab)).stdout(Stdio::null()).stderr(Stdio::null());
-    command
-}
-
-fn run(lab: &Lab, name: &str, arguments: &[&str]) {
-    let status = program(lab, name).args(arguments).status().unwrap();
-    assert!(status.success(), "{name} {arguments:?}");
-}
-
-fn table(lab: &Lab) -> String {
-    let out = program(lab, "ovs-appctl").args(["fdb/show", "br0"]).stdout(Stdio::piped()).output().unwrap();
-    String::from_utf8(out.stdout).unwrap()
-}
-
-/// A lab whose bridge is one of Open vSwitch's.
-fn switch(lab: &Lab) {
-    let dir = rundir(lab);
-    std::fs::create_dir(&dir).unwrap();
-    let database = dir.join("conf.db");
-    let database = database.to_str().unwrap();
-    run(lab, "ovsdb-tool", &["create", database, "/usr/share/openvswitch/vswitch.ovsschema"]);
-    let remote = format!("--remote=punix:{}/db.sock", dir.display());
-    run(lab, "ovsdb-server", &[database, &remote, "--pidfile", "--detach", "--no-chdir"]);
-    run(lab, "ovs-vsctl", &["--no-wait", "init"]);
-    run(lab, "ovs-vswitchd", &["--pidfile", "--detach", "--no-chdir"]);
-    lab.switch().ip("link del br0\n").unwrap();
-    run(lab, "ovs-vsctl", &["add-br", "br0", "--", "set", "bridge", "br0", "datapath_type=netdev"]);
-    run(lab, "ovs-vsctl", &["add-port", "br0", "cl0"]);
-}
+use std::process::Stdio;
 
 /// For the guest itself: three fragments.
 fn large_ping(scene: &Scene) -> bool {
@@ -59,9 +19,8 @@ fn large_ping(scene: &Scene) -> bool {
 #[test]
 fn a_machine_on_open_vswitch_sleeps_stays_present_and_wakes() {
     let lab = Lab::new("ovs").unwrap();
-    switch(&lab);
-    let dir = rundir(&lab);
-    let daemon = Daemon::start_with(&lab, FAST_SAMPLES, &[("OVS_RUNDIR", dir.to_str().unwrap())]).unwrap();
+    let switch = OpenVSwitch::start(&lab);
+    let daemon = Daemon::start_with(&lab, FAST_SAMPLES, &[switch.environment()]).unwrap();
     let mut scene = Scene::with(lab, daemon, Guest::new("web", 2));
     scene.start(&[]);
     let ip = scene.guest.ip();
@@ -85,9 +44,9 @@ fn a_machine_on_open_vswitch_sleeps_stays_present_and_wakes() {
     scene.client.ping(ip, 5 * SECOND).unwrap();
 
     // Nothing of it is left when it is removed.
-    assert!(table(&scene.lab).contains(&scene.guest.mac()));
+    assert!(switch.table().contains(&scene.guest.mac()));
     scene.daemon.run(&["stop", "--force", "web"]).unwrap();
     scene.daemon.run(&["rm", "web"]).unwrap();
-    let gone = || Ok(!table(&scene.lab).contains("static"));
+    let gone = || Ok(!switch.table().contains("static"));
     wait_until("the switch to have forgotten it", LONG, gone).unwrap();
 }
