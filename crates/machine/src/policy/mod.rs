@@ -1,0 +1,160 @@
+//! When to sleep, and when to be awake ahead of need: policies over a machine's use.
+//!
+//! [`crate::idle`] says from samples whether a machine is in use. A policy sees only the edges, when
+//! its use began and ended, and decides from them. It does no I/O and reads no clock, so that the
+//! daemon and `dormouse simulate` run the same code.
+//!
+//! ```text
+//!  turned, slept ──► Policy ──► sleep_at   a plan, good until the next edge
+//!                      │  └───► wake_at    a plan, good until the next edge
+//!                      └──────► memory     what is kept over a restart
+//! ```
+
+mod ages;
+mod fixed;
+mod hours;
+mod hysteresis;
+mod predictive;
+
+use std::{fmt, str::FromStr, time::Duration};
+
+use dormouse_types::Timestamp;
+use serde::{Deserialize, Serialize};
+
+pub use fixed::Fixed;
+pub use hysteresis::Hysteresis;
+pub use predictive::Predictive;
+
+/// Decides for one machine.
+pub trait Policy: fmt::Debug + Send {
+    /// The machine's use began (`busy`) or ended at `at`; a wake by a packet is a beginning. Said
+    /// again, it changes nothing.
+    fn turned(&mut self, busy: bool, at: Timestamp);
+
+    /// The machine, which is idle, went to sleep at `at`.
+    fn slept(&mut self, at: Timestamp) {
+        let _ = at;
+    }
+
+    /// When an idle machine is to go to sleep, as things are at `now`, and why; `None` if never by
+    /// itself, or while it is in use.
+    fn sleep_at(&self, now: Timestamp) -> Option<Plan>;
+
+    /// When a sleeper is to be woken before anybody wants it, as things are at `now`, and why.
+    fn wake_at(&self, now: Timestamp) -> Option<Plan>;
+
+    /// What it has learned, to be kept over a restart of the daemon.
+    fn memory(&self) -> Option<serde_json::Value>;
+}
+
+/// What a policy wants to happen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// When; what is past is due.
+    pub at: Timestamp,
+    /// Why, in words for the user.
+    pub why: String,
+}
+
+/// The policies there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// [`Fixed`]
+    #[default]
+    Fixed,
+    /// [`Hysteresis`]
+    Hysteresis,
+    /// [`Predictive`]
+    Predictive,
+}
+
+impl Kind {
+    /// All of them, the simplest first.
+    pub const ALL: [Self; 3] = [Self::Fixed, Self::Hysteresis, Self::Predictive];
+
+    /// As it is written in a machine file.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fixed => "fixed",
+            Self::Hysteresis => "hysteresis",
+            Self::Predictive => "predictive",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for Kind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|kind| kind.as_str() == text);
+        found.ok_or_else(|| "must be \"fixed\", \"hysteresis\" or \"predictive\"".into())
+    }
+}
+
+/// Which policy, with its parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Which.
+    pub kind: Kind,
+    /// `fixed`: sleep after so much idle time. `hysteresis`: never sooner. `None`: never by itself,
+    /// whichever policy.
+    pub idle_after: Option<Duration>,
+    /// `hysteresis`: never later.
+    pub idle_most: Duration,
+    /// `predictive`: a wake that a user waits for is worth so much time awake in vain.
+    pub wake_cost: Duration,
+    /// `predictive`: how long before the machine may be needed it is woken.
+    pub lead: Duration,
+    /// `predictive`: never sleep sooner.
+    pub idle_least: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            kind: Kind::Fixed,
+            idle_after: Some(Duration::from_secs(15 * 60)),
+            idle_most: Duration::from_secs(2 * 3600),
+            wake_cost: Duration::from_secs(22 * 60),
+            lead: Duration::from_secs(30),
+            idle_least: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Seconds that local time is ahead of UTC at an instant.
+pub type LocalTime = fn(Timestamp) -> i64;
+
+/// Local time is UTC.
+#[must_use]
+pub const fn utc(_: Timestamp) -> i64 {
+    0
+}
+
+impl Settings {
+    /// The policy, with what it learned before. A memory that is none of its own is passed over.
+    #[must_use]
+    pub fn build(&self, local: LocalTime, memory: Option<&serde_json::Value>) -> Box<dyn Policy> {
+        match self.kind {
+            Kind::Fixed => Box::new(Fixed::new(self.idle_after)),
+            Kind::Hysteresis => Box::new(Hysteresis::new(self, memory)),
+            Kind::Predictive => Box::new(Predictive::new(self, local, memory)),
+        }
+    }
+}
+
+/// A span as a person reads it, to the second.
+fn words(span: Duration) -> String {
+    humantime::format_duration(Duration::from_secs(span.as_secs())).to_string()
+}
+
+#[cfg(test)]
+mod tests;
