@@ -21,12 +21,13 @@ impl Inner {
 
     /// Asks libvirt, and keeps the answer.
     pub(super) async fn look_for_obstacles(&self) -> Vec<Obstacle> {
-        let found = match self.circumstances().await {
+        let mut found = match self.circumstances().await {
             Ok(found) => found,
             Err(error) => {
                 return vec![Obstacle::to(&Depth::ALL, "libvirt", chain(&error))];
             }
         };
+        found.extend(self.paging_obstacle().await);
         self.known().capabilities = Some(capabilities(found.clone()));
         found
     }

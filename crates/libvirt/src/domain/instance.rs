@@ -41,7 +41,7 @@ impl Instance for Domain {
 
     async fn boot(&self) -> Result<(), Error> {
         self.0.start_paused().await?;
-        self.0.run_on().await
+        self.resume().await
     }
 
     async fn load(&self) -> Result<(), Error> {
@@ -49,15 +49,24 @@ impl Instance for Domain {
     }
 
     async fn resume(&self) -> Result<(), Error> {
+        self.0.paging.memory.wake();
         self.0.run_on().await
     }
 
     async fn suspend(&self, patience: Duration) -> Result<(), Error> {
-        self.0.doze(patience).await
+        self.0.doze(patience).await?;
+        self.0.paging.memory.sleep();
+        Ok(())
     }
 
     async fn pause(&self) -> Result<(), Error> {
-        self.0.stand_still().await
+        self.0.stand_still().await?;
+        self.0.paging.memory.sleep();
+        Ok(())
+    }
+
+    async fn page_out(&self) -> Result<u64, Error> {
+        self.0.put_memory_away().await
     }
 
     async fn save(&self) -> Result<(), Error> {

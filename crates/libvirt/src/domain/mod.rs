@@ -7,6 +7,7 @@ mod inside;
 mod instance;
 mod life;
 mod measure;
+mod page_out;
 mod ports;
 mod told;
 
@@ -47,6 +48,7 @@ struct Inner {
     /// Counts what happened to it.
     changed: watch::Sender<u64>,
     hurry: watch::Sender<u64>,
+    paging: page_out::Paging,
     known: Mutex<Known>,
     /// That nobody can set its guest's clock was told.
     clock_told: AtomicBool,
@@ -94,6 +96,7 @@ impl Domain {
             expectations: Mutex::default(),
             changed: watch::Sender::new(0),
             hurry: watch::Sender::new(0),
+            paging: page_out::Paging { is_wanted: libvirt.page_out, ..Default::default() },
             known: Mutex::default(),
             clock_told: AtomicBool::new(false),
         });

@@ -17,6 +17,7 @@ impl Member for Inner {
 
     fn happened(&self, happening: Happening) -> Option<Notice> {
         self.forget_after(happening);
+        self.mind_memory(happening);
         self.changed.send_modify(|count| *count = count.wrapping_add(1));
         let is_ours = self.expectations().is_ours(happening, now());
         if is_ours { None } else { self.news(happening) }
