@@ -9,5 +9,6 @@ pub mod idle;
 pub mod lifecycle;
 pub mod meter;
 pub mod policy;
+pub mod schedule;
 pub mod spec;
 pub mod standby;

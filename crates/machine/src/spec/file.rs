@@ -10,7 +10,7 @@ use dormouse_types::{Depth, LeasePolicy, MacAddr, Service, ServiceKind};
 use toml::de::DeTable;
 use uuid::Uuid;
 
-use super::label;
+use super::{keep, label};
 use super::read::{Report, Section, Value};
 use super::{
     Accel, DiskFormat, DiskSpec, InterfaceSpec, LibvirtSave, LibvirtSpec, LimitsSpec, MachineSpec,
@@ -186,6 +186,7 @@ fn sleep(section: Section<'_, '_>) -> SleepSpec {
         network_below: section.optional("network_below", rate).unwrap_or(usual.network_below),
         disk_below: section.optional("disk_below", rate).unwrap_or(usual.disk_below),
         grace: section.optional("grace", duration),
+        keep: keep::read(&section),
     };
     section.close();
     spec
@@ -287,11 +288,11 @@ pub(super) fn text<'v>(value: &'v Value<'_>, allowed: &str) -> Result<&'v str, S
 }
 
 /// A text that a type of ours reads; its error says what is allowed.
-fn parsed<T: FromStr<Err: std::fmt::Display>>(value: &Value<'_>) -> Result<T, String> {
+pub(super) fn parsed<T: FromStr<Err: std::fmt::Display>>(value: &Value<'_>) -> Result<T, String> {
     text(value, "it in quotes")?.parse().map_err(|error: T::Err| error.to_string())
 }
 
-fn one_of<T: Clone>(value: &Value<'_>, words: &[(&str, T)]) -> Result<T, String> {
+pub(super) fn one_of<T: Clone>(value: &Value<'_>, words: &[(&str, T)]) -> Result<T, String> {
     let allowed = || {
         let words: Vec<_> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
         format!("must be one of {}", words.join(", "))
@@ -312,7 +313,7 @@ fn integer<T: TryFrom<i64>>(value: &Value<'_>, least: i64, most: i64) -> Result<
         .ok_or_else(|| format!("must be a whole number from {least} to {most}"))
 }
 
-fn boolean(value: &Value<'_>) -> Result<bool, String> {
+pub(super) fn boolean(value: &Value<'_>) -> Result<bool, String> {
     value.as_bool().ok_or_else(|| "must be true or false".into())
 }
 
@@ -340,17 +341,24 @@ fn rate(value: &Value<'_>) -> Result<u64, String> {
     bytes.ok_or_else(|| "must be bytes a second, more than 0, as \"1KiB\" or \"1KiB/s\"".into())
 }
 
+/// A number, whole or not.
+pub(super) fn number(value: &Value<'_>) -> Option<f64> {
+    match value {
+        Value::Float(number) => number.as_str().parse().ok(),
+        _ => whole(value).and_then(|n| u32::try_from(n).ok()).map(f64::from),
+    }
+}
+
 fn percent(value: &Value<'_>) -> Result<f64, String> {
     let number = match value {
-        Value::Float(number) => number.as_str().parse().ok(),
         Value::String(text) => text.strip_suffix('%').and_then(|n| n.trim().parse().ok()),
-        _ => whole(value).and_then(|n| u32::try_from(n).ok()).map(f64::from),
+        _ => number(value),
     };
     let number = number.filter(|n: &f64| n.is_finite() && *n > 0.0 && *n <= 25_600.0);
     number.ok_or_else(|| "must be percent of one processor, more than 0, as 10 or 2.5".into())
 }
 
-fn duration(value: &Value<'_>) -> Result<Duration, String> {
+pub(super) fn duration(value: &Value<'_>) -> Result<Duration, String> {
     let span = value.as_str().and_then(|text| humantime::parse_duration(text).ok());
     // A year bounds it, so that sums of times cannot overflow.
     let span = span.filter(|span| *span <= Duration::from_secs(366 * 86_400));
@@ -359,7 +367,7 @@ fn duration(value: &Value<'_>) -> Result<Duration, String> {
     })
 }
 
-fn idle_after(value: &Value<'_>) -> Result<Option<Duration>, String> {
+pub(super) fn idle_after(value: &Value<'_>) -> Result<Option<Duration>, String> {
     if value.as_str() == Some("never") {
         return Ok(None);
     }

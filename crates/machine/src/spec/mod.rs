@@ -6,6 +6,7 @@
 
 mod error;
 mod file;
+mod keep;
 mod label;
 mod read;
 
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 pub use error::{SpecError, SpecErrors};
+pub use keep::{ConnectionRule, KeepSpec};
 
 /// A machine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -213,6 +215,9 @@ pub struct SleepSpec {
     pub disk_below: u64,
     /// How long a guest that is about to sleep has to read its network queue.
     pub grace: Option<Duration>,
+    /// What else keeps it awake.
+    #[serde(default)]
+    pub keep: KeepSpec,
 }
 
 impl Default for SleepSpec {
@@ -224,6 +229,7 @@ impl Default for SleepSpec {
             network_below: 1024,
             disk_below: 16 * 1024,
             grace: None,
+            keep: KeepSpec::default(),
         }
     }
 }

@@ -218,6 +218,25 @@ fn blames_the_right_key() {
         (format!("{LEAST}sleep.grace = \"2 years\""), "sleep.grace"),
         (format!("{LEAST}sleep.cpu_below = nan"), "sleep.cpu_below"),
         (format!("{LEAST}sleep.disk_below = 0"), "sleep.disk_below"),
+        (format!("{LEAST}sleep.users = \"never\""), "sleep.users"),
+        (format!("{LEAST}sleep.load_below = 0"), "sleep.load_below"),
+        (format!("{LEAST}sleep.load_below = \"1\""), "sleep.load_below"),
+        (format!("{LEAST}sleep.min_awake = 5"), "sleep.min_awake"),
+        (format!("{LEAST}sleep.stay_awake = \"mon\""), "sleep.stay_awake"),
+        (format!("{LEAST}sleep.stay_awake = []"), "sleep.stay_awake"),
+        (format!("{LEAST}sleep.stay_awake = [\"mon\", \"fry\"]"), "sleep.stay_awake[2]"),
+        (format!("{LEAST}sleep.sleep_only = [\"25:00-26:00\"]"), "sleep.sleep_only[1]"),
+        (format!("{LEAST}sleep.sleep_only = [{}]", "\"mon\",".repeat(33)), "sleep.sleep_only"),
+        (format!("{LEAST}sleep.wake_ahead = \"1m\""), "sleep.wake_ahead"),
+        (format!("{LEAST}sleep.timezone = \"UTC\""), "sleep.timezone"),
+        (format!("{LEAST}sleep = {{ stay_awake = [\"mon\"], timezone = \"../UTC\" }}"), "sleep.timezone"),
+        (format!("{LEAST}sleep.connections = [\"tcp:22\"]"), "sleep.connections[1]"),
+        (format!("{LEAST}sleep.connections = [{{}}]"), "sleep.connections[1].match"),
+        (format!("{LEAST}sleep.connections = [{{ match = \"udp:53\" }}]"), "sleep.connections[1].match"),
+        (
+            format!("{LEAST}sleep.connections = [{{ match = \"tcp\", keep_awake = false, idle_after = \"1m\" }}]"),
+            "sleep.connections[1].idle_after",
+        ),
         (format!("{LEAST}limits.queue_frames = 99999999999999999999"), "limits.queue_frames"),
         (format!("{LEAST}limits.queue_bytes = \"1KiB\""), "limits.queue_bytes"),
         (LEAST.replace("268435456", "268435457"), "qemu.memory"),
@@ -275,4 +294,35 @@ fn a_domain_is_known_by_its_name_and_its_uuid() {
     assert_eq!((spec.memory, spec.save, spec.page_out), (Some(2 << 30), LibvirtSave::Managed, false));
     let spec = libvirt(&format!("{text}uuid = \"C7A5FDBD-edaf-9455-926a-d65c16db1809\"\n"));
     assert_eq!(spec.uuid.unwrap().to_string(), "c7a5fdbd-edaf-9455-926a-d65c16db1809");
+}
+
+#[test]
+fn what_keeps_awake_is_read() {
+    let text = r#"
+[sleep]
+connections = [{ match = "tcp:22 from 10.0.0.9", keep_awake = false }, { match = "tcp:22", idle_after = "30m" }]
+users = "keep-awake"
+load_below = 0.5
+stay_awake = ["Mon..Fri 8:00-19:00", "sat"]
+sleep_only = ["00:00-24:00"]
+wake_ahead = "2m"
+timezone = "Europe/Berlin"
+min_awake = "5m"
+"#;
+    let keep = read(&format!("{LEAST}{text}")).unwrap().sleep.keep;
+    assert_eq!(keep.connections[1].idle_after, Some(Duration::from_secs(1800)));
+    assert_eq!(keep.connections.iter().map(|rule| rule.keep_awake).collect::<Vec<_>>(), [false, true]);
+    assert_eq!((keep.users, keep.load_below), (true, Some(0.5)));
+    assert_eq!(keep.stay_awake.to_string(), "mon-fri 08:00-19:00; sat");
+    assert_eq!(keep.timezone.as_deref(), Some("Europe/Berlin"));
+    assert_eq!(keep.min_awake(None), Duration::from_secs(300));
+    let json = serde_json::to_string(&keep).unwrap();
+    assert_eq!(serde_json::from_str::<KeepSpec>(&json).unwrap(), keep);
+}
+
+#[test]
+fn a_minute_at_most_is_the_least_to_be_awake() {
+    let least = |idle_after| KeepSpec::default().min_awake(idle_after).as_secs();
+    let secs = Duration::from_secs;
+    assert_eq!([least(None), least(Some(secs(600))), least(Some(secs(5)))], [60, 60, 5]);
 }
