@@ -28,7 +28,7 @@ pub use machine::{
 pub use problem::{Problem, ProblemKind};
 pub use time::{Time, TimeError, millis};
 pub use wake_test::{WakeTest, WakeTestRequest, WakeVerdict};
-pub use why::{Held, Ignored, LastWake, Service, Signal, Why};
+pub use why::{Held, Ignored, Keep, LastWake, Service, Signal, Why};
 
 /// The socket where the daemon listens unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/dormouse/dormoused.sock";

@@ -32,11 +32,14 @@ pub struct Why {
     pub signals: Vec<Signal>,
     /// The holds that keep it awake.
     pub holds: Vec<Hold>,
+    /// What else keeps it awake whatever its use, as its schedule.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keeps: Vec<Keep>,
     /// What keeps it from sleeping by itself, besides signals and holds; or, while it sleeps, from being
     /// answered for. In words.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub obstacles: Vec<String>,
-    /// When it would go to sleep if it stayed idle.
+    /// When it would go to sleep if nothing happened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub would_sleep_at: Option<Time>,
     /// The depth it would go to.
@@ -66,19 +69,39 @@ pub struct Why {
 /// A signal that idleness is judged by.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Signal {
-    /// As `cpu`, `network`, `disk`.
+    /// As `cpu`, `network`, `disk`, `connections tcp:22`, `users`, `load`.
     pub name: String,
-    /// What was measured over the last window.
-    pub value: f64,
-    /// At and above this the machine is busy.
-    pub threshold: f64,
-    /// Unit of both, as `%` or `B/s`.
+    /// What was measured, for a rate over the last window; absent if nobody can tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<f64>,
+    /// At and above this the machine is busy; absent if it is only told, and keeps nobody awake.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<f64>,
+    /// Unit of both, as `%`, `B/s` or `open`; may be empty.
     pub unit: String,
     /// Does it keep the machine awake?
     pub busy: bool,
-    /// Since when it is busy, or is not.
+    /// Since when it is busy; if it is not, when the use that it shows was over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Time>,
+    /// When it becomes quiet if nothing happens, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Time>,
+    /// More of it, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
+/// What keeps a machine awake whatever its use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Keep {
+    /// As `schedule`, `inhibitor`, `min-awake`, `policy`.
+    pub kind: String,
+    /// In words.
+    pub why: String,
+    /// When it ends by itself, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Time>,
 }
 
 /// What woke a machine.

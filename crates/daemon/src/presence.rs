@@ -5,6 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use dormouse_surrogate::{Capabilities, Error, Port, Rehearsal, Replay, Sleeper, Status, Surrogate};
 use dormouse_types::{MacAddr, MachineName};
+use dormouse_wire::Flow;
 
 /// Stands in for machines on the network. See [`Surrogate`] for what each call does.
 #[async_trait]
@@ -29,6 +30,8 @@ pub trait Presence: Send + Sync {
     async fn rehearse(&self, sleeper: &Sleeper, mac: MacAddr, ethernet: &[u8]) -> Rehearsal;
     /// A machine's numbers, if it is captured.
     async fn status(&self, name: &MachineName) -> Option<Status>;
+    /// The TCP connections of a running guest, as its frames on this bridge show them.
+    async fn connections(&self, bridge: &str, mac: MacAddr) -> Vec<Flow>;
     /// What this host allows.
     async fn capabilities(&self) -> Capabilities;
 }
@@ -73,6 +76,10 @@ impl Presence for Surrogate {
 
     async fn status(&self, name: &MachineName) -> Option<Status> {
         self.status(name).await
+    }
+
+    async fn connections(&self, bridge: &str, mac: MacAddr) -> Vec<Flow> {
+        self.connections(bridge, mac)
     }
 
     async fn capabilities(&self) -> Capabilities {

@@ -54,7 +54,10 @@ fn signal(signal: &Signal, now: Timestamp) -> Cell {
     let (word, style) = if signal.busy { ("busy", coloured(AnsiColor::Yellow)) } else { ("quiet", PLAIN) };
     let since =
         signal.since.map(|at| format!(" for {}", human::span(now.since(at.timestamp())))).unwrap_or_default();
-    let (value, threshold) = (human::figure(signal.value), human::figure(signal.threshold));
+    let (value, threshold) = (
+        human::figure(signal.value.unwrap_or_default()),
+        human::figure(signal.threshold.unwrap_or_default()),
+    );
     let unit = &signal.unit;
     Cell::styled(
         format!("{} {word}{since}: {value} {unit}, busy from {threshold} {unit}", signal.name),
@@ -149,6 +152,7 @@ mod tests {
             signals: vec![],
             obstacles: vec![],
             holds: vec![],
+            keeps: vec![],
             would_sleep_at: None,
             would_sleep_depth: None,
             last_wake: None,
@@ -169,11 +173,13 @@ mod tests {
     fn awake() {
         let signal = |name: &str, value, threshold, unit: &str, busy| Signal {
             name: name.into(),
-            value,
-            threshold,
+            value: Some(value),
+            threshold: Some(threshold),
             unit: unit.into(),
             busy,
             since: Some(ago(30)),
+            until: None,
+            detail: None,
         };
         let why = Why {
             cause: Some("tcp 10.9.0.1:40000 > 10.9.0.2:80 SYN".into()),

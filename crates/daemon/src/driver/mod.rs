@@ -14,6 +14,7 @@
 //! after every change.
 
 mod adopt;
+mod idleness;
 mod journal;
 mod orders;
 mod run;

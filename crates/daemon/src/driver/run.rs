@@ -3,11 +3,7 @@
 use std::{collections::HashMap, mem, net::IpAddr, pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use dormouse_api_types::{EventKind, Problem, ProblemKind};
-use dormouse_machine::{
-    idle::{IdlePolicy, Sample, Verdict},
-    lifecycle::{Action, Cause, Event, JOURNAL_RETRY, Lifecycle, State, Task},
-};
-use dormouse_platform::Counters;
+use dormouse_machine::lifecycle::{Action, Cause, Event, JOURNAL_RETRY, Lifecycle, State, Task};
 use dormouse_registry::{LastWake, Record, Revision, Transaction};
 use dormouse_surrogate::Status;
 use dormouse_types::{Depth, MacAddr, Timestamp};
@@ -20,6 +16,7 @@ use tokio::{
 
 use super::{
     End, Ends, Message, Shared, Subject,
+    idleness::{Answers, Idleness},
     journal::Journal,
     orders::{Goal, Reply, Waiter},
     story::{Story, reason_of},
@@ -56,7 +53,7 @@ enum Job {
 enum Finished {
     Task(Task, Duration, Result<Output, String>),
     Write(Result<Revision, dormouse_registry::Error>),
-    Sample(Result<Counters, String>),
+    Sample(Box<Result<Answers, String>>),
 }
 
 /// One machine's driver.
@@ -75,8 +72,7 @@ pub(super) struct Driver {
     /// Who asked that the machine be forgotten, once it can be.
     pub(super) removal: Option<Reply>,
     pub(super) story: Story,
-    idle: IdlePolicy,
-    report: Option<Verdict>,
+    pub(super) idleness: Idleness,
     last_status: Option<Status>,
     /// Others were told that nobody answers for it.
     absence_told: bool,
@@ -86,7 +82,6 @@ pub(super) struct Driver {
     heard: watch::Sender<u64>,
     jobs: JoinSet<Finished>,
     names: HashMap<Id, Job>,
-    sampling: bool,
     ends: Ends,
 }
 
@@ -104,8 +99,7 @@ impl Driver {
             undone: None,
             removal: None,
             story: Story::new(shared.clock.now()),
-            idle: IdlePolicy::new(&subject.spec.sleep),
-            report: None,
+            idleness: Idleness::new(&subject.spec.sleep),
             last_status: None,
             absence_told: false,
             begun: None,
@@ -113,7 +107,6 @@ impl Driver {
             heard: watch::Sender::new(0),
             jobs: JoinSet::new(),
             names: HashMap::new(),
-            sampling: false,
             ends,
             shared,
             subject,
@@ -325,11 +318,7 @@ impl Driver {
             self.journal.change(|record| record.last_wake = Some(wake), None);
         }
         self.page_out(to);
-        if *to == State::Active {
-            self.idle.reset();
-        } else {
-            self.report = None;
-        }
+        self.idleness.entered(to);
     }
 
     /// The memory of who sleeps paused is given back beside everything else: nobody waits for it.
@@ -394,14 +383,12 @@ impl Driver {
         self.names.insert(id, Job::Write);
     }
 
-    fn sample(&mut self) {
-        if self.sampling || *self.life.state() != State::Active || !self.life.settled() {
-            return;
-        }
-        self.sampling = true;
-        let instance = Arc::clone(&self.subject.instance);
-        let future = async move { instance.counters().await.map_err(|e| chain(&e)) };
-        let id = self.jobs.spawn(async move { Finished::Sample(future.await) }).id();
+    /// Asks how the machine is used.
+    pub(super) fn spawn_sample(
+        &mut self,
+        asking: impl Future<Output = Result<Answers, String>> + Send + 'static,
+    ) {
+        let id = self.jobs.spawn(async move { Finished::Sample(Box::new(asking.await)) }).id();
         self.names.insert(id, Job::Sample);
     }
 
@@ -417,7 +404,7 @@ impl Driver {
                 match self.names.remove(&error.id()) {
                     Some(Job::Task(task)) => self.take(Finished::Task(task, Duration::ZERO, Err(why))),
                     Some(Job::Write) => self.take(Finished::Write(Err(dormouse_registry::Error::Closed))),
-                    Some(Job::Sample) => self.take(Finished::Sample(Err(why))),
+                    Some(Job::Sample) => self.take(Finished::Sample(Box::new(Err(why)))),
                     None => {}
                 }
             }
@@ -444,9 +431,9 @@ impl Driver {
             Finished::Task(task, _, Err(why)) => self.failed(task, why),
             Finished::Write(result) => self.written(&result),
             Finished::Sample(result) => {
-                self.sampling = false;
-                match result {
-                    Ok(counters) => self.judge_idleness(&counters),
+                self.idleness.asked();
+                match *result {
+                    Ok(answers) => self.judge_idleness(answers),
                     Err(why) => self.warn(format!("cannot judge whether it is idle: {why}")),
                 }
             }
@@ -493,28 +480,14 @@ impl Driver {
         self.write();
     }
 
-    fn judge_idleness(&mut self, counters: &Counters) {
-        if *self.life.state() != State::Active {
-            return;
-        }
-        let Counters { at, cpu, network_bytes, disk_bytes } = *counters;
-        let verdict = self.idle.sample(Sample { at, cpu, network_bytes, disk_bytes });
-        let now = self.now();
-        let is_held = self.journal.record().holds.blocking(now).next().is_some();
-        let unaddressed = unaddressed(&self.subject.spec, &self.journal.record().learned);
-        let is_due = verdict.is_due(now) && !is_held && !unaddressed.all();
-        self.report = Some(verdict);
-        if is_due {
-            self.event(Event::Idle(self.subject.spec.sleep.depth));
-        }
-    }
-
     fn has_deadline(&self) -> bool {
         self.next_due().is_some()
     }
 
     fn next_due(&self) -> Option<Timestamp> {
-        self.life.next_deadline().into_iter().chain(self.journal.record().holds.next_deadline()).min()
+        let holds = self.journal.record().holds.next_deadline();
+        let ahead = self.wake_ahead_at(self.now());
+        self.life.next_deadline().into_iter().chain(holds).chain(ahead).min()
     }
 
     /// When to wake up for what is due: soon enough if the wall clock is set; and not at once, since
@@ -533,6 +506,7 @@ impl Driver {
             self.journal.change(|record| ended = record.holds.expire(now), None);
             self.tell_released(&ended, "its time is over");
         }
+        self.wake_ahead();
         // Whether it is due, after all that the clock may have done, the lifecycle knows.
         if self.life.next_deadline().is_some() {
             self.event(Event::Tick);
@@ -583,7 +557,9 @@ impl Driver {
         view.since = self.since;
         view.reason.clone_from(&self.reason);
         view.taps = self.ports.iter().map(|port| (port.mac, port.tap.clone())).collect();
-        view.idle.clone_from(&self.report);
+        view.idle.clone_from(&self.idleness.report);
+        view.keeps.clone_from(&self.idleness.keeps);
+        view.sleeps_at = self.outlook(self.now());
         view.last_status.clone_from(&self.last_status);
         view.absent = self.life.absent().map(str::to_owned);
         view.unaddressed = unaddressed(&self.subject.spec, &self.journal.record().learned);

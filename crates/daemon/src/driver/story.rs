@@ -150,6 +150,7 @@ pub(crate) fn cause_parts(cause: &Cause) -> (&'static str, Option<&str>) {
         Cause::Hold(reason) => Some(reason.as_str()),
         Cause::Packet(frame) => Some(frame.as_str()),
         Cause::Failure(why) => Some(why.as_str()),
+        Cause::Ahead(rule) => Some(rule.as_str()),
         Cause::Command | Cause::Restart => None,
     };
     (cause.word(), detail)

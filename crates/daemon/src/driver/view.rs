@@ -3,7 +3,12 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use dormouse_api_types::{Failure, MachineState};
-use dormouse_machine::{hold::Holds, idle::Verdict, lifecycle::State, spec::MachineSpec};
+use dormouse_machine::{
+    hold::Holds,
+    idle::{Keep, Verdict},
+    lifecycle::State,
+    spec::MachineSpec,
+};
 use dormouse_registry::{LastWake, Record};
 use dormouse_surrogate::Status;
 use dormouse_types::{Depth, MacAddr, MachineName, Timestamp};
@@ -36,6 +41,10 @@ pub struct View {
     pub taps: BTreeMap<MacAddr, String>,
     /// What idleness is judged by, while it runs.
     pub idle: Option<Verdict>,
+    /// What keeps it awake whatever its use, besides its holds.
+    pub keeps: Vec<Keep>,
+    /// When it goes to sleep by itself if nothing happens.
+    pub sleeps_at: Option<Timestamp>,
     /// What the surrogate did in the last sleep.
     pub last_status: Option<Status>,
     /// Why nobody answers for it, though it sleeps.
@@ -90,6 +99,8 @@ impl View {
             last_wake: record.last_wake.clone(),
             taps: BTreeMap::new(),
             idle: None,
+            keeps: Vec::new(),
+            sleeps_at: None,
             last_status: None,
             absent: None,
             unaddressed: Unaddressed::default(),

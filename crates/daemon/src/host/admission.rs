@@ -57,6 +57,16 @@ pub(super) fn check_responders(spec: &MachineSpec, config: &Config) -> Result<()
     Err(Problem::new(ProblemKind::Invalid, detail).key(key).fix(fix))
 }
 
+/// The time zone of its schedule is known on this host.
+pub(super) fn check_zone(spec: &MachineSpec) -> Result<(), Problem> {
+    let Some(name) = &spec.sleep.keep.timezone else { return Ok(()) };
+    jiff::tz::TimeZone::get(name).map(drop).map_err(|_| {
+        let detail = format!("sleep.timezone = {name:?}: there is no such time zone here");
+        let fix = "write one of those that `timedatectl list-timezones` lists, as \"Europe/Berlin\"";
+        Problem::new(ProblemKind::Invalid, detail).key("sleep.timezone").fix(fix)
+    })
+}
+
 /// Nobody else has its name or one of its addresses.
 pub(super) fn check_claims(
     spec: &MachineSpec,

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use dormouse_api_types::{
-    Abilities, Held, Hold, Ignored, Interface, LastWake, MachineDetail, MachineSummary, Problem, ProblemKind,
-    Service, Signal, Time, WakeTest, WakeTestRequest, WakeVerdict, Why, millis,
+    Abilities, Held, Hold, Ignored, Interface, Keep, LastWake, MachineDetail, MachineSummary, Problem,
+    ProblemKind, Service, Signal, Time, WakeTest, WakeTestRequest, WakeVerdict, Why, millis,
 };
 use dormouse_machine::{hold, idle, lifecycle::State};
 use dormouse_platform::Facts;
@@ -76,9 +76,7 @@ pub(super) async fn why(shared: &Shared, handle: &Handle) -> Why {
     let (view, now) = (handle.view(), shared.clock.now());
     let status = status.or_else(|| view.last_status.clone());
     let verdict = view.idle.as_ref();
-    let is_held = view.holds.blocking(now).next().is_some();
     let is_unaddressed = view.state == State::Active && view.unaddressed.all();
-    let due = verdict.and_then(|verdict| verdict.due).filter(|_| !is_held && !is_unaddressed);
     let unaddressed = view.unaddressed.explain().filter(|_| is_unaddressed);
     Why {
         machine: handle.name.clone(),
@@ -89,9 +87,10 @@ pub(super) async fn why(shared: &Shared, handle: &Handle) -> Why {
         failure: view.failure(),
         signals: verdict.map_or_else(Vec::new, |verdict| verdict.signals.iter().map(signal).collect()),
         holds: holds(&view, now),
+        keeps: view.keeps.iter().map(keep).collect(),
         obstacles: view.absent.iter().cloned().chain(unaddressed).collect(),
-        would_sleep_at: due.map(Time::from),
-        would_sleep_depth: due.map(|_| handle.spec.sleep.depth),
+        would_sleep_at: view.sleeps_at.map(Time::from),
+        would_sleep_depth: view.sleeps_at.map(|_| handle.spec.sleep.depth),
         last_wake: last_wake(&view),
         would_wake: handle.spec.wake.on.iter().map(ToString::to_string).collect(),
         answered: status.as_ref().map_or_else(BTreeMap::new, answered),
@@ -114,13 +113,19 @@ fn holds(view: &View, now: Timestamp) -> Vec<Hold> {
 
 fn signal(signal: &idle::Signal) -> Signal {
     Signal {
-        name: signal.name.into(),
+        name: signal.name.clone().into_owned(),
         value: signal.value,
         threshold: signal.threshold,
         unit: signal.unit.into(),
         busy: signal.busy,
         since: Some(signal.since.into()),
+        until: signal.ends.map(|(end, _)| end.into()),
+        detail: signal.detail.clone(),
     }
+}
+
+fn keep(keep: &idle::Keep) -> Keep {
+    Keep { kind: keep.what.into(), why: keep.why.clone(), until: keep.until.map(Time::from) }
 }
 
 fn last_wake(view: &View) -> Option<LastWake> {

@@ -117,6 +117,7 @@ impl Host {
         let CreateMachine { toml, base } = request;
         let spec = admission::read(&toml, &base)?;
         admission::check_files(&spec)?;
+        admission::check_zone(&spec)?;
         admission::check_responders(&spec, self.config())?;
         let admitting = self.admitting.lock().await;
         admission::check_claims(&spec, &self.handles(), &self.lost())?;

@@ -43,6 +43,10 @@ struct Inner {
     counters: Counters,
     /// How often a running save or flush was to end early.
     hurries: u64,
+    /// The guest's TCP connections.
+    connections: Vec<dormouse_wire::Flow>,
+    /// What the guest says of its use.
+    inside: Option<dormouse_platform::Inside>,
     /// It has no interfaces.
     unplugged: bool,
     /// One of its bridges is not there.
@@ -64,6 +68,8 @@ impl Default for World {
             sleeper: None,
             counters: Counters::default(),
             hurries: 0,
+            connections: Vec::new(),
+            inside: None,
             unplugged: false,
             partly: false,
         };
@@ -351,6 +357,10 @@ impl Instance for Machine {
         Ok(Counters { at: SystemClock.now(), ..self.0.with(|w| w.counters) })
     }
 
+    async fn inside(&self) -> Option<dormouse_platform::Inside> {
+        self.0.with(|w| w.inside.clone())
+    }
+
     async fn facts(&self) -> Facts {
         let resident_bytes = if self.0.process() == Process::Absent { 0 } else { 64 << 20 };
         Facts { resident_bytes, ..Facts::default() }
@@ -366,6 +376,10 @@ impl Presence for World {
     async fn capture(&self, sleeper: &surrogate::Sleeper) -> Result<(), surrogate::Error> {
         self.with(|w| w.sleeper = Some(sleeper.clone()));
         self.stand("capture", Some(true)).await
+    }
+
+    async fn connections(&self, _: &str, _: MacAddr) -> Vec<dormouse_wire::Flow> {
+        self.with(|w| w.connections.clone())
     }
 
     async fn drain(&self, _: &surrogate::Sleeper, _: Duration) -> Result<(), surrogate::Error> {

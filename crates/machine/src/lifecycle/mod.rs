@@ -231,6 +231,8 @@ pub enum Cause {
     Failure(String),
     /// The daemon found it half-way after a restart.
     Restart,
+    /// Nobody yet: it is to be awake before somebody wants it; by what rule.
+    Ahead(String),
 }
 
 impl Cause {
@@ -243,6 +245,7 @@ impl Cause {
             Self::Packet(_) => "packet",
             Self::Failure(_) => "failure",
             Self::Restart => "restart",
+            Self::Ahead(_) => "ahead",
         }
     }
 }

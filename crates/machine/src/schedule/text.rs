@@ -19,7 +19,9 @@ pub enum SpanError {
     #[error("{0:?} is not days and times: write as \"mon-fri 08:00-19:00\", \"sat,sun\" or \"22:00-06:00\"")]
     Unknown(String),
     /// A day is none.
-    #[error("{0:?} is not a day of the week: write mon, tue, wed, thu, fri, sat or sun, as mon-fri or sat,sun")]
+    #[error(
+        "{0:?} is not a day of the week: write mon, tue, wed, thu, fri, sat or sun, as mon-fri or sat,sun"
+    )]
     Day(String),
     /// A time is none.
     #[error("{0:?} is not a time of the day: write hours and minutes from 00:00 to 24:00, as 08:00-19:00")]

@@ -10,12 +10,12 @@ use dormouse_types::{Depth, LeasePolicy, MacAddr, Service, ServiceKind};
 use toml::de::DeTable;
 use uuid::Uuid;
 
-use super::{keep, label};
 use super::read::{Report, Section, Value};
 use super::{
     Accel, DiskFormat, DiskSpec, InterfaceSpec, LibvirtSave, LibvirtSpec, LimitsSpec, MachineSpec,
     MachineType, MemoryBacking, PlatformSpec, QemuSpec, ResponderSpec, SleepSpec, SpecErrors, WakeSpec,
 };
+use super::{keep, label};
 
 const MIB: u64 = 1 << 20;
 /// The least and the most memory of a guest, bytes: less boots nothing, more is a slip of the pen.

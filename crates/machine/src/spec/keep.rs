@@ -73,7 +73,8 @@ pub(super) fn read(section: &Section<'_, '_>) -> KeepSpec {
         min_awake: section.optional("min_awake", duration),
     };
     if section.has("wake_ahead") && !section.has("stay_awake") {
-        section.wrong("wake_ahead", "is of no use without spans to be awake in; write stay_awake or remove it");
+        section
+            .wrong("wake_ahead", "is of no use without spans to be awake in; write stay_awake or remove it");
     }
     if section.has("timezone") && !section.has("stay_awake") && !section.has("sleep_only") {
         section.wrong("timezone", "is of no use without a schedule; write stay_awake or sleep_only");

@@ -234,7 +234,9 @@ fn blames_the_right_key() {
         (format!("{LEAST}sleep.connections = [{{}}]"), "sleep.connections[1].match"),
         (format!("{LEAST}sleep.connections = [{{ match = \"udp:53\" }}]"), "sleep.connections[1].match"),
         (
-            format!("{LEAST}sleep.connections = [{{ match = \"tcp\", keep_awake = false, idle_after = \"1m\" }}]"),
+            format!(
+                "{LEAST}sleep.connections = [{{ match = \"tcp\", keep_awake = false, idle_after = \"1m\" }}]"
+            ),
             "sleep.connections[1].idle_after",
         ),
         (format!("{LEAST}limits.queue_frames = 99999999999999999999"), "limits.queue_frames"),

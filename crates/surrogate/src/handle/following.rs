@@ -8,7 +8,7 @@ use std::{
 use dormouse_types::MacAddr;
 use dormouse_wire::Flow;
 
-use super::Bridge;
+use super::{Bridge, Surrogate};
 use crate::{FollowKind, Port, flows::Flows};
 
 /// Who is followed, and how.
@@ -30,6 +30,16 @@ impl Following {
     /// Never held for long: see [`Flows`].
     fn lock(&self) -> MutexGuard<'_, Followed> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Surrogate {
+    /// The TCP connections of a guest that is listened to, those heard last first; none are known of
+    /// others. Does not wait for anything.
+    #[must_use]
+    pub fn connections(&self, bridge: &str, mac: MacAddr) -> Vec<Flow> {
+        let served = self.0.bridges().get(bridge).cloned();
+        served.and_then(|bridge| bridge.flows_of(mac)).unwrap_or_default()
     }
 }
 

@@ -369,7 +369,8 @@ fn figure(event: &Event, name: &str) -> Option<Duration> {
 
 /// `cpu 1.2 %, network 0 B/s`.
 fn signals(why: &Why) -> String {
-    let one = |s: &dormouse_lab::api::Signal| format!("{} {:.1} {}", s.name, s.value, s.unit);
+    let one =
+        |s: &dormouse_lab::api::Signal| format!("{} {:.1} {}", s.name, s.value.unwrap_or_default(), s.unit);
     why.signals.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 

@@ -1,0 +1,215 @@
+//! Whether the machine is idle: what is asked for that, and what follows from the answers.
+//!
+//! Each tick asks for the counters, the connections and, sparingly, the guest. When the machine is due to
+//! sleep all of it is asked once more, and only the fresh answers put it to sleep: who came meanwhile wins.
+
+use std::{sync::Arc, time::Duration};
+
+use dormouse_machine::{
+    idle::{Connection, GuestWord, IdlePolicy, Keep, Sample, Schedule, Verdict},
+    lifecycle::{Cause, Event, State},
+    spec::SleepSpec,
+};
+use dormouse_platform::{Counters, Inside, Instance};
+use dormouse_types::{MacAddr, Timestamp};
+use dormouse_wire::Flow;
+use futures::future::join_all;
+use jiff::tz::TimeZone;
+
+use super::{Shared, run::Driver, view::unaddressed};
+use crate::chain::chain;
+
+/// A guest is asked so often, which costs it something, and not more often than its counters are read.
+const ASK_GUEST: Duration = Duration::from_secs(30);
+/// How long it may take for its answer.
+const GUEST_PATIENCE: Duration = Duration::from_secs(5);
+/// Answers that took longer to come tell nothing of now: they put no machine to sleep.
+const FRESH: Duration = Duration::from_secs(10);
+
+/// What a driver knows of its machine's use.
+pub(super) struct Idleness {
+    pub(super) policy: IdlePolicy,
+    pub(super) schedule: Schedule,
+    pub(super) report: Option<Verdict>,
+    /// What keeps it awake whatever its use, as of the report.
+    pub(super) keeps: Vec<Keep>,
+    /// Answers are under way.
+    is_asking: bool,
+    guest_asked: Option<Timestamp>,
+    guest_silent: bool,
+}
+
+/// What was asked for, as it was while the answers came.
+#[derive(Debug)]
+pub(super) struct Answers {
+    asked: Timestamp,
+    counters: Counters,
+    connections: Vec<Connection>,
+    /// The guest's, if it was asked.
+    guest: Option<Option<Inside>>,
+    /// The machine was due to sleep before they were asked for.
+    is_last: bool,
+}
+
+impl Idleness {
+    /// Of a machine whose use nobody has looked at yet.
+    pub(super) fn new(spec: &SleepSpec) -> Self {
+        Self {
+            policy: IdlePolicy::new(spec),
+            schedule: Schedule::new(&spec.keep, zone(spec)),
+            report: None,
+            keeps: Vec::new(),
+            is_asking: false,
+            guest_asked: None,
+            guest_silent: false,
+        }
+    }
+
+    /// The machine entered a state.
+    pub(super) fn entered(&mut self, state: &State) {
+        if *state == State::Active {
+            self.policy.reset();
+            self.guest_asked = None;
+        } else {
+            self.report = None;
+            self.keeps.clear();
+        }
+    }
+
+    /// An asking came to its end, whatever that is.
+    pub(super) const fn asked(&mut self) {
+        self.is_asking = false;
+    }
+}
+
+/// The time zone of a machine's schedule: its own, or the host's. It was known when the machine was created.
+fn zone(spec: &SleepSpec) -> TimeZone {
+    let named = spec.keep.timezone.as_deref().map(TimeZone::get);
+    named.and_then(Result::ok).unwrap_or_else(TimeZone::system)
+}
+
+/// Asks for all that the machine's use is judged by.
+async fn ask(
+    shared: Shared,
+    instance: Arc<dyn Instance>,
+    links: Vec<(String, MacAddr)>,
+    ask_guest: bool,
+    is_last: bool,
+) -> Result<Answers, String> {
+    let asked = shared.clock.now();
+    let guest = async {
+        let patience = tokio::time::timeout(GUEST_PATIENCE, instance.inside());
+        if ask_guest { Some(patience.await.ok().flatten()) } else { None }
+    };
+    let flows = join_all(links.iter().map(|(bridge, mac)| shared.presence.connections(bridge, *mac)));
+    // The guest first: what asking it costs is in the counters of all samples alike.
+    let guest = guest.await;
+    let (counters, flows) = tokio::join!(instance.counters(), flows);
+    let counters = counters.map_err(|e| chain(&e))?;
+    let connections = flows.into_iter().flatten().map(|flow| connection(&flow)).collect();
+    Ok(Answers { asked, counters, connections, guest, is_last })
+}
+
+const fn connection(flow: &Flow) -> Connection {
+    let Flow { local, remote, snd_nxt, rcv_nxt, heard, .. } = *flow;
+    Connection { local, remote, numbers: (snd_nxt, rcv_nxt), heard }
+}
+
+impl Driver {
+    /// Asks how the machine is used, unless that is being asked.
+    pub(super) fn sample(&mut self) {
+        if !self.idleness.is_asking && *self.life.state() == State::Active && self.life.settled() {
+            self.ask(false);
+        }
+    }
+
+    fn ask(&mut self, is_last: bool) {
+        let now = self.now();
+        let every = ASK_GUEST.max(self.shared.config.sample_interval.get());
+        let is_time = self.idleness.guest_asked.is_none_or(|at| now < at || now.since(at) >= every);
+        let ask_guest = self.idleness.policy.asks_guest() && (is_time || is_last);
+        if ask_guest {
+            self.idleness.guest_asked = Some(now);
+        }
+        self.idleness.is_asking = true;
+        let interfaces = self.subject.spec.interfaces.iter();
+        let links = interfaces.map(|interface| (interface.bridge.clone(), interface.mac)).collect();
+        let instance = Arc::clone(&self.subject.instance);
+        self.spawn_sample(ask(self.shared.clone(), instance, links, ask_guest, is_last));
+    }
+
+    /// Takes in the answers; puts the machine to sleep if it is due and they are the last ones.
+    pub(super) fn judge_idleness(&mut self, answers: Answers) {
+        if *self.life.state() != State::Active {
+            return;
+        }
+        let Answers { asked, counters, connections, guest, is_last } = answers;
+        let now = self.now();
+        self.idleness.policy.connections(&connections, now);
+        if let Some(inside) = guest {
+            self.tell_guest_silent(inside.is_none());
+            let word = inside.map(|Inside { at, users, load }| GuestWord { at, users, load });
+            self.idleness.policy.guest(word, now);
+        }
+        let Counters { at, cpu, network_bytes, disk_bytes } = counters;
+        let verdict = self.idleness.policy.sample(Sample { at, cpu, network_bytes, disk_bytes });
+        let keeps = self.keeps(now);
+        let is_held = self.journal.record().holds.blocking(now).next().is_some();
+        let unaddressed = unaddressed(&self.subject.spec, &self.journal.record().learned);
+        let is_due = verdict.is_due(now) && keeps.is_empty() && !is_held && !unaddressed.all();
+        (self.idleness.report, self.idleness.keeps) = (Some(verdict), keeps);
+        if is_due && is_last && now.since(asked) < FRESH {
+            self.event(Event::Idle(self.subject.spec.sleep.depth));
+        } else if is_due && !is_last {
+            self.ask(true);
+        }
+    }
+
+    /// What keeps the machine awake at `now`, whatever its use; not its holds.
+    fn keeps(&self, now: Timestamp) -> Vec<Keep> {
+        let sleep = &self.subject.spec.sleep;
+        let least = self.since + sleep.keep.min_awake(sleep.idle_after);
+        let awake = (now < least).then(|| {
+            let span = humantime::format_duration(least.since(self.since));
+            Keep { what: "min-awake", why: format!("awake for less than {span}"), until: Some(least) }
+        });
+        awake.into_iter().chain(self.idleness.schedule.keeps(now)).collect()
+    }
+
+    /// When the machine goes to sleep by itself if nothing happens.
+    pub(super) fn outlook(&self, now: Timestamp) -> Option<Timestamp> {
+        let record = self.journal.record();
+        if unaddressed(&self.subject.spec, &record.learned).all() {
+            return None;
+        }
+        let holds = record.holds.blocking(now);
+        let holds = holds.map(|hold| Keep { what: "hold", why: String::new(), until: hold.until });
+        let keeps: Vec<_> = holds.chain(self.idleness.keeps.iter().cloned()).collect();
+        self.idleness.schedule.outlook(self.idleness.report.as_ref()?.expected, &keeps)
+    }
+
+    /// Says once that a guest that is to be asked does not answer.
+    fn tell_guest_silent(&mut self, is_silent: bool) {
+        if is_silent && !self.idleness.guest_silent {
+            let why = "its guest agent does not answer, and sleep.users or sleep.load_below of its file \
+                       need it: without an answer it counts as in use";
+            self.warn(why.into());
+        }
+        self.idleness.guest_silent = is_silent;
+    }
+
+    /// When a sleeper is to be woken ahead.
+    pub(super) fn wake_ahead_at(&self, now: Timestamp) -> Option<Timestamp> {
+        let is_asleep = matches!(self.life.state(), State::Asleep { .. });
+        is_asleep.then(|| self.idleness.schedule.wake_at(self.since, now)).flatten()
+    }
+
+    /// Wakes a sleeper whose time it is.
+    pub(super) fn wake_ahead(&mut self) {
+        let now = self.now();
+        if self.wake_ahead_at(now).is_some_and(|at| at <= now) {
+            let spans = &self.subject.spec.sleep.keep.stay_awake;
+            self.wanted(Cause::Ahead(format!("stay_awake {spans}")));
+        }
+    }
+}
