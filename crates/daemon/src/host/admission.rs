@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use dormouse_api_types::{Problem, ProblemKind};
 use dormouse_machine::spec::{InterfaceSpec, MachineSpec, PlatformSpec};
-use dormouse_platform::Capabilities;
+use dormouse_platform::{Capabilities, Instance};
 use dormouse_types::MachineName;
 use nix::net::if_::if_nametoindex;
 
@@ -97,6 +97,17 @@ pub(super) fn check_claims(
         }
     }
     Ok(())
+}
+
+/// What its platform can do with it. One that is shared with others is looked at afresh.
+pub(super) async fn abilities(instance: &dyn Instance) -> Capabilities {
+    if !instance.shape().shared {
+        return instance.capabilities();
+    }
+    let obstacles = instance.obstacles().await;
+    let mut abilities = instance.capabilities();
+    abilities.depths.retain(|depth| !obstacles.iter().any(|obstacle| obstacle.bars(*depth)));
+    Capabilities { obstacles, ..abilities }
 }
 
 /// Its platform can put it to sleep as deep as its file says.

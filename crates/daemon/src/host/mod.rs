@@ -119,18 +119,25 @@ impl Host {
         admission::check_files(&spec)?;
         admission::check_zone(&spec)?;
         admission::check_responders(&spec, self.config())?;
+        let instance = self.platforms.instance(&spec).map_err(|error| admission::unsupported(&error))?;
+        admission::check_depth(&spec, &admission::abilities(&*instance).await)?;
         let admitting = self.admitting.lock().await;
         admission::check_claims(&spec, &self.handles(), &self.lost())?;
-        let instance = self.platforms.instance(&spec).map_err(|error| admission::unsupported(&error))?;
-        admission::check_depth(&spec, &instance.capabilities())?;
         let record = Record::new(spec.name.clone(), toml, base, self.shared.clock.now());
         let transaction = Transaction::put(Expect::Absent, record.clone());
         let committed = self.shared.registry.commit(transaction).await;
         let revision = committed.map_err(|error| admission::not_remembered(&spec.name, &error))?;
         let spec = Arc::new(spec);
-        let handle = self.drive(Subject { spec: Arc::clone(&spec), instance, record, revision }, false).0;
+        // What others run too may run already.
+        let known = instance.shape().shared;
+        let subject = Subject { spec: Arc::clone(&spec), instance, record, revision };
+        let (handle, found) = self.drive(subject, known);
         drop(admitting);
         self.tell_created(&spec);
+        if known {
+            // What takes longer is seen later.
+            let _ = tokio::time::timeout(start::LOOK, found).await;
+        }
         Ok(answers::detail(&self.shared, &handle).await)
     }
 

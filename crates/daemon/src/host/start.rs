@@ -15,6 +15,9 @@ use crate::{
     platforms::Platforms,
 };
 
+/// How long the creation of a machine that others may run already waits to see whether they do.
+pub(super) const LOOK: Duration = Duration::from_secs(5);
+
 /// How long it may take until the next machine's addresses are claimed; more are claimed later.
 const PATIENCE: Duration = Duration::from_secs(10);
 
