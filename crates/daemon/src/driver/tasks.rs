@@ -121,8 +121,13 @@ impl Context {
     }
 
     async fn boot(self) -> Outcome {
-        let attached = self.attach().await?;
+        let late = self.instance.shape().late_interfaces;
+        let early = if late { None } else { Some(self.attach().await?) };
         self.instance.boot().await.map_err(|e| chain(&e))?;
+        let attached = match early {
+            Some(attached) => attached,
+            None => self.attach().await?,
+        };
         Ok(attached.output())
     }
 

@@ -40,12 +40,11 @@ impl Instance for Domain {
     }
 
     async fn boot(&self) -> Result<(), Error> {
-        self.0.start_paused().await?;
-        self.resume().await
+        self.0.start_paused().await
     }
 
     async fn load(&self) -> Result<(), Error> {
-        self.0.start_paused().await
+        self.0.restore_paused().await
     }
 
     async fn resume(&self) -> Result<(), Error> {

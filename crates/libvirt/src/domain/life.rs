@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 use virt::{domain::Domain as Handle, error::ErrorNumber};
 use virt_sys as ffi;
 
-use super::{Inner, is_missing, is_over};
+use super::{Inner, is_missing};
 use crate::{
     expect::Deed,
     hub::{CallError, Lane},
@@ -35,6 +35,17 @@ pub(super) enum Status {
     PmSuspended,
     /// It has no process.
     Off,
+}
+
+/// What came of a start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Start {
+    Booted,
+    Restored,
+    /// It ran.
+    Runs,
+    /// There was nothing to restore.
+    Unsaved,
 }
 
 impl Status {
@@ -79,21 +90,44 @@ impl Inner {
         Ok(Observed { process, saved_state })
     }
 
-    /// A process that holds the guest before its first step, or its next if it was saved.
+    /// A process that holds the guest before its first step.
+    ///
+    /// One that others have saved goes on from there, as by `virsh start`: what it has in memory is not ours
+    /// to give up.
     pub(super) async fn start_paused(&self) -> Result<(), Error> {
-        if self.status().await.map_err(self.failed("tell the state of"))? != Status::Off {
-            return Err(Error::AlreadyRunning { pid: self.pid().await.unwrap_or(0) });
-        }
+        self.start(false).await
+    }
+
+    /// A process that holds the guest before its next step.
+    pub(super) async fn restore_paused(&self) -> Result<(), Error> {
+        self.start(true).await
+    }
+
+    async fn start(&self, must_be_saved: bool) -> Result<(), Error> {
         let quiet = self.quiet_ports();
-        let started = self
-            .act(Deed::Load, Lane::Work, |domain| {
-                let is_saved = domain.has_managed_save(0)?;
-                domain.create_with_flags(ffi::VIR_DOMAIN_START_PAUSED)?;
-                Ok(is_saved)
-            })
-            .await;
-        let was_saved = started.map_err(self.failed("start"))?;
-        *self.known() = super::Known { is_clock_behind: was_saved, ..super::Known::default() };
+        let started = self.act(Deed::Load, Lane::Work, move |domain| {
+            if Status::of(domain)? != Status::Off {
+                return Ok(Start::Runs);
+            }
+            let is_saved = domain.has_managed_save(0)?;
+            if must_be_saved && !is_saved {
+                return Ok(Start::Unsaved);
+            }
+            domain.create_with_flags(ffi::VIR_DOMAIN_START_PAUSED)?;
+            Ok(if is_saved { Start::Restored } else { Start::Booted })
+        });
+        let started = started.await.map_err(self.failed("start"))?;
+        match started {
+            Start::Runs => return Err(Error::AlreadyRunning { pid: self.pid().await.unwrap_or(0) }),
+            Start::Unsaved => {
+                let source =
+                    "it has no managed save: another client of libvirt has removed or used it".into();
+                return Err(Error::Refused { whom: "libvirt", action: self.action("restore"), source });
+            }
+            Start::Restored | Start::Booted => {}
+        }
+        let is_clock_behind = started == Start::Restored;
+        *self.known() = super::Known { is_clock_behind, ..super::Known::default() };
         self.quiet_all().await;
         drop(quiet);
         Ok(())
@@ -101,12 +135,12 @@ impl Inner {
 
     /// The guest runs, whatever kept it from it.
     pub(super) async fn run_on(self: &Arc<Self>) -> Result<(), Error> {
-        match self.status().await.map_err(self.failed("tell the state of"))? {
+        match self.ask(Lane::Deed, Status::of).await.map_err(self.failed("tell the state of"))? {
             Status::Running => return Ok(()),
             Status::Off => return Err(Error::NotRunning),
             Status::Paused => {
                 let resumed =
-                    self.act(Deed::Resume, Lane::Quick, |domain| Ok(domain.resume().map(drop)?)).await;
+                    self.act(Deed::Resume, Lane::Deed, |domain| Ok(domain.resume().map(drop)?)).await;
                 // The answer to a call may be lost, or somebody else have been faster.
                 if let Err(error) = resumed
                     && self.status().await.ok() != Some(Status::Running)
@@ -129,12 +163,12 @@ impl Inner {
     }
 
     pub(super) async fn stand_still(&self) -> Result<(), Error> {
-        match self.status().await.map_err(self.failed("tell the state of"))? {
+        match self.ask(Lane::Deed, Status::of).await.map_err(self.failed("tell the state of"))? {
             Status::Paused => return Ok(()),
             Status::Off => return Err(Error::NotRunning),
             Status::Running | Status::PmSuspended => {}
         }
-        let paused = self.act(Deed::Pause, Lane::Quick, |domain| Ok(domain.suspend().map(drop)?)).await;
+        let paused = self.act(Deed::Pause, Lane::Deed, |domain| Ok(domain.suspend().map(drop)?)).await;
         paused.map_err(self.failed("suspend"))?;
         self.known().still_since = Some(std::time::Instant::now());
         Ok(())
@@ -199,7 +233,7 @@ impl Inner {
             // Without flags it asks the guest's agent, and where there is none presses the button.
             let asked = self.ask(Lane::Guest, |domain| Ok(domain.shutdown().map(drop)?)).await;
             match asked {
-                Err(error) if is_over(&error) && self.is_off().await => return Ok(()),
+                Err(_) if self.is_off().await => return Ok(()),
                 asked => asked.map_err(self.failed("shut down"))?,
             }
             let span = deadline.saturating_duration_since(Instant::now()).min(PRESS);
@@ -221,9 +255,9 @@ impl Inner {
     }
 
     pub(super) async fn destroy(&self) -> Result<(), Error> {
-        let killed = self.act(Deed::Kill, Lane::Quick, |domain| Ok(domain.destroy()?)).await;
+        let killed = self.act(Deed::Kill, Lane::Deed, |domain| Ok(domain.destroy()?)).await;
         match killed {
-            Err(error) if is_over(&error) && self.is_off().await => Ok(()),
+            Err(_) if self.is_off().await => Ok(()),
             killed => killed.map_err(self.failed("destroy")),
         }
     }
@@ -238,7 +272,7 @@ impl Inner {
     }
 
     pub(super) async fn forget_state(&self) -> Result<(), Error> {
-        let removed = self.ask(Lane::Quick, |domain| {
+        let removed = self.ask(Lane::Deed, |domain| {
             if domain.has_managed_save(0)? {
                 domain.managed_save_remove(0)?;
             }

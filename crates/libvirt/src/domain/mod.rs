@@ -186,8 +186,3 @@ impl Who {
 fn is_missing(error: &CallError) -> bool {
     error.code() == Some(ErrorNumber::NoDomain)
 }
-
-/// It has no process, or there is no such domain.
-fn is_over(error: &CallError) -> bool {
-    matches!(error.code(), Some(ErrorNumber::NoDomain | ErrorNumber::OperationInvalid))
-}

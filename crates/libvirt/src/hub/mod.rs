@@ -85,6 +85,8 @@ pub(crate) trait Member: Send + Sync + std::fmt::Debug {
 pub(crate) enum Lane {
     /// It is answered at once.
     Quick,
+    /// So is this, and what it does must be done: it waits longer for a libvirt that is away.
+    Deed,
     /// It may wait for the guest, its agent, or what others do with the domain.
     Guest,
     /// It starts or saves.
@@ -104,7 +106,7 @@ impl Lane {
     const fn limit(self) -> Duration {
         match self {
             // libvirt itself gives up after 30 s where something else is done with the domain.
-            Self::Quick | Self::Guest => Duration::from_secs(40),
+            Self::Quick | Self::Deed | Self::Guest => Duration::from_secs(40),
             Self::Work => Duration::from_secs(1800),
         }
     }
@@ -112,8 +114,8 @@ impl Lane {
     /// How long it waits for a connection. A restart of libvirtd takes a second or several.
     const fn patience(self) -> Duration {
         match self {
-            Self::Quick | Self::Guest => Duration::from_secs(5),
-            Self::Work => Duration::from_secs(20),
+            Self::Quick | Self::Guest => Duration::from_secs(3),
+            Self::Deed | Self::Work => Duration::from_secs(20),
         }
     }
 }
@@ -193,7 +195,7 @@ impl Hub {
         let connection = self.connection(lane.patience()).await?;
         let lanes = &self.lanes;
         let room = match lane {
-            Lane::Quick => &lanes.quick,
+            Lane::Quick | Lane::Deed => &lanes.quick,
             Lane::Guest => &lanes.guest,
             Lane::Work => &lanes.work,
         };
