@@ -7,14 +7,14 @@
 //!
 //! ```text
 //! watch capture drain stand-in prepare release dismiss await-guest
-//! boot load resume pause save flush quit power-down kill discard-state
-//! journal:STATE   with STATE one of stopped active settling undoing asleep waking stopping failed
+//! boot load resume pause suspend save flush quit power-down kill discard-state
+//! journal:STATE   with STATE one of stopped active settling undoing asleep waking stopping suspended failed
 //! ```
 //!
 //! Without the variable this does nothing. A word that is not one of these ends the daemon at its
 //! start, so that no test passes because of a misspelling.
 
-use dormouse_machine::lifecycle::{State, Task};
+use dormouse_machine::lifecycle::Task;
 
 /// The environment variable.
 pub const VARIABLE: &str = "DORMOUSE_ABORT_AT";
@@ -46,7 +46,7 @@ pub struct Fault(Option<(Step, Edge)>);
 #[error("{VARIABLE}={0:?} names no step: write one as save, journal:asleep or flush:after")]
 pub struct UnknownStep(pub String);
 
-const TASKS: [Task; 18] = [
+const TASKS: [Task; 19] = [
     Task::Watch,
     Task::Capture,
     Task::Drain,
@@ -59,6 +59,7 @@ const TASKS: [Task; 18] = [
     Task::Load,
     Task::Resume,
     Task::Pause,
+    Task::Suspend,
     Task::Save,
     Task::Flush,
     Task::Quit,
@@ -67,8 +68,8 @@ const TASKS: [Task; 18] = [
     Task::DiscardState,
 ];
 
-const STATES: [&str; 8] =
-    ["stopped", "active", "settling", "undoing", "asleep", "waking", "stopping", "failed"];
+const STATES: [&str; 9] =
+    ["stopped", "active", "settling", "undoing", "asleep", "waking", "stopping", "suspended", "failed"];
 
 impl Fault {
     /// Reads the variable's value.
@@ -126,22 +127,6 @@ pub const fn task_word(task: Task) -> &'static str {
         Task::PowerDown => "power-down",
         Task::Kill => "kill",
         Task::DiscardState => "discard-state",
-    }
-}
-
-/// A state's word, as in the API.
-#[must_use]
-pub const fn state_word(state: &State) -> &'static str {
-    match state {
-        State::Stopped => "stopped",
-        State::Active => "active",
-        State::Settling { .. } => "settling",
-        State::Undoing { .. } => "undoing",
-        State::Asleep { .. } => "asleep",
-        State::Waking { .. } => "waking",
-        State::Stopping => "stopping",
-        State::Suspended { .. } => "suspended",
-        State::Failed { .. } => "failed",
     }
 }
 

@@ -51,7 +51,8 @@ pub trait Instance: Send + Sync {
     async fn detach(&self) -> Result<(), Error>;
 
     /// Powers on and boots. Where the interfaces come late (see [`Instance::shape`]), only makes the
-    /// process: its guest boots at the `resume` that follows.
+    /// process: its guest boots at the `resume` that follows. A platform that keeps what is saved itself starts
+    /// from that, if others have saved the machine.
     async fn boot(&self) -> Result<(), Error>;
 
     /// Makes ready to run on from the saved state, verified first. The guest does not run yet.

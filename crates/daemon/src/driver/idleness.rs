@@ -16,7 +16,12 @@ use dormouse_wire::Flow;
 use futures::future::join_all;
 use jiff::tz::TimeZone;
 
-use super::{Shared, run::Driver, view::unaddressed};
+use super::{
+    Shared,
+    jobs::{Finished, Job},
+    run::Driver,
+    view::unaddressed,
+};
 use crate::chain::chain;
 
 /// A guest is asked so often, which costs it something, and not more often than its counters are read.
@@ -135,7 +140,8 @@ impl Driver {
         let interfaces = self.subject.spec.interfaces.iter();
         let links = interfaces.map(|interface| (interface.bridge.clone(), interface.mac)).collect();
         let instance = Arc::clone(&self.subject.instance);
-        self.spawn_sample(ask(self.shared.clone(), instance, links, ask_guest, is_last));
+        let asking = ask(self.shared.clone(), instance, links, ask_guest, is_last);
+        self.spawn(Job::Sample, async move { Finished::Sample(Box::new(asking.await)) });
     }
 
     /// Takes in the answers; puts the machine to sleep if it is due and they are the last ones.

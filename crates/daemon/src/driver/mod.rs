@@ -13,9 +13,12 @@
 //! state is being written. What others may know of the machine is in the [`View`], published
 //! after every change.
 
+mod act;
 mod adopt;
 mod idleness;
+mod jobs;
 mod journal;
+mod notices;
 mod orders;
 mod run;
 mod story;

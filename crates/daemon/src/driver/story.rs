@@ -57,6 +57,7 @@ impl Story {
         name: &MachineName,
         from: State,
         to: State,
+        why: Option<String>,
         now: Timestamp,
         events: &Events,
     ) {
@@ -68,11 +69,11 @@ impl Story {
             }
             State::Settling { .. } | State::Waking { .. } | State::Stopping => {
                 self.begin(now);
-                self.publish(name, &from, &to, events);
+                self.publish(name, &from, &to, why, events);
             }
             _ => {
                 self.set_took(now);
-                self.publish(name, &from, &to, events);
+                self.publish(name, &from, &to, why, events);
                 self.begin(now);
                 self.wanted = None;
             }
@@ -82,7 +83,7 @@ impl Story {
     /// Tells of a sleep whose last step is done.
     pub(super) fn tell_pending(&mut self, name: &MachineName, now: Timestamp, events: &Events) {
         if let Some((from, to)) = self.pending.take() {
-            self.publish(name, &from, &to, events);
+            self.publish(name, &from, &to, None, events);
             self.begin(now);
             self.wanted = None;
         }
@@ -97,11 +98,11 @@ impl Story {
         self.figures.insert("took_ms".into(), millis(now.since(self.caused())));
     }
 
-    fn publish(&self, name: &MachineName, from: &State, to: &State, events: &Events) {
+    fn publish(&self, name: &MachineName, from: &State, to: &State, why: Option<String>, events: &Events) {
         // Figures are of a flow: its start has none yet.
         let is_start = matches!(to, State::Settling { .. } | State::Waking { .. } | State::Stopping);
         let figures = if is_start { BTreeMap::new() } else { self.figures.clone() };
-        let cause = reason_of(to).or_else(|| reason_of(from));
+        let cause = reason_of(to).or(why).or_else(|| reason_of(from));
         log(name, from, to, cause.as_deref(), &figures);
         let draft = Draft::of(name, EventKind::State).states(state_of(from), state_of(to));
         events.publish(draft.cause(cause).figures(figures));
@@ -151,6 +152,7 @@ pub(crate) fn cause_parts(cause: &Cause) -> (&'static str, Option<&str>) {
         Cause::Packet(frame) => Some(frame.as_str()),
         Cause::Failure(why) => Some(why.as_str()),
         Cause::Ahead(rule) => Some(rule.as_str()),
+        Cause::Others(who) => Some(who.as_str()),
         Cause::Command | Cause::Restart => None,
     };
     (cause.word(), detail)

@@ -49,6 +49,8 @@ pub struct View {
     pub last_status: Option<Status>,
     /// Why nobody answers for it, though it sleeps.
     pub absent: Option<String>,
+    /// Since when its platform cannot be asked, and why.
+    pub unreachable: Option<(Timestamp, String)>,
     /// Interfaces for which nobody could answer.
     pub unaddressed: Unaddressed,
     /// Nothing is going on.
@@ -103,6 +105,7 @@ impl View {
             sleeps_at: None,
             last_status: None,
             absent: None,
+            unreachable: None,
             unaddressed: Unaddressed::default(),
             settled: false,
         }

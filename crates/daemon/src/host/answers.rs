@@ -70,6 +70,12 @@ pub(super) async fn detail(shared: &Shared, handle: &Handle) -> MachineDetail {
     }
 }
 
+/// Since when a machine's platform cannot be asked, and why, if that is so.
+fn unreachable(view: &View) -> Option<String> {
+    let (since, why) = view.unreachable.as_ref()?;
+    Some(format!("its platform cannot be asked since {}: {why}", Time::from(*since)))
+}
+
 /// Why a machine is where it is.
 pub(super) async fn why(shared: &Shared, handle: &Handle) -> Why {
     let status = shared.presence.status(&handle.name).await;
@@ -88,7 +94,7 @@ pub(super) async fn why(shared: &Shared, handle: &Handle) -> Why {
         signals: verdict.map_or_else(Vec::new, |verdict| verdict.signals.iter().map(signal).collect()),
         holds: holds(&view, now),
         keeps: view.keeps.iter().map(keep).collect(),
-        obstacles: view.absent.iter().cloned().chain(unaddressed).collect(),
+        obstacles: unreachable(&view).into_iter().chain(view.absent.clone()).chain(unaddressed).collect(),
         would_sleep_at: view.sleeps_at.map(Time::from),
         would_sleep_depth: view.sleeps_at.map(|_| handle.spec.sleep.depth),
         last_wake: last_wake(&view),

@@ -472,7 +472,7 @@ impl<R: Registry> Registry for Journalled<R> {
             let Change::Put(record) = change else { continue };
             let is_new = self.last.lock().unwrap().as_ref() != Some(&record.state);
             if is_new {
-                let step = format!("journal:{}", dormouse_daemon::fault::state_word(&record.state));
+                let step = format!("journal:{}", record.state.word());
                 self.world.step(&step).await.map_err(|_| dormouse_registry::Error::Closed)?;
                 *self.last.lock().unwrap() = Some(record.state.clone());
             }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use dormouse_types::{Depth, Timestamp};
 
 use super::absent::Absent;
+use super::look::{Look, is_of_platform};
 use super::{Action, Cause, Event, Shape, SleepReason, State, Task};
 
 /// How long after a failed write of the state it is tried again.
@@ -25,9 +26,9 @@ pub struct Lifecycle {
     /// What the pending `Journal` writes.
     writing: Option<State>,
     /// The first failure among the awaited tasks.
-    failure: Option<(Task, String)>,
+    pub(super) failure: Option<(Task, String)>,
     /// The guest or its process ended, and that is not yet dealt with.
-    ended: Option<Ended>,
+    pub(super) ended: Option<Ended>,
     pub(super) wanted: Option<Cause>,
     /// The guest's end was noticed and fits the plan, which goes on.
     pub(super) gone: bool,
@@ -39,8 +40,12 @@ pub struct Lifecycle {
     owed: Option<Timestamp>,
     /// Nobody stands in for the sleeper.
     pub(super) absent: Option<Absent>,
+    /// What others may have done.
+    pub(super) look: Look,
+    /// Why the next state is entered, where the states do not say so.
+    pub(super) why: Option<String>,
     pub(super) now: Timestamp,
-    out: Vec<Action>,
+    pub(super) out: Vec<Action>,
 }
 
 /// A step of a plan.
@@ -115,6 +120,8 @@ impl Lifecycle {
             touched: Touched::default(),
             owed: None,
             absent: None,
+            look: Look::default(),
+            why: None,
             now: Timestamp::default(),
             out: Vec::new(),
             state,
@@ -136,21 +143,21 @@ impl Lifecycle {
     /// Nothing is going on: no task is pending, no step is left and no write is owed.
     #[must_use]
     pub fn settled(&self) -> bool {
-        self.pending.is_empty() && self.plan.is_empty() && self.owed.is_none()
+        self.rests() && self.owed.is_none()
     }
 
     /// As [`Lifecycle::settled`], except that a write may still be owed, which is tried again until
     /// it succeeds.
     #[must_use]
     pub fn rests(&self) -> bool {
-        self.pending.is_empty() && self.plan.is_empty()
+        self.pending.is_empty() && self.plan.is_empty() && !self.is_looking()
     }
 
     /// When an [`Event::Tick`] is due; one that comes before does nothing. The clock may be set back
     /// meanwhile: give one at the latest each [`JOURNAL_RETRY`].
     #[must_use]
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        self.owed.into_iter().chain(self.absent_until()).min()
+        [self.owed, self.absent_until(), self.look_due()].into_iter().flatten().min()
     }
 
     /// Takes in what happened at `now`; returns what to do, in order.
@@ -167,7 +174,10 @@ impl Lifecycle {
             Event::Lost(why) => self.lost(why),
             Event::Partly(why) => self.stands_in_partly(why),
             Event::Back => self.hasten_stand_in(),
-            Event::Found { seen, by } => self.found(seen, &by),
+            Event::Changed(by) => self.changed(by),
+            Event::Undefined(by) => self.undefined(by),
+            Event::Redefined => self.redefined(),
+            Event::Found(seen) => self.found(seen),
             Event::Tick => {}
         }
         self.run(now)
@@ -191,6 +201,9 @@ impl Lifecycle {
         if self.pending.values().any(|role| *role != Role::Abandoned) {
             return false;
         }
+        if self.waits_for_look() {
+            return self.answers_meanwhile();
+        }
         let alone = self.absent.is_some() && !self.is_partly_absent();
         let gone = self.gone || self.was_saved_for_good();
         if let Some(ended) = self.ended.take() {
@@ -210,6 +223,17 @@ impl Lifecycle {
             return false;
         }
         true
+    }
+
+    /// A sleeper is stood in for while its platform cannot be asked: goes on with that.
+    fn answers_meanwhile(&mut self) -> bool {
+        let is_harmless = |step: &mut Step| matches!(step, Step::Do(Task::StandIn) | Step::Journal(_));
+        let sleeps = matches!(self.state, State::Asleep { .. });
+        let next = self.plan.pop_front_if(|step| sleeps && is_harmless(step));
+        next.is_some_and(|step| {
+            self.start(step);
+            true
+        })
     }
 
     /// Can a wish for the machine be followed now?
@@ -263,20 +287,28 @@ impl Lifecycle {
 
     pub(super) fn done(&mut self, task: Task, result: Result<(), String>) {
         let Some(role) = self.pending.remove(&task) else { return };
-        match (task, &result) {
-            (Task::Save, Ok(())) if self.shape.save_ends_process => self.saved = SavedState::Whole,
-            (Task::Save, Ok(())) => self.saved = SavedState::Written,
-            (Task::Load, Ok(())) if self.shape.save_ends_process => self.saved = SavedState::None,
-            (Task::Flush, Ok(())) if self.saved == SavedState::Written => self.saved = SavedState::Whole,
-            (Task::DiscardState, Ok(())) => self.saved = SavedState::None,
-            (Task::StandIn, Ok(())) => self.stands_in(),
-            (Task::Journal, Ok(())) => {
-                self.offered = self.writing.take().is_some_and(|s| s.offers_saved_state());
-            }
-            _ => {}
+        if result.is_ok() {
+            self.note_done(task);
         }
         if let (Err(why), Role::Awaited) = (result, role) {
             self.failure.get_or_insert((task, why));
+            if self.shape.shared && is_of_platform(task) {
+                self.look_now();
+            }
+        }
+    }
+
+    /// What is known of the world once a task is done.
+    pub(super) fn note_done(&mut self, task: Task) {
+        let ends = self.shape.save_ends_process;
+        match task {
+            Task::Save => self.saved = if ends { SavedState::Whole } else { SavedState::Written },
+            Task::Load if ends => self.saved = SavedState::None,
+            Task::Flush if self.saved == SavedState::Written => self.saved = SavedState::Whole,
+            Task::DiscardState => self.saved = SavedState::None,
+            Task::StandIn => self.stands_in(),
+            Task::Journal => self.offered = self.writing.take().is_some_and(|s| s.offers_saved_state()),
+            _ => {}
         }
     }
 
@@ -313,7 +345,8 @@ impl Lifecycle {
 
     /// The guest or its process ended: dealt with when the awaited tasks are answered.
     fn end(&mut self, ended: Ended) {
-        if self.state == State::Active {
+        self.look_is_stale();
+        if matches!(self.state, State::Active | State::Suspended { .. }) {
             self.guest_ended(ended);
         } else if self.pending.get(&Task::PowerDown) == Some(&Role::Awaited) {
             self.gone = true;
@@ -365,7 +398,10 @@ impl Lifecycle {
         self.abandon(Task::PowerDown);
         (self.failure, self.ended, self.wanted, self.gone) = (None, None, None, false);
         (self.owed, self.absent) = (None, None);
-        let at_rest = matches!(self.state, State::Active | State::Stopped | State::Failed { .. });
+        let at_rest = matches!(
+            self.state,
+            State::Active | State::Stopped | State::Suspended { .. } | State::Failed { .. }
+        );
         self.plan.retain(|step| at_rest && matches!(step, Step::Do(_)));
         self.enter(to);
         self.plan.extend(steps);
@@ -377,7 +413,7 @@ impl Lifecycle {
         }
         if self.state != to {
             let from = std::mem::replace(&mut self.state, to.clone());
-            self.out.push(Action::Announce { from, to });
+            self.out.push(Action::Announce { from, to, why: self.why.take() });
         }
     }
 

@@ -30,7 +30,7 @@ impl Lifecycle {
             // The guest is off already: it sleeps, and is stood in for as soon as can be.
             Task::StandIn if shutting_down => self.owe_stand_in(why),
             _ if self.gone || (shutting_down && task != Task::PowerDown) => {
-                self.fail(self.during(), why, true);
+                self.fail(self.during(), why, !self.shape.shared);
             }
             _ => {
                 let cause = self.wanted.take().unwrap_or(Cause::Failure(why));
@@ -48,7 +48,7 @@ impl Lifecycle {
             _ => !self.offered,
         };
         match task {
-            Task::Load | Task::Boot | Task::Kill => self.fail(self.during(), why, true),
+            Task::Load | Task::Boot | Task::Kill => self.fail(self.during(), why, !self.shape.shared),
             // One whose memory is nowhere else may still be saved by hand.
             Task::Resume => self.fail(self.during(), why, !has_its_memory),
             Task::Journal

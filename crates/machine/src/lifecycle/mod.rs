@@ -68,6 +68,29 @@
 //! `Prepare` if the surrogate stood in, `Resume` if the guest was stopped, `Release`,
 //! `Journal(Active)`.
 //!
+//! What others do to a machine by its platform's own means is followed, at rest and half-way: `Look` asks
+//! the platform as soon as no task is awaited, and before a failed task of the platform is judged.
+//!
+//! ```text
+//!                 is seen running                    standing still    gone
+//! Active                                             Suspended         Stopped
+//! Suspended       Active                                               Stopped
+//! Stopped         Active                             Suspended
+//! Asleep          Journal(Waking) Prepare [AwaitGuest] Release Active
+//!   paused, pmsuspended                                                Stopped
+//!   saved                                            Suspended         Stopped, if its state is gone
+//!   off                                              Suspended
+//! Settling        Undoing, from when it was stopped  Suspended before  Stopped, if it is not off or saved
+//! Undoing,Waking  go on without the steps that       Suspended after   Stopped, if there should be a
+//!                 would let it run                   they let it run   process, or a state to load
+//! ```
+//!
+//! A machine that is no longer defined on its platform, and has no process, is `Stopped`.
+//!
+//! As long as the platform cannot be asked, nothing is decided: sleepers are answered for, what wants one
+//! waits (a `Load` that failed meanwhile leaves it asleep), and a step that failed is judged afterwards:
+//! it may have been done.
+//!
 //! What holds whatever happens:
 //!
 //! - The guest is let run (`Resume`, `Boot`) only if a crash afterwards cannot lead to its old
@@ -93,6 +116,7 @@ mod command;
 mod engine;
 mod failure;
 mod follow;
+mod look;
 mod recover;
 mod settle;
 mod stop;
@@ -105,6 +129,7 @@ use serde::{Deserialize, Serialize};
 
 pub use absent::STAND_IN_RETRY;
 pub use engine::{JOURNAL_RETRY, Lifecycle};
+pub use look::LOOK_RETRY;
 
 /// Where a machine is in its life. This is what is journalled.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -233,6 +258,8 @@ pub enum Cause {
     Restart,
     /// Nobody yet: it is to be awake before somebody wants it; by what rule.
     Ahead(String),
+    /// Others than Dormouse, by the platform's own means; who did what.
+    Others(String),
 }
 
 impl Cause {
@@ -246,6 +273,7 @@ impl Cause {
             Self::Failure(_) => "failure",
             Self::Restart => "restart",
             Self::Ahead(_) => "ahead",
+            Self::Others(_) => "others",
         }
     }
 }
@@ -337,7 +365,11 @@ pub enum Action {
         from: State,
         /// The state it entered.
         to: State,
+        /// Why, where others did it and the states do not say so.
+        why: Option<String>,
     },
+    /// Ask the platform what is so; answered by one [`Event::Found`].
+    Look,
 }
 
 /// What happened to a machine.
@@ -365,14 +397,16 @@ pub enum Event {
     Partly(String),
     /// What kept the surrogate from standing in may be over: it is to be tried at once.
     Back,
-    /// The platform's word on what is so now, after others than Dormouse may have changed it. Where it
-    /// is not what the lifecycle would expect, the lifecycle follows it, and never fights.
-    Found {
-        /// What is so.
-        seen: Observed,
-        /// Who or what changed it, for the user: `started by virsh or another client of libvirt`.
-        by: String,
-    },
+    /// Others than Dormouse changed the machine, or the platform is back after it could not be asked. Who
+    /// or what did it, for the user: `started by virsh or another client of libvirt`.
+    Changed(String),
+    /// Others removed the machine's definition from its platform; who, for the user.
+    Undefined(String),
+    /// The machine is defined on its platform, perhaps otherwise than before.
+    Redefined,
+    /// The answer to [`Action::Look`]: what is so now, or why the platform cannot be asked. Where it is
+    /// not what the lifecycle would expect, the lifecycle follows it, and never fights.
+    Found(Result<Observed, String>),
     /// [`Lifecycle::next_deadline`] came.
     Tick,
 }

@@ -9,6 +9,9 @@ use dormouse_types::{Depth, Timestamp};
 use super::engine::{Lifecycle, SavedState, Step, active};
 use super::{Action, Cause, Observed, Process, Shape, State, StateOnDisk, Task};
 
+/// Who did what was done meanwhile, on a platform that others use.
+const OTHERS_UNWATCHED: &str = "somebody, while the daemon was down";
+
 /// Notices that the state was journalled before a step that never became visible.
 const ENDED_UNWATCHED: &str = "its process ended while the daemon was down";
 
@@ -26,6 +29,15 @@ impl Lifecycle {
             (_, false) => SavedState::Doubtful,
         };
         life.find_true_world(seen.process);
+        let in_the_making = match seen.process {
+            Process::Incoming => true,
+            Process::Still => seen.saved_state == StateOnDisk::Whole,
+            _ => false,
+        };
+        if shape.shared && in_the_making {
+            life.look.may_be_made = matches!(life.state, State::Asleep { depth: Depth::Saved });
+            life.look_now();
+        }
         let actions = life.run(now);
         (life, actions)
     }
@@ -71,13 +83,15 @@ impl Lifecycle {
                 _ => self.recover_running(process),
             },
             State::Asleep { depth: Depth::Off } => match process {
+                Process::Still if self.shape.shared => self.suspended_meanwhile(),
+                Process::Incoming if self.shape.shared => self.plan.push_back(Step::Do(Task::StandIn)),
                 Process::Absent => self.plan.push_back(Step::Do(Task::StandIn)),
                 Process::Incoming => self.plan.extend([Step::Do(Task::StandIn), Step::Do(Task::Kill)]),
                 _ => self.recover_running(process),
             },
             State::Waking { from: Some(Depth::Off) | None, .. } => self.recover_booting(process),
             State::Waking { .. } => self.recover_waking(process),
-            State::Suspended { .. } => {}
+            State::Suspended { .. } => self.recover_suspended(process),
             State::Stopping => self.recover_stopping(process),
             State::Failed { .. } => self.recover_failed(process),
         }
@@ -86,17 +100,43 @@ impl Lifecycle {
     fn recover_stopped(&mut self, process: Process) {
         match process {
             Process::Absent => {}
+            Process::Still | Process::Incoming if self.shape.shared => self.suspended_meanwhile(),
             Process::Incoming => self.plan.push_back(Step::Do(Task::Kill)),
             Process::Still => self.recover_running(process),
-            Process::Running => {
-                self.begin(State::Active, [Step::Do(Task::Watch), Step::Journal(State::Active)])
-            }
+            Process::Running => self.runs_again(),
+        }
+    }
+
+    fn recover_suspended(&mut self, process: Process) {
+        match process {
+            Process::Still | Process::Incoming => {}
+            Process::Running => self.runs_again(),
+            Process::Absent => self.stopped_by(OTHERS_UNWATCHED),
+        }
+    }
+
+    fn runs_again(&mut self) {
+        self.begin(State::Active, [Step::Do(Task::Watch), Step::Journal(State::Active)]);
+    }
+
+    fn suspended_meanwhile(&mut self) {
+        let suspended = State::Suspended { by: OTHERS_UNWATCHED.into() };
+        self.begin(suspended.clone(), [Step::Journal(suspended)]);
+    }
+
+    /// Its process is gone, and nobody knows why.
+    fn ended_unwatched(&mut self) {
+        if self.shape.shared {
+            self.stopped_by(OTHERS_UNWATCHED);
+        } else {
+            self.fail(self.during(), ENDED_UNWATCHED.into(), false);
         }
     }
 
     fn recover_active(&mut self, process: Process) {
         match process {
             Process::Running => self.plan.push_back(Step::Do(Task::Watch)),
+            Process::Still | Process::Incoming if self.shape.shared => self.suspended_meanwhile(),
             // Its interfaces go as after any other end of a guest.
             Process::Absent => {
                 self.begin(State::Stopped, [Step::Do(Task::Dismiss), Step::Journal(State::Stopped)]);
@@ -109,7 +149,7 @@ impl Lifecycle {
     fn recover_running(&mut self, process: Process) {
         match process {
             Process::Running | Process::Still => self.undo_after_restart(process),
-            Process::Absent => self.fail(self.during(), ENDED_UNWATCHED.into(), false),
+            Process::Absent => self.ended_unwatched(),
             Process::Incoming => {
                 self.fail(self.during(), "it was found with a process that never ran".into(), true);
             }
@@ -132,6 +172,7 @@ impl Lifecycle {
         match (process, self.saved) {
             // The guest never ran, or its memory is still in the process.
             (Process::Running, _) | (Process::Still, SavedState::None) => self.undo_after_restart(process),
+            (Process::Absent, SavedState::None) if self.shape.shared => self.stopped_by(OTHERS_UNWATCHED),
             (_, SavedState::None) => {
                 self.fail(
                     "asleep",
@@ -146,7 +187,7 @@ impl Lifecycle {
                     Process::Still if !self.shape.save_ends_process => {
                         self.plan.push_back(Step::Do(Task::Quit))
                     }
-                    Process::Incoming => self.plan.push_back(Step::Do(Task::Kill)),
+                    Process::Incoming => self.plan.extend(self.tidy_up()),
                     _ => {}
                 }
             }
@@ -157,7 +198,7 @@ impl Lifecycle {
     fn recover_waking(&mut self, process: Process) {
         let tasks: &[Task] = match process {
             Process::Absent if self.saved == SavedState::Whole => return self.sleep_again(),
-            Process::Absent => return self.fail(self.during(), ENDED_UNWATCHED.into(), false),
+            Process::Absent => return self.ended_unwatched(),
             Process::Running => &[Task::Release],
             Process::Still | Process::Incoming => {
                 &[Task::StandIn, Task::Prepare, Task::Resume, Task::Release]
@@ -169,7 +210,7 @@ impl Lifecycle {
 
     /// The state is whole, which could not be journalled any more: its load failed, and the state was given
     /// back, or its save ended the process.
-    fn sleep_again(&mut self) {
+    pub(super) fn sleep_again(&mut self) {
         let asleep = State::Asleep { depth: Depth::Saved };
         self.begin(asleep.clone(), [Step::Do(Task::StandIn), Step::Journal(asleep)]);
     }

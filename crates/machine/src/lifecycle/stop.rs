@@ -32,17 +32,17 @@ impl Lifecycle {
     /// The guest or its process ended, and nothing is awaited any more.
     pub(super) fn guest_ended(&mut self, ended: Ended) {
         match (ended, &self.state) {
-            (Ended::Shutdown, State::Active) => {
+            (Ended::Shutdown, State::Active | State::Suspended { .. }) => {
                 self.begin(State::Stopped, [Step::Do(Task::Dismiss), Step::Journal(State::Stopped)]);
             }
             (Ended::Shutdown, _) => self.guest_shut_down_halfway(),
-            (Ended::Died(why), State::Active) => self.fail("running", why, false),
+            (Ended::Died(why), State::Active | State::Suspended { .. }) => self.fail("running", why, false),
             (Ended::Died(why), State::Asleep { .. }) => self.fail("asleep", why, false),
             // What was saved does not need the process: the sleep goes on.
             (Ended::Died(_), State::Settling { depth: Depth::Saved, .. }) if self.is_written() => {
                 self.gone = true;
             }
-            (Ended::Died(why), _) => self.fail(self.during(), why, true),
+            (Ended::Died(why), _) => self.fail(self.during(), why, !self.shape.shared),
         }
     }
 
@@ -56,7 +56,8 @@ impl Lifecycle {
 
     /// A guest that shut down while it was put to sleep or woken is stopped, not asleep.
     fn guest_shut_down_halfway(&mut self) {
-        let mut steps = vec![Step::Do(Task::Kill), Step::Do(Task::Dismiss), Step::Journal(State::Stopped)];
+        let mut steps = self.tidy_up();
+        steps.extend([Step::Do(Task::Dismiss), Step::Journal(State::Stopped)]);
         if self.saved != SavedState::None {
             steps.push(Step::Do(Task::DiscardState));
         }
@@ -70,6 +71,11 @@ impl Lifecycle {
         let mut steps = if kill { vec![Step::Do(Task::Kill)] } else { Vec::new() };
         steps.extend([Step::Journal(failed.clone()), Step::Do(Task::Dismiss)]);
         self.begin(failed, steps);
+    }
+
+    /// Ends what may be left of a process, unless it could be another one, of others.
+    pub(super) fn tidy_up(&self) -> Vec<Step> {
+        if self.shape.shared { Vec::new() } else { vec![Step::Do(Task::Kill)] }
     }
 
     /// What is being done, for [`State::Failed`].

@@ -16,7 +16,8 @@ impl Lifecycle {
     /// Tries again to wake a failed machine whose saved state was never used.
     pub(super) fn wake_failed(&mut self) {
         let waking = State::Waking { from: Some(Depth::Saved), state_used: true, cause: Cause::Command };
-        let mut steps = vec![Step::Do(Task::Kill), Step::Do(Task::StandIn)];
+        let mut steps = self.tidy_up();
+        steps.push(Step::Do(Task::StandIn));
         steps.extend(wake_steps(&waking, Depth::Saved, self.shape));
         self.begin(waking, steps);
     }
@@ -36,6 +37,9 @@ impl Lifecycle {
         // After the write, before the boot: a crash in between boots again.
         steps.insert(2, Step::Do(Task::DiscardState));
         self.begin(waking, steps);
+        if self.shape.shared {
+            self.look_now();
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
 
-use crate::world::{Outcome, SHAPES, World};
+use crate::world::{Act, Outcome, SHAPES, SHARED, World};
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -22,6 +22,12 @@ enum Op {
     LoseBridge,
     Back,
     Crash(u32),
+    /// Others do something; is it told at once?
+    Others(Act, bool),
+    Tell,
+    CutOff,
+    Reconnect,
+    AnswerLook,
 }
 
 fn depth() -> impl Strategy<Value = Depth> {
@@ -55,6 +61,18 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::LoseBridge),
         1 => Just(Op::Back),
         1 => any::<u32>().prop_map(Op::Crash),
+        4 => Just(Op::AnswerLook),
+    ]
+}
+
+/// What may happen on a platform that others use as well.
+fn shared_op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        12 => op(),
+        2 => (prop::sample::select(Act::ALL.to_vec()), any::<bool>()).prop_map(|(act, told)| Op::Others(act, told)),
+        1 => Just(Op::Tell),
+        1 => Just(Op::CutOff),
+        1 => Just(Op::Reconnect),
     ]
 }
 
@@ -72,6 +90,11 @@ fn apply(world: &mut World, op: Op) {
         Op::LoseBridge => world.lose_bridge(),
         Op::Back => world.event(Event::Back),
         Op::Crash(done) => world.crash(done),
+        Op::Others(act, told) => world.others(act, told),
+        Op::Tell => world.tell(),
+        Op::CutOff => world.cut_off(),
+        Op::Reconnect => world.reconnect(),
+        Op::AnswerLook => world.answer_look(),
     }
 }
 
@@ -86,6 +109,21 @@ proptest! {
         ops in prop::collection::vec(op(), 0..150),
     ) {
         let mut world = World::active_on(shape);
+        for op in ops {
+            apply(&mut world, op);
+        }
+        world.calm();
+    }
+}
+
+proptest! {
+    #![proptest_config(Config { cases: Config::default().cases * 4, ..Config::default() })]
+
+    /// As above, with others who do what they like: nothing runs twice from one state, no frame is lost
+    /// uncounted, and the lifecycle ends where the world is.
+    #[test]
+    fn hold_whatever_others_do(ops in prop::collection::vec(shared_op(), 0..150)) {
+        let mut world = World::active_on(SHARED);
         for op in ops {
             apply(&mut world, op);
         }

@@ -10,6 +10,8 @@ mod failures;
 #[cfg(test)]
 mod invariants;
 #[cfg(test)]
+mod others;
+#[cfg(test)]
 mod tables;
 #[cfg(test)]
 mod world;

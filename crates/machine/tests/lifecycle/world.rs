@@ -14,9 +14,44 @@ pub(crate) const PLAIN: Shape = Shape { late_interfaces: false, save_ends_proces
 /// One that keeps what is saved itself.
 pub(crate) const KEEPER: Shape = Shape { late_interfaces: true, save_ends_process: true, shared: false };
 
+/// One that others use, too, as libvirt.
+pub(crate) const SHARED: Shape = Shape { shared: true, ..KEEPER };
+
 /// The platforms there are.
-pub(crate) const SHAPES: [Shape; 4] =
-    [PLAIN, Shape { late_interfaces: true, ..PLAIN }, Shape { save_ends_process: true, ..PLAIN }, KEEPER];
+pub(crate) const SHAPES: [Shape; 6] = [
+    PLAIN,
+    Shape { late_interfaces: true, ..PLAIN },
+    Shape { save_ends_process: true, ..PLAIN },
+    KEEPER,
+    Shape { shared: true, late_interfaces: true, ..PLAIN },
+    SHARED,
+];
+
+/// What others do to a machine by its platform's own means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Act {
+    /// From its saved state, if there is one.
+    Start,
+    /// As `Start`, and its guest does not run.
+    StartPaused,
+    Suspend,
+    Resume,
+    Destroy,
+    Save,
+    RemoveState,
+}
+
+impl Act {
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Start,
+        Self::StartPaused,
+        Self::Suspend,
+        Self::Resume,
+        Self::Destroy,
+        Self::Save,
+        Self::RemoveState,
+    ];
+}
 
 /// How a task is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +113,14 @@ pub(crate) struct World {
     /// States entered, in order.
     pub(crate) history: Vec<State>,
     pub(crate) hurried: bool,
+    /// The platform was asked what is so, and has not answered.
+    pub(crate) looking: bool,
+    /// The platform can be asked.
+    reachable: bool,
+    /// Others did something of which nobody was told yet.
+    untold: bool,
+    /// Others let the guest run, perhaps while the surrogate answers for it: it cannot know at once.
+    run_by_others: bool,
     /// A discard reported a failure and yet took effect: the one way for a kept state to be gone.
     discarded_late: bool,
 }
@@ -108,6 +151,10 @@ impl World {
             boots: 0,
             history: vec![State::Stopped],
             hurried: false,
+            looking: false,
+            reachable: true,
+            untold: false,
+            run_by_others: false,
             discarded_late: false,
         }
     }
@@ -166,7 +213,11 @@ impl World {
                     assert!(self.is_pending(Task::Save) || self.is_pending(Task::Flush));
                     self.hurried = true;
                 }
-                Action::Announce { from, to } => {
+                Action::Look => {
+                    assert!(!self.looking, "a look is asked for twice");
+                    self.looking = true;
+                }
+                Action::Announce { from, to, .. } => {
                     assert_eq!(self.history.last(), Some(&from), "announcements join up");
                     self.history.push(to);
                 }
@@ -181,7 +232,8 @@ impl World {
     fn ask(&mut self, task: Task, state: Option<State>) {
         assert!(!self.is_pending(task), "{task:?} is asked for twice");
         if task == Task::Resume || task == Task::Boot {
-            assert!(!self.offers(), "the guest is to run while the disk offers its old state");
+            // Others may have saved it anew, which is still to be told.
+            assert!(self.untold || !self.offers(), "the guest is to run while the disk offers its old state");
         }
         self.pending.push((task, state));
     }
@@ -202,10 +254,29 @@ impl World {
     /// Answers the pending task `index` (modulo their number).
     pub(crate) fn answer(&mut self, index: usize, outcome: Outcome) {
         if self.pending.is_empty() {
-            return;
+            return self.answer_look();
         }
         let (task, state) = self.pending.remove(index % self.pending.len());
+        let of_platform = !matches!(
+            task,
+            Task::Journal
+                | Task::Watch
+                | Task::Capture
+                | Task::Drain
+                | Task::StandIn
+                | Task::Prepare
+                | Task::Release
+                | Task::Dismiss
+                | Task::AwaitGuest
+        );
         let result = match outcome {
+            // The connection broke before or after.
+            _ if of_platform && !self.reachable => {
+                if outcome == Outcome::FailedLate {
+                    let _ = self.effect(task, state);
+                }
+                Err("the platform cannot be asked")
+            }
             Outcome::Good | Outcome::Partly => self.effect(task, state),
             Outcome::Failed => {
                 self.half_effect(task);
@@ -213,7 +284,8 @@ impl World {
             }
             // What fails there has changed nothing.
             Outcome::FailedLate
-                if self.shape.save_ends_process && matches!(task, Task::Save | Task::Load) =>
+                if self.shape.save_ends_process && matches!(task, Task::Save | Task::Load)
+                    || self.shape.shared && matches!(task, Task::Load | Task::Boot) =>
             {
                 Err("it broke late")
             }
@@ -223,6 +295,7 @@ impl World {
             }
         };
         self.live();
+        self.run_by_others &= self.process == Process::Running;
         let too_late = task == Task::PowerDown && result.is_err() && self.process == Process::Absent;
         let partly = outcome == Outcome::Partly && task == Task::StandIn && result.is_ok();
         self.event(match result {
@@ -232,6 +305,79 @@ impl World {
         if too_late {
             // The guest shut down after we had ceased to wait, so the platform tells it as news.
             self.event(Event::GuestShutdown);
+        }
+    }
+
+    /// The platform answers what it was asked.
+    pub(crate) fn answer_look(&mut self) {
+        if std::mem::take(&mut self.looking) {
+            let seen = if self.reachable { Ok(self.observed()) } else { Err("no connection".to_owned()) };
+            self.event(Event::Found(seen));
+        }
+    }
+
+    fn observed(&self) -> Observed {
+        let saved_state = match self.file {
+            File::Whole(_) if self.taken && self.process == Process::Absent => StateOnDisk::Taken,
+            File::Whole(_) => StateOnDisk::Whole,
+            _ => StateOnDisk::None,
+        };
+        Observed { process: self.process, saved_state }
+    }
+
+    /// Others do something, if it can be done; `told` if it becomes known at once.
+    pub(crate) fn others(&mut self, act: Act, told: bool) {
+        let before = (self.process, self.file);
+        match (act, self.process) {
+            (Act::Start | Act::StartPaused, Process::Absent) => {
+                self.age = match self.file {
+                    File::Whole(age) => age,
+                    _ => self.latest + 1,
+                };
+                assert!(self.age >= self.latest, "others could use an old state");
+                (self.file, self.taken) = (File::None, false);
+                self.births += 1;
+                self.process = if act == Act::Start { Process::Running } else { Process::Still };
+            }
+            (Act::Suspend, Process::Running) => self.process = Process::Still,
+            (Act::Resume, Process::Still) => self.process = Process::Running,
+            (Act::Destroy, _) => self.process = Process::Absent,
+            (Act::Save, Process::Running | Process::Still) if self.shape.save_ends_process => {
+                (self.process, self.file) = (Process::Absent, File::Whole(self.age));
+                self.latest = self.latest.max(self.age);
+            }
+            (Act::RemoveState, _) if self.shape.save_ends_process => self.file = File::None,
+            _ => {}
+        }
+        if before == (self.process, self.file) {
+            return;
+        }
+        self.run_by_others = self.process == Process::Running;
+        self.live();
+        self.untold = true;
+        if told && self.reachable {
+            self.tell();
+        }
+        self.check();
+    }
+
+    /// What others did becomes known.
+    pub(crate) fn tell(&mut self) {
+        if std::mem::take(&mut self.untold) {
+            self.event(Event::Changed("somebody".into()));
+        }
+    }
+
+    /// The connection to the platform breaks.
+    pub(crate) fn cut_off(&mut self) {
+        self.reachable = false;
+    }
+
+    /// The platform is back.
+    pub(crate) fn reconnect(&mut self) {
+        if !std::mem::replace(&mut self.reachable, true) {
+            self.untold = false;
+            self.event(Event::Changed("the connection is back".into()));
         }
     }
 
@@ -270,8 +416,16 @@ impl World {
             Task::Dismiss => self.leave(),
             Task::AwaitGuest if self.process == Process::Running => {}
             Task::Boot if !alive => {
+                let kept = match self.file {
+                    File::Whole(age) if self.shape.save_ends_process => Some(age),
+                    _ => None,
+                };
+                if kept.is_some() {
+                    self.file = File::None;
+                }
                 let made = if self.shape.late_interfaces { Process::Still } else { Process::Running };
-                (self.process, self.age) = (made, self.latest + 1);
+                (self.process, self.age) = (made, kept.unwrap_or(self.latest + 1));
+                assert!(self.age >= self.latest, "an old state is booted from");
                 self.births += 1;
                 self.boots += 1;
             }
@@ -297,6 +451,8 @@ impl World {
                     return Err("it is not paused");
                 }
                 (self.process, self.file) = (Process::Absent, File::Whole(self.age));
+                // It may be one that was booted and never ran.
+                self.latest = self.latest.max(self.age);
             }
             Task::Save if alive => {
                 (self.process, self.file, self.taken) = (Process::Still, File::Whole(self.age), false);
@@ -361,6 +517,11 @@ impl World {
         }
     }
 
+    /// Frames that the guest has got.
+    pub(crate) fn received(&self) -> usize {
+        self.received.len()
+    }
+
     /// The bridge goes away, and with it all that the surrogate holds.
     pub(crate) fn lose_bridge(&mut self) {
         self.leave();
@@ -391,12 +552,9 @@ impl World {
     fn restart(&mut self) {
         // The surrogate's memory is gone: what it held is lost, and this is the one loss.
         self.leave();
-        let saved_state = match self.file {
-            File::Whole(_) if self.taken && self.process == Process::Absent => StateOnDisk::Taken,
-            File::Whole(_) => StateOnDisk::Whole,
-            _ => StateOnDisk::None,
-        };
-        let seen = Observed { process: self.process, saved_state };
+        // It asks until it is told, and what it sees is news to it.
+        (self.reachable, self.untold, self.looking) = (true, false, false);
+        let seen = self.observed();
         self.history.push(self.disk.clone());
         let (life, actions) = Lifecycle::recover(self.disk.clone(), self.shape, seen, self.now);
         self.life = life;
@@ -412,6 +570,8 @@ impl World {
 
     /// From now on everything goes well.
     pub(crate) fn calm(&mut self) {
+        self.reconnect();
+        self.tell();
         for _ in 0..100 {
             self.answer(0, Outcome::Good);
             if self.pending.is_empty() && self.life.next_deadline().is_some() {
@@ -427,7 +587,7 @@ impl World {
     /// What holds at any instant.
     fn check(&self) {
         assert!(
-            !(self.process == Process::Running && self.mode == Mode::Answering),
+            self.run_by_others || !(self.process == Process::Running && self.mode == Mode::Answering),
             "guest and surrogate both answer"
         );
         assert!(self.received.is_sorted_by(|a, b| a < b), "frames are delivered once, in order");
@@ -460,6 +620,10 @@ impl World {
             State::Failed { state_kept: true, .. } if !self.discarded_late => {
                 assert_ne!(self.process, Process::Running);
                 assert_eq!(self.file, File::Whole(self.latest), "what is kept is whole");
+            }
+            State::Suspended { .. } => assert_eq!(self.process, Process::Still),
+            State::Failed { during, .. } if self.shape.shared && during != "stopping" => {
+                assert_ne!(self.process, Process::Running);
             }
             State::Failed { .. } => {}
             _ => panic!("settled on its way: {state:?}"),
