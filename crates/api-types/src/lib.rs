@@ -9,6 +9,7 @@
 mod command;
 mod doctor;
 mod event;
+mod import;
 mod machine;
 mod problem;
 pub mod routes;
@@ -21,6 +22,7 @@ pub use command::{
 };
 pub use doctor::{Check, CheckStatus, Report, VersionInfo};
 pub use event::{Event, EventKind, EventsQuery};
+pub use import::{ImportQuery, ImportReport, ImportRequest, ImportStatus, ImportedDomain, SleepObstacle};
 pub use machine::{
     Abilities, CreateMachine, DepthWord, Failure, Hold, Interface, MachineDetail, MachineState,
     MachineSummary,

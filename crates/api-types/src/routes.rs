@@ -23,6 +23,11 @@ pub const WHY: &str = "/v1/machines/{name}/why";
 pub const WAKE_TEST: &str = "/v1/machines/{name}/wake-test";
 /// `GET` with [`EventsQuery`](crate::EventsQuery): [`Event`](crate::Event)s as [`NDJSON`].
 pub const EVENTS: &str = "/v1/events";
+/// `GET` with [`ImportQuery`](crate::ImportQuery), or `POST` [`ImportRequest`](crate::ImportRequest):
+/// [`ImportReport`](crate::ImportReport).
+pub const IMPORT_LIBVIRT: &str = "/v1/import/libvirt";
+/// `GET`: [`Report`](crate::Report) of one machine.
+pub const MACHINE_DOCTOR: &str = "/v1/machines/{name}/doctor";
 /// `GET`: [`Report`](crate::Report).
 pub const DOCTOR: &str = "/v1/doctor";
 /// `GET`: [`VersionInfo`](crate::VersionInfo).

@@ -67,6 +67,9 @@ pub(crate) enum Format {
 pub(crate) enum Verb {
     /// Make machines known from their files; they do not run yet.
     Create(Create),
+    /// Make machines of what others have defined, or list what can be imported.
+    #[command(subcommand)]
+    Import(Import),
     /// Forget stopped machines; their disks stay.
     Rm(Remove),
     /// List the machines.
@@ -92,7 +95,7 @@ pub(crate) enum Verb {
     /// Say what a frame would do to a machine that sleeps, without sending it.
     WakeTest(WakeTest),
     /// Look for what stands in the way, and say how to put it right.
-    Doctor,
+    Doctor(Doctor),
     /// Print the completions for a shell.
     #[command(hide = true)]
     Completions {
@@ -129,6 +132,52 @@ pub(crate) struct Create {
     /// Machine files; `-` reads standard input.
     #[arg(value_name = "FILE.toml", required = true, value_hint = ValueHint::FilePath)]
     pub(crate) files: Vec<PathBuf>,
+}
+
+/// Where from.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Import {
+    /// Domains of libvirt; without names, list them and say what stands in the way.
+    Libvirt(Libvirt),
+}
+
+const IMPORT: &str = "\
+Nothing of a domain is changed, and virsh goes on working. A domain that runs
+runs on; it goes to sleep when it is idle.
+
+Exit status: that of the first domain that is not imported; see `dormouse --help`.";
+
+#[derive(Debug, Args)]
+#[command(after_help = IMPORT)]
+pub(crate) struct Libvirt {
+    /// Domains, by name or UUID.
+    #[arg(value_name = "DOMAIN", conflicts_with = "all")]
+    pub(crate) domains: Vec<String>,
+    /// All domains that are not machines already.
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Only list the domains, as without names.
+    #[arg(long, conflicts_with_all = ["domains", "all", "machine", "set", "dry_run"])]
+    pub(crate) list: bool,
+    /// libvirt's connection, as qemu+ssh://host/system; the daemon's own when absent.
+    #[arg(long, value_name = "URI")]
+    pub(crate) uri: Option<String>,
+    /// The machine's name, where it is not to be the domain's.
+    #[arg(long = "as", value_name = "NAME", requires = "domains", conflicts_with = "all")]
+    pub(crate) machine: Option<MachineName>,
+    /// A key of the machine file, as sleep.idle_after=30m.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Print the machine files, and import nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// Machines whose sleep to look at; the host when absent.
+    #[arg(value_name = "NAME")]
+    pub(crate) names: Vec<MachineName>,
 }
 
 #[derive(Debug, Args)]

@@ -19,6 +19,7 @@ pub mod driver;
 pub mod events;
 pub mod fault;
 pub mod host;
+mod import;
 pub mod platforms;
 pub mod presence;
 mod pressure;

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use dormouse_machine::spec::{LibvirtSpec, MachineSpec, PlatformSpec};
 use dormouse_platform::{
-    Error, Instance, Notice,
+    Error, Finding, Instance, Notice,
     qemu::{self, Qemu, QemuConfig},
 };
 use tokio::sync::mpsc;
@@ -12,6 +13,7 @@ use tokio::sync::mpsc;
 use crate::config::Config;
 
 /// Makes instances. A trait, so that tests can have machines without processes.
+#[async_trait]
 pub trait Platforms: Send + Sync {
     /// The instance of a machine; touches nothing that runs.
     ///
@@ -19,6 +21,20 @@ pub trait Platforms: Send + Sync {
     ///
     /// When the platform cannot do what the file asks for.
     fn instance(&self, spec: &MachineSpec) -> Result<Arc<dyn Instance>, Error>;
+
+    /// The domains of a libvirt that have these names or UUIDs, or all where none is named.
+    ///
+    /// # Errors
+    ///
+    /// When libvirt cannot be asked.
+    async fn domains(&self, _uri: Option<&str>, _names: Vec<String>) -> Result<Vec<Finding>, Error> {
+        Err(without_libvirt())
+    }
+}
+
+fn without_libvirt() -> Error {
+    let why = "libvirt: this dormoused was built without it; use one built with its feature `libvirt`";
+    Error::Unsupported(why.into())
 }
 
 /// The platforms of this host.
@@ -55,6 +71,7 @@ impl Local {
     }
 }
 
+#[async_trait]
 impl Platforms for Local {
     fn instance(&self, spec: &MachineSpec) -> Result<Arc<dyn Instance>, Error> {
         match &spec.platform {
@@ -64,6 +81,11 @@ impl Platforms for Local {
             }
             PlatformSpec::Libvirt(libvirt) => self.domain(spec, libvirt),
         }
+    }
+
+    #[cfg(feature = "libvirt")]
+    async fn domains(&self, uri: Option<&str>, names: Vec<String>) -> Result<Vec<Finding>, Error> {
+        self.libvirt.candidates(uri, names).await
     }
 }
 
@@ -76,8 +98,6 @@ impl Local {
     #[cfg(not(feature = "libvirt"))]
     #[expect(clippy::unused_self, reason = "the same call with and without the feature")]
     fn domain(&self, _: &MachineSpec, _: &LibvirtSpec) -> Result<Arc<dyn Instance>, Error> {
-        Err(Error::Unsupported(
-            "libvirt: this dormoused was built without it; use one built with its feature `libvirt`".into(),
-        ))
+        Err(without_libvirt())
     }
 }

@@ -5,11 +5,13 @@
 //! is one machine. Nothing of a domain's definition is changed.
 #![forbid(unsafe_code)]
 
+mod candidate;
 mod clock;
 mod domain;
 mod expect;
 mod happening;
 mod hub;
+mod survey;
 pub mod xml;
 
 use std::{
@@ -19,10 +21,10 @@ use std::{
 
 use dormouse_machine::spec::{LibvirtSpec, MachineSpec};
 use dormouse_net::Net;
-use dormouse_platform::{Error, Notice};
+use dormouse_platform::{Error, Finding, Notice};
 use tokio::sync::mpsc;
 
-use self::hub::Hub;
+use self::hub::{Hub, Lane};
 
 pub use domain::Domain;
 
@@ -55,6 +57,19 @@ impl Libvirt {
     pub fn domain(&self, spec: &MachineSpec, libvirt: &LibvirtSpec) -> Result<Domain, Error> {
         let hub = self.hub(libvirt.uri.as_deref().unwrap_or(&self.uri));
         Ok(Domain::join(spec, libvirt, hub, self.net.clone(), self.notices.clone()))
+    }
+
+    /// The domains of a libvirt that have these names or UUIDs, or all where none is named; `uri` as in
+    /// machine files. Changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be asked. What is wrong with one domain is told of that one.
+    pub async fn candidates(&self, uri: Option<&str>, names: Vec<String>) -> Result<Vec<Finding>, Error> {
+        let hub = self.hub(uri.unwrap_or(&self.uri));
+        // An agent that does not answer keeps it waiting.
+        let found = hub.call(Lane::Guest, move |connect| Ok(survey::survey(connect, &names)?)).await;
+        found.map_err(|error| error.to("list its domains"))
     }
 
     fn hub(&self, uri: &str) -> Arc<Hub> {

@@ -5,6 +5,7 @@
 //! of the daemon.
 #![forbid(unsafe_code)]
 
+mod candidate;
 mod error;
 mod obstacle;
 pub mod page_out;
@@ -18,6 +19,7 @@ use async_trait::async_trait;
 use dormouse_machine::lifecycle::{Observed, Shape};
 use dormouse_types::{Depth, MacAddr, MachineName, Timestamp};
 
+pub use candidate::{Activity, Candidate, Finding, Joined, NotFound};
 pub use error::Error;
 pub use obstacle::Obstacle;
 

@@ -7,6 +7,7 @@
 mod doctor;
 mod events;
 mod human;
+mod import;
 mod machines;
 mod table;
 mod why;
@@ -14,6 +15,7 @@ mod why;
 pub(crate) use doctor::report;
 pub(crate) use events::event;
 pub(crate) use human::clean;
+pub(crate) use import::{importable, imported, rehearsed};
 pub(crate) use machines::{list, outcome, show};
 pub(crate) use why::{wake_test, why};
 
@@ -26,6 +28,11 @@ const BOLD: Style = Style::new().bold();
 
 fn coloured(colour: AnsiColor) -> Style {
     Style::new().fg_color(Some(colour.into()))
+}
+
+/// What stands over the answer about one of several machines.
+pub(crate) fn heading(name: &str) -> String {
+    format!("{BOLD}{}{BOLD:#}\n", clean(name))
 }
 
 /// The state, and how deep where that says more: `asleep (saved)`.

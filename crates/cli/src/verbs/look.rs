@@ -66,6 +66,28 @@ fn events_path(args: &Events) -> String {
     format!("{}?follow={}{machine}{after}", routes::EVENTS, args.follow)
 }
 
+pub(super) async fn doctor_of(client: &Client, to: &Printer, names: &[MachineName]) -> anyhow::Result<Code> {
+    let mut sick = Code::Ok;
+    let ask = |name: MachineName| async move {
+        let answer = get(client, routes::MACHINE_DOCTOR, name.clone()).await?;
+        Ok((name, answer))
+    };
+    let print = |(name, answer): (MachineName, Answer)| {
+        let heading = if names.len() > 1 { render::heading(name.as_str()) } else { String::new() };
+        to.answer(&answer, |report: &Report| heading + &render::report(report))?;
+        if !is_well(&answer.read()?) {
+            sick = sick.or(Code::Failed);
+        }
+        Ok(())
+    };
+    let code = each(names, ask, print).await?;
+    Ok(code.or(sick))
+}
+
+fn is_well(report: &Report) -> bool {
+    report.checks.iter().all(|check| check.status < CheckStatus::Fail)
+}
+
 pub(super) async fn doctor(client: &Client, to: &Printer) -> anyhow::Result<Code> {
     let version = client.get(routes::VERSION).await.and_then(|answer| answer.read());
     let answers = version.is_ok();
@@ -77,6 +99,5 @@ pub(super) async fn doctor(client: &Client, to: &Printer) -> anyhow::Result<Code
     } else {
         to.line(&serde_json::to_string(&report)?)?;
     }
-    let is_well = report.checks.iter().all(|check| check.status < CheckStatus::Fail);
-    Ok(if is_well { Code::Ok } else { Code::Failed })
+    Ok(if is_well(&report) { Code::Ok } else { Code::Failed })
 }

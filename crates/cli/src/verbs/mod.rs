@@ -1,6 +1,7 @@
 //! What each verb asks the daemon, and prints.
 
 mod commands;
+mod import;
 mod look;
 mod print;
 
@@ -9,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use dormouse_types::{MachineName, Timestamp};
 use futures::StreamExt as _;
 
-use crate::args::{Cli, Verb};
+use crate::args::{self, Cli, Verb};
 use crate::client::Client;
 use crate::exit::{self, Code};
 use crate::generate;
@@ -24,6 +25,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Code> {
     let to = Printer::new(cli.output);
     match cli.verb {
         Verb::Create(args) => commands::create(&client, &to, &args).await,
+        Verb::Import(args::Import::Libvirt(args)) => import::libvirt(&client, &to, &args).await,
         Verb::Rm(args) => commands::remove(&client, &to, &args).await,
         Verb::Start(args) => commands::start(&client, &to, &args).await,
         Verb::Stop(args) => commands::stop(&client, &to, &args).await,
@@ -36,7 +38,8 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Code> {
         Verb::Why(args) => look::why(&client, &to, &args).await,
         Verb::WakeTest(args) => look::wake_test(&client, &to, &args).await,
         Verb::Events(args) => look::events(&client, &to, &args).await,
-        Verb::Doctor => look::doctor(&client, &to).await,
+        Verb::Doctor(args) if args.names.is_empty() => look::doctor(&client, &to).await,
+        Verb::Doctor(args) => look::doctor_of(&client, &to, &args.names).await,
         Verb::Completions { shell } => {
             generate::completions(shell, &mut std::io::stdout()).map_err(anyhow::Error::from)?;
             Ok(Code::Ok)

@@ -124,6 +124,21 @@ pub(super) async fn wake_test(
     Ok(Json(host.wake_test(&name, &request).await?))
 }
 
+/// Looks for what stands in the way of one machine's sleep, at each depth, and says how to put it right.
+#[utoipa::path(
+    get,
+    path = routes::MACHINE_DOCTOR,
+    params(("name" = String, Path, description = "the machine")),
+    responses(
+        (status = 200, body = Report),
+        (status = 404, description = "no such machine", body = Problem,
+            content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn examine(State(host): State<Shared>, Name(name): Name) -> Result<Json<Report>, Refused> {
+    Ok(Json(host.examine(&name).await?))
+}
+
 /// Looks for what stands in the way, and says how to put it right.
 #[utoipa::path(get, path = routes::DOCTOR, responses((status = 200, body = Report)))]
 pub(super) async fn doctor(State(host): State<Shared>) -> Json<Report> {

@@ -10,6 +10,7 @@
 mod commands;
 mod events;
 mod extract;
+mod import;
 mod machines;
 mod peer;
 mod problem;
@@ -54,6 +55,8 @@ fn routes_and_document() -> (Router<Shared>, utoipa::openapi::OpenApi) {
         .routes(routes!(commands::hold))
         .routes(routes!(commands::release))
         .routes(routes!(events::events))
+        .routes(routes!(import::importable, import::import))
+        .routes(routes!(machines::examine))
         .routes(routes!(machines::doctor))
         .routes(routes!(version))
         .split_for_parts()

@@ -3,6 +3,7 @@
 //! Each check looks at one thing of the host and changes nothing.
 
 mod host;
+mod machine;
 mod network;
 mod programs;
 
@@ -12,6 +13,8 @@ use dormouse_api_types::{Check, CheckStatus, Report};
 use dormouse_surrogate::Capabilities;
 
 use crate::config::Config;
+
+pub(crate) use machine::{Patient, examine as examine_machine};
 
 /// Looks at everything. Blocks: asks programs for their version.
 #[must_use]

@@ -1,15 +1,18 @@
 //! What is asked of a machine before it is made known.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use dormouse_api_types::{Problem, ProblemKind};
-use dormouse_machine::spec::{InterfaceSpec, MachineSpec, PlatformSpec};
-use dormouse_platform::{Capabilities, Instance};
+use dormouse_machine::{
+    lifecycle::{Process, State, StateOnDisk},
+    spec::{InterfaceSpec, LibvirtSpec, MachineSpec, PlatformSpec},
+};
+use dormouse_platform::{Activity, Capabilities, Error, Instance};
 use dormouse_types::MachineName;
 use nix::net::if_::if_nametoindex;
 
 use super::lost::Lost;
-use crate::{chain::chain, config::Config, driver::Handle};
+use crate::{chain::chain, config::Config, import};
 
 /// Reads a machine file.
 pub(super) fn read(toml: &str, base: &Path) -> Result<MachineSpec, Problem> {
@@ -70,7 +73,7 @@ pub(super) fn check_zone(spec: &MachineSpec) -> Result<(), Problem> {
 /// Nobody else has its name or one of its addresses.
 pub(super) fn check_claims(
     spec: &MachineSpec,
-    others: &[Handle],
+    others: &[Arc<MachineSpec>],
     lost: &BTreeMap<MachineName, Lost>,
 ) -> Result<(), Problem> {
     let taken = |n: usize, mac, by| {
@@ -83,8 +86,9 @@ pub(super) fn check_claims(
             let detail = format!("there is a machine {} already", spec.name);
             return Err(Problem::new(ProblemKind::Exists, detail).key("name").fix("choose another name"));
         }
+        check_domain(spec, other)?;
         for (n, interface) in spec.interfaces.iter().enumerate() {
-            if other.spec.interfaces.iter().any(|theirs| theirs.mac == interface.mac) {
+            if other.interfaces.iter().any(|theirs| theirs.mac == interface.mac) {
                 return Err(taken(n, interface.mac, &other.name));
             }
         }
@@ -108,6 +112,48 @@ pub(super) async fn abilities(instance: &dyn Instance) -> Capabilities {
     let mut abilities = instance.capabilities();
     abilities.depths.retain(|depth| !obstacles.iter().any(|obstacle| obstacle.bars(*depth)));
     Capabilities { obstacles, ..abilities }
+}
+
+/// A domain is one machine only.
+fn check_domain(spec: &MachineSpec, other: &MachineSpec) -> Result<(), Problem> {
+    let (PlatformSpec::Libvirt(ours), PlatformSpec::Libvirt(theirs)) = (&spec.platform, &other.platform)
+    else {
+        return Ok(());
+    };
+    if !is_same_domain(ours, theirs) {
+        return Ok(());
+    }
+    let detail = format!("domain {} is the machine {} already", ours.domain, other.name);
+    Err(Problem::new(ProblemKind::Exists, detail).key("libvirt.domain"))
+}
+
+/// Of two libvirts there may be two domains of a name. A UUID is one domain's, wherever it is.
+pub(super) fn is_same_domain(one: &LibvirtSpec, other: &LibvirtSpec) -> bool {
+    match (one.uuid, other.uuid) {
+        (Some(one), Some(other)) => one == other,
+        _ => (&one.domain, &one.uri) == (&other.domain, &other.uri),
+    }
+}
+
+/// The state of a machine that others have looked after until now.
+pub(super) async fn state_found(instance: &dyn Instance) -> Result<State, Problem> {
+    let seen = instance.observe().await.map_err(|error| unanswered(&error))?;
+    Ok(import::state(match (seen.process, seen.saved_state) {
+        (Process::Running, _) => Activity::Running,
+        (Process::Still | Process::Incoming, _) => Activity::Suspended,
+        (Process::Absent, StateOnDisk::Whole) => Activity::Saved,
+        (Process::Absent, _) => Activity::Off,
+    }))
+}
+
+/// The platform could not say.
+pub(super) fn unanswered(error: &Error) -> Problem {
+    match error {
+        Error::Unreachable { .. } => Problem::new(ProblemKind::Unavailable, chain(error))
+            .fix("start it: systemctl start libvirtd; or say where it is with --uri"),
+        Error::Unsupported(_) => unsupported(error),
+        _ => Problem::new(ProblemKind::Failed, chain(error)),
+    }
 }
 
 /// Its platform can put it to sleep as deep as its file says.

@@ -2,6 +2,8 @@
 
 mod admission;
 mod answers;
+mod examine;
+mod import;
 mod lost;
 mod pool;
 mod start;
@@ -9,6 +11,8 @@ mod supervise;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::PathBuf,
     sync::{Arc, PoisonError, RwLock},
 };
 
@@ -18,7 +22,7 @@ use dormouse_api_types::{
 };
 use dormouse_machine::{lifecycle::State, spec::MachineSpec};
 use dormouse_registry::{Expect, Record, Transaction};
-use dormouse_types::MachineName;
+use dormouse_types::{MacAddr, MachineName};
 use futures::future::join_all;
 
 use crate::{
@@ -40,6 +44,17 @@ pub struct Host {
     lost: RwLock<BTreeMap<MachineName, lost::Lost>>,
     /// Only one machine is admitted at a time, so that two cannot claim the same address.
     admitting: tokio::sync::Mutex<()>,
+}
+
+/// A machine that is to be made known.
+struct Newcomer {
+    toml: String,
+    base: PathBuf,
+    spec: MachineSpec,
+    /// Where it is in its life, if that is known.
+    state: Option<State>,
+    /// Addresses that its guest seems to have.
+    hints: BTreeMap<MacAddr, Vec<IpAddr>>,
 }
 
 impl Host {
@@ -116,29 +131,47 @@ impl Host {
     pub async fn create(self: &Arc<Self>, request: CreateMachine) -> Result<MachineDetail, Problem> {
         let CreateMachine { toml, base } = request;
         let spec = admission::read(&toml, &base)?;
+        let newcomer = Newcomer { toml, base, spec, state: None, hints: BTreeMap::new() };
+        let handle = self.admit(newcomer).await?;
+        Ok(answers::detail(&self.shared, &handle).await)
+    }
+
+    /// Makes a machine known, if nothing is in its way.
+    async fn admit(self: &Arc<Self>, newcomer: Newcomer) -> Result<Handle, Problem> {
+        let Newcomer { toml, base, spec, state, hints } = newcomer;
         admission::check_files(&spec)?;
         admission::check_zone(&spec)?;
         admission::check_responders(&spec, self.config())?;
         let instance = self.platforms.instance(&spec).map_err(|error| admission::unsupported(&error))?;
         admission::check_depth(&spec, &admission::abilities(&*instance).await)?;
         let admitting = self.admitting.lock().await;
-        admission::check_claims(&spec, &self.handles(), &self.lost())?;
-        let record = Record::new(spec.name.clone(), toml, base, self.shared.clock.now());
+        admission::check_claims(&spec, &self.claims(), &self.lost())?;
+        // What others look after too is as they have left it.
+        let is_shared = instance.shape().shared;
+        let state = match state {
+            None if is_shared => admission::state_found(&*instance).await?,
+            state => state.unwrap_or(State::Stopped),
+        };
+        let mut record = Record::new(spec.name.clone(), toml, base, self.shared.clock.now());
+        (record.state, record.learned) = (state, hints);
         let transaction = Transaction::put(Expect::Absent, record.clone());
         let committed = self.shared.registry.commit(transaction).await;
         let revision = committed.map_err(|error| admission::not_remembered(&spec.name, &error))?;
         let spec = Arc::new(spec);
-        // What others run too may run already.
-        let known = instance.shape().shared;
         let subject = Subject { spec: Arc::clone(&spec), instance, record, revision };
-        let (handle, found) = self.drive(subject, known);
+        let (handle, found) = self.drive(subject, is_shared);
         drop(admitting);
         self.tell_created(&spec);
-        if known {
+        if is_shared {
             // What takes longer is seen later.
             let _ = tokio::time::timeout(start::LOOK, found).await;
         }
-        Ok(answers::detail(&self.shared, &handle).await)
+        Ok(handle)
+    }
+
+    /// What the machines of this host have for themselves.
+    fn claims(&self) -> Vec<Arc<MachineSpec>> {
+        self.handles().iter().map(|handle| Arc::clone(&handle.spec)).collect()
     }
 
     fn tell_created(&self, spec: &MachineSpec) {

@@ -10,10 +10,10 @@ use std::{
 use async_trait::async_trait;
 use dormouse_daemon::{platforms::Platforms, presence::Presence};
 use dormouse_machine::{
-    lifecycle::{Observed, Process, State, StateOnDisk},
+    lifecycle::{Observed, Process, Shape, State, StateOnDisk},
     spec::MachineSpec,
 };
-use dormouse_platform::{Capabilities, Counters, Error, Facts, Instance};
+use dormouse_platform::{Candidate, Capabilities, Counters, Error, Facts, Finding, Instance, NotFound};
 use dormouse_registry::{Change, Entry, Registry, Revision, Transaction};
 use dormouse_surrogate as surrogate;
 use dormouse_types::{Depth, MacAddr, MachineName};
@@ -51,6 +51,10 @@ struct Inner {
     unplugged: bool,
     /// One of its bridges is not there.
     partly: bool,
+    /// What others have defined.
+    domains: Vec<Candidate>,
+    /// Others look after the machine too.
+    shared: bool,
 }
 
 impl Default for World {
@@ -72,6 +76,8 @@ impl Default for World {
             inside: None,
             unplugged: false,
             partly: false,
+            domains: Vec::new(),
+            shared: false,
         };
         Self { inner: Mutex::new(inner), changed: watch::Sender::new(0) }
     }
@@ -86,6 +92,11 @@ impl World {
 
     pub fn set(&self, process: Process, saved: bool) {
         self.with(|w| (w.process, w.saved) = (process, saved));
+    }
+
+    /// What others have defined.
+    pub fn define(&self, domains: Vec<Candidate>) {
+        self.with(|w| (w.domains, w.shared) = (domains, true));
     }
 
     pub fn process(&self) -> Process {
@@ -222,9 +233,24 @@ impl World {
 /// Makes instances of the one machine.
 pub struct Maker(pub Arc<World>);
 
+#[async_trait]
 impl Platforms for Maker {
     fn instance(&self, _: &MachineSpec) -> Result<Arc<dyn Instance>, Error> {
         Ok(Arc::new(Machine(Arc::clone(&self.0))))
+    }
+
+    async fn domains(&self, uri: Option<&str>, names: Vec<String>) -> Result<Vec<Finding>, Error> {
+        if uri.is_some() {
+            return Err(Error::Unreachable { whom: "libvirt".into(), why: "it is away".into() });
+        }
+        let all = self.0.with(|w| w.domains.clone());
+        if names.is_empty() {
+            return Ok(all.into_iter().map(|c| Finding { name: c.name.clone(), found: Ok(c) }).collect());
+        }
+        let find =
+            |name: &String| all.iter().find(|c| c.name == *name || c.uuid.as_ref() == Some(name)).cloned();
+        let found = |name: String| Finding { found: find(&name).ok_or(NotFound::Missing), name };
+        Ok(names.into_iter().map(found).collect())
     }
 }
 
@@ -241,6 +267,10 @@ impl Instance for Machine {
         let panics = self.0.with(|w| w.panics.remove("capabilities"));
         assert!(!panics, "a planted fault in the driver itself");
         Capabilities { depths: Depth::ALL.to_vec(), obstacles: Vec::new(), lazy_memory: true }
+    }
+
+    fn shape(&self) -> Shape {
+        Shape { shared: self.0.with(|w| w.shared), ..Shape::default() }
     }
 
     async fn observe(&self) -> Result<Observed, Error> {

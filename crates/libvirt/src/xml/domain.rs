@@ -54,6 +54,8 @@ pub struct Description {
     pub host_devices: Vec<HostDevice>,
     /// Names of its virtio channels.
     pub channels: Vec<String>,
+    /// In the XML of a running domain: its guest has opened the channel of the guest agent.
+    pub guest_agent_answers: bool,
     /// Its TPM.
     pub tpm: Option<Tpm>,
     /// Names of memory regions that it shares with others (ivshmem), but those whose owner it is.
@@ -179,7 +181,12 @@ fn add_devices(domain: &mut Description, devices: Node<'_, '_>) -> Result<(), Xm
             "disk" => domain.disks.push(device::disk(node)),
             "filesystem" => domain.filesystems.push(device::filesystem(node)),
             "hostdev" => domain.host_devices.push(device::host_device(node)),
-            "channel" => domain.channels.extend(attribute_of(node, "target", "name")),
+            "channel" => {
+                let name = attribute_of(node, "target", "name");
+                let is_open = attribute_of(node, "target", "state").as_deref() == Some("connected");
+                domain.guest_agent_answers |= is_open && name.as_deref() == Some(GUEST_AGENT);
+                domain.channels.extend(name);
+            }
             "tpm" => domain.tpm = device::tpm(node),
             "shmem" if node.attribute("role") != Some("master") => {
                 domain.shared_memory.push(attribute(node, "name").unwrap_or_default());

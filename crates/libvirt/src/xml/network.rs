@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use dormouse_types::MacAddr;
 use ipnet::IpNet;
 use roxmltree::Node;
 use uuid::Uuid;
@@ -27,6 +28,8 @@ pub struct Network {
     pub ranges: Vec<IpNet>,
     /// It has a DHCP server of libvirt (dnsmasq).
     pub has_dhcp: bool,
+    /// Addresses that its DHCP server always gives to the same guests.
+    pub hosts: Vec<(MacAddr, IpAddr)>,
     /// It is made of Open vSwitch's ports.
     pub is_openvswitch: bool,
 }
@@ -69,6 +72,7 @@ fn read(root: Node<'_, '_>) -> Result<Network, XmlError> {
         forward: child(root, "forward").map_or(Ok(Forward::Isolated), forward)?,
         bridge: attribute_of(root, "bridge", "name"),
         ranges: children(root, "ip").map(range).collect::<Result<_, _>>()?,
+        hosts: children(root, "ip").filter_map(|ip| child(ip, "dhcp")).flat_map(hosts).collect(),
         has_dhcp: children(root, "ip").any(|ip| child(ip, "dhcp").is_some()),
         is_openvswitch: attribute_of(root, "virtualport", "type").as_deref() == Some("openvswitch"),
     })
@@ -84,6 +88,14 @@ fn forward(node: Node<'_, '_>) -> Result<Forward, XmlError> {
         Some("hostdev") => Ok(Forward::HostDevice),
         Some(mode) => Err(XmlError::Value { what: "forward mode", value: mode.chars().take(60).collect() }),
     }
+}
+
+/// What is no address of a guest (a name, a DUID of IPv6) is passed over.
+fn hosts(dhcp: Node<'_, '_>) -> impl Iterator<Item = (MacAddr, IpAddr)> {
+    let read = |host: Node<'_, '_>| {
+        Some((host.attribute("mac")?.parse().ok()?, host.attribute("ip")?.parse().ok()?))
+    };
+    children(dhcp, "host").filter_map(read)
 }
 
 fn range(node: Node<'_, '_>) -> Result<IpNet, XmlError> {

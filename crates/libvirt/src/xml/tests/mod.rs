@@ -27,6 +27,8 @@ const NAT: &str = "
   <ip address='192.168.122.1' netmask='255.255.255.0'>
     <dhcp>
       <range start='192.168.122.2' end='192.168.122.254'/>
+      <host mac='52:54:00:6d:90:02' name='web' ip='192.168.122.80'/>
+      <host name='no-mac' ip='192.168.122.81'/>
     </dhcp>
   </ip>
   <ip family='ipv6' address='fd00:122::1' prefix='64'/>
@@ -68,7 +70,7 @@ fn reads_a_running_domain() {
     assert_eq!(web.pm, PowerManagement { to_memory: Some(true), to_disk: Some(false) });
     assert_eq!((web.on_poweroff.as_deref(), web.on_reboot.as_deref()), (Some("destroy"), Some("restart")));
     assert_eq!(web.channels, ["org.qemu.guest_agent.0", "com.redhat.spice.0"]);
-    assert!(web.has_guest_agent());
+    assert!(web.has_guest_agent() && web.guest_agent_answers);
     let disks: Vec<_> =
         web.disks.iter().map(|d| (&*d.device, d.source.as_deref(), d.target.as_deref())).collect();
     let image = Some("/var/lib/libvirt/images/web.qcow2");
@@ -122,6 +124,7 @@ fn reads_networks() {
     let ranges: Vec<_> = nat.ranges.iter().map(ToString::to_string).collect();
     assert_eq!(ranges, ["192.168.122.1/24", "fd00:122::1/64"]);
     assert!(nat.has_dhcp && !nat.is_openvswitch);
+    assert_eq!(nat.hosts, [(web().interfaces[0].mac, "192.168.122.80".parse().unwrap())]);
     let ovs = Network::from_xml(OPENVSWITCH).unwrap();
     assert_eq!(
         (ovs.forward, ovs.bridge.as_deref(), ovs.is_openvswitch),

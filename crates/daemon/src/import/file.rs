@@ -1,0 +1,95 @@
+//! The machine file of a domain.
+
+use dormouse_api_types::{Problem, ProblemKind};
+use dormouse_platform::{Candidate, Joined};
+use dormouse_types::{Depth, MachineName};
+use toml_edit::{DocumentMut, Item, Table, Value, value};
+
+use super::{Wishes, bars};
+
+const MIB: u64 = 1 << 20;
+
+/// Writes the file, with the keys that the user set in it.
+pub(super) fn write(
+    candidate: &Candidate,
+    name: &MachineName,
+    depth: Depth,
+    wishes: &Wishes,
+) -> Result<String, Problem> {
+    let mut file = DocumentMut::new();
+    file["name"] = value(name.as_str());
+    file["libvirt"] = Item::Table(libvirt(candidate, wishes));
+    if !candidate.interfaces.is_empty() {
+        file["interface"] = Item::ArrayOfTables(candidate.interfaces.iter().map(interface).collect());
+    }
+    if depth != Depth::Saved {
+        let mut sleep = Table::new();
+        sleep["depth"] = value(depth.as_str());
+        comment(&mut sleep, &format!("Not saved: {}.", bars(candidate, Depth::Saved)));
+        file["sleep"] = Item::Table(sleep);
+    }
+    for wish in &wishes.set {
+        set(&mut file, wish)?;
+    }
+    Ok(file.to_string())
+}
+
+fn libvirt(candidate: &Candidate, wishes: &Wishes) -> Table {
+    let mut table = Table::new();
+    table["domain"] = value(&candidate.name);
+    if let Some(uuid) = &candidate.uuid {
+        table["uuid"] = value(uuid);
+    }
+    if let Some(uri) = &wishes.uri {
+        table["uri"] = value(uri);
+    }
+    table["memory"] = value(memory(candidate.memory));
+    table
+}
+
+/// Whole MiB, as the file has them.
+pub(super) fn memory(bytes: u64) -> String {
+    let mib = bytes.div_ceil(MIB);
+    if mib.is_multiple_of(1024) { format!("{}GiB", mib / 1024) } else { format!("{mib}MiB") }
+}
+
+pub(super) fn interface(joined: &Joined) -> Table {
+    let mut table = Table::new();
+    table["mac"] = value(joined.mac.to_string());
+    table["bridge"] = value(&joined.bridge);
+    table
+}
+
+/// Puts a comment before a table.
+fn comment(table: &mut Table, text: &str) {
+    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    table.decor_mut().set_prefix(format!("\n# {text}\n"));
+}
+
+/// Sets a key as the user wrote it: `sleep.idle_after="30m"`. A value that is no TOML is taken for a text, so
+/// that shells may eat the quotes.
+fn set(file: &mut DocumentMut, wish: &str) -> Result<(), Problem> {
+    let invalid = |why: &str| {
+        Problem::new(ProblemKind::Invalid, format!("--set {wish}: {why}"))
+            .key("set")
+            .fix("write a key of the machine file and its value: --set sleep.idle_after=30m")
+    };
+    let (key, text) = wish.split_once('=').ok_or_else(|| invalid("there is no '='"))?;
+    let path: Vec<&str> = key.trim().split('.').map(str::trim).collect();
+    let Some((last, tables)) = path.split_last() else { return Err(invalid("there is no key")) };
+    if path.iter().any(|part| part.is_empty()) {
+        return Err(invalid("there is no key"));
+    }
+    if matches!(path.first(), Some(&"name" | &"libvirt")) && !matches!(*last, "save" | "page_out") {
+        return Err(invalid("what the domain is, it is: only libvirt.save and libvirt.page_out can be set"));
+    }
+    let mut table = file.as_table_mut();
+    for part in tables {
+        let inner = table.entry(part).or_insert_with(|| Item::Table(Table::new()));
+        table = inner.as_table_mut().ok_or_else(|| invalid(&format!("{part} is not a table")))?;
+    }
+    let text = text.trim();
+    let item = text.parse::<Value>().unwrap_or_else(|_| text.into());
+    table.insert(last, value(item));
+    Ok(())
+}

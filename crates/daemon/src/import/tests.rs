@@ -1,0 +1,139 @@
+use dormouse_machine::spec::PlatformSpec;
+use dormouse_platform::{Joined, Obstacle};
+
+use super::*;
+
+fn web() -> Candidate {
+    Candidate {
+        name: "web".into(),
+        uuid: Some("c7a5fdbd-edaf-9455-926a-d65c16db1809".into()),
+        activity: Activity::Running,
+        memory: 2 << 30,
+        interfaces: vec![
+            Joined {
+                mac: "52:54:00:00:00:02".parse().unwrap(),
+                bridge: "virbr0".into(),
+                addresses: vec!["192.168.122.34".parse().unwrap()],
+            },
+            Joined { mac: "52:54:00:00:00:03".parse().unwrap(), bridge: "br0".into(), addresses: vec![] },
+        ],
+        obstacles: vec![Obstacle::to(&[Depth::Pmsuspended], "guest agent", "none").fix("add it")],
+    }
+}
+
+fn set(wishes: &[&str]) -> Wishes {
+    Wishes { set: wishes.iter().map(|&wish| wish.into()).collect(), ..Wishes::default() }
+}
+
+#[test]
+fn a_domain_becomes_a_machine_file() {
+    let plan = plan(&web(), &Wishes::default()).unwrap();
+    let expected = "\
+name = \"web\"
+
+[libvirt]
+domain = \"web\"
+uuid = \"c7a5fdbd-edaf-9455-926a-d65c16db1809\"
+memory = \"2GiB\"
+
+[[interface]]
+mac = \"52:54:00:00:00:02\"
+bridge = \"virbr0\"
+
+[[interface]]
+mac = \"52:54:00:00:00:03\"
+bridge = \"br0\"
+";
+    assert_eq!(plan.toml, expected);
+    assert_eq!((plan.spec.name.as_str(), plan.spec.sleep.depth), ("web", Depth::Saved));
+    // Addresses are hints, and not in the file, where they would be taken as they are for ever.
+    assert_eq!(plan.hints.len(), 1);
+    assert_eq!(
+        plan.hints[&"52:54:00:00:00:02".parse().unwrap()],
+        ["192.168.122.34".parse::<IpAddr>().unwrap()]
+    );
+    assert_eq!(plan.state, State::Active);
+}
+
+#[test]
+fn the_user_has_a_say() {
+    let wishes = Wishes {
+        uri: Some("qemu+ssh://host/system".into()),
+        name: Some("shop".into()),
+        set: ["sleep.idle_after=30m", "sleep.depth=\"paused\"", "wake.on=[\"tcp:22,80\"]", "owner=alice"]
+            .map(Into::into)
+            .into(),
+    };
+    let spec = plan(&web(), &wishes).unwrap().spec;
+    assert_eq!((spec.name.as_str(), spec.owner.as_deref()), ("shop", Some("alice")));
+    assert_eq!(spec.sleep.idle_after, Some(std::time::Duration::from_secs(1800)));
+    assert_eq!((spec.sleep.depth, spec.wake.on.len()), (Depth::Paused, 1));
+    let PlatformSpec::Libvirt(libvirt) = spec.platform else { panic!("{:?}", spec.platform) };
+    assert_eq!((&*libvirt.domain, libvirt.uri.as_deref()), ("web", Some("qemu+ssh://host/system")));
+}
+
+#[test]
+fn what_cannot_be_set_is_refused() {
+    for (wish, key) in [
+        ("sleep", "set"),
+        ("=1", "set"),
+        ("sleep..depth=paused", "set"),
+        ("name=other", "set"),
+        ("libvirt.domain=other", "set"),
+        ("name.first=x", "set"),
+        ("interface.mac=x", "set"),
+        ("sleep.idle_afer=1m", "sleep.idle_afer"),
+        ("sleep.depth=pmsuspended", "sleep.depth"),
+        ("sleep.depth=deep", "sleep.depth"),
+    ] {
+        let problem = plan(&web(), &set(&[wish])).unwrap_err();
+        assert_eq!((problem.kind, problem.key.as_deref()), (ProblemKind::Invalid, Some(key)), "{wish}");
+    }
+}
+
+#[test]
+fn a_name_that_is_none_comes_with_one_that_is() {
+    let candidate = Candidate { name: "Web Server".into(), ..web() };
+    let problem = plan(&candidate, &Wishes::default()).unwrap_err();
+    assert_eq!(problem.key.as_deref(), Some("name"));
+    assert!(problem.fix.unwrap().ends_with("dormouse import libvirt \"Web Server\" --as web-server"));
+    let wishes = Wishes { name: Some("web-server".into()), ..Wishes::default() };
+    let plan = plan(&candidate, &wishes).unwrap();
+    assert!(plan.toml.contains("domain = \"Web Server\""), "{}", plan.toml);
+}
+
+#[test]
+fn it_sleeps_as_deep_as_it_can_without_loss_or_is_refused() {
+    let with = |depths: &[Depth]| Candidate {
+        obstacles: vec![
+            Obstacle::to(depths, "hostdev pci 0000:06:02.0", "cannot be\nsaved").fix("remove it"),
+        ],
+        ..web()
+    };
+    let paused = plan(&with(&[Depth::Saved]), &Wishes::default()).unwrap();
+    assert_eq!(paused.spec.sleep.depth, Depth::Paused);
+    let why = "# Not saved: hostdev pci 0000:06:02.0: cannot be saved.\n[sleep]\n";
+    assert!(paused.toml.contains(why), "{}", paused.toml);
+    let suspended = plan(&with(&[Depth::Paused, Depth::Saved]), &Wishes::default()).unwrap();
+    assert_eq!(suspended.spec.sleep.depth, Depth::Pmsuspended);
+    // Off loses what is in memory: only its user may say so.
+    let refused = plan(&with(&[Depth::Paused, Depth::Pmsuspended, Depth::Saved]), &Wishes::default());
+    let refused = refused.unwrap_err();
+    assert_eq!((refused.kind, refused.fix.as_deref()), (ProblemKind::Refused, Some("remove it")));
+    assert!(refused.detail.contains("hostdev"), "{refused:?}");
+}
+
+#[test]
+fn it_is_what_others_have_made_of_it() {
+    let state = |activity| plan(&Candidate { activity, ..web() }, &Wishes::default()).unwrap().state;
+    assert_eq!(state(Activity::Off), State::Stopped);
+    assert_eq!(state(Activity::Saved), State::Asleep { depth: Depth::Saved });
+    assert!(matches!(state(Activity::Suspended), State::Suspended { .. }));
+}
+
+#[test]
+fn memory_is_written_in_whole_units() {
+    for (bytes, text) in [(1 << 30, "1GiB"), (1536 << 20, "1536MiB"), ((256 << 20) + 1, "257MiB")] {
+        assert_eq!(file::memory(bytes), text);
+    }
+}
