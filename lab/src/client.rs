@@ -168,7 +168,8 @@ impl Client {
         SshSession::open(&self.namespace, image, ip.into())
     }
 
-    /// Starts a stream of numbered datagrams, `rate` a second, `size` bytes each, to the guest's sink.
+    /// Starts a stream of numbered datagrams, `rate` a second, `size` bytes each, to the guest's sink, or to
+    /// those of all guests by a broadcast address.
     ///
     /// # Errors
     ///

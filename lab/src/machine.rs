@@ -81,15 +81,28 @@ impl Daemon {
     ///
     /// If it cannot.
     pub fn sleep_after_traffic(&self, name: &str) -> Result<Outcome> {
+        self.insist(name, || self.sleep(name))
+    }
+
+    /// As [`Self::sleep_after_traffic`], at this depth.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot.
+    pub fn sleep_at(&self, name: &str, depth: &str) -> Result<Outcome> {
+        self.insist(name, || self.one(&["sleep", "--depth", depth, name]))
+    }
+
+    fn insist(&self, name: &str, sleep: impl Fn() -> Result<Outcome>) -> Result<Outcome> {
         for _ in 0..3 {
-            match self.sleep(name) {
+            match sleep() {
                 Err(Error::Failed { stderr, .. }) if stderr.contains("(packet: tcp") => {
                     self.wait_state(name, MachineState::Active, BOOT_TIMEOUT)?;
                 }
                 outcome => return outcome,
             }
         }
-        self.sleep(name)
+        sleep()
     }
 
     /// Wakes a machine, and waits until it is awake.

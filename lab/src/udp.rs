@@ -87,6 +87,7 @@ impl Drop for UdpStream {
 fn open(to: SocketAddr) -> io::Result<UdpSocket> {
     let any: SocketAddr = if to.is_ipv4() { ([0; 4], 0).into() } else { ([0_u16; 8], 0).into() };
     let socket = UdpSocket::bind(any)?;
+    socket.set_broadcast(true)?;
     socket.connect(to)?;
     Ok(socket)
 }

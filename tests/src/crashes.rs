@@ -93,6 +93,17 @@ impl Crashes {
         println!("{step}: found {found}, answered for: {answered}, after {took:?}");
     }
 
+    /// The daemon dies there, is restarted, and nothing is lost.
+    ///
+    /// # Panics
+    ///
+    /// When it does not die there, or anything is lost.
+    #[track_caller]
+    pub fn dies_at(&mut self, step: &str, verb: &str) {
+        self.die_at(step, verb);
+        self.is_whole(step);
+    }
+
     /// The daemon dies before and after each step, is restarted, and nothing is lost.
     ///
     /// # Panics
@@ -106,8 +117,7 @@ impl Crashes {
                 if verb == "wake" {
                     self.sleep();
                 }
-                self.die_at(&step, verb);
-                self.is_whole(&step);
+                self.dies_at(&step, verb);
             }
         }
         // It sleeps and wakes as if nothing had been.

@@ -125,8 +125,8 @@ impl DomainScene {
     /// When it does not sleep then.
     #[track_caller]
     pub fn sleep_at(&self, depth: &str) -> Outcome {
-        let outcome: Vec<Outcome> = self.daemon.json(&["sleep", "--depth", depth, self.name()]).unwrap();
-        assert!(matches!(&outcome[..], [one] if one.state == MachineState::Asleep), "{outcome:?}");
-        outcome.into_iter().next().unwrap()
+        let outcome = self.daemon.sleep_at(self.name(), depth).unwrap();
+        assert_eq!(outcome.state, MachineState::Asleep, "{outcome:?}");
+        outcome
     }
 }

@@ -1,0 +1,134 @@
+//! Domains of libvirt sleep at every depth, are answered for, and wake.
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+
+use dormouse_e2e::{DomainScene, FAST_SAMPLES, LONG, OpenVSwitch, ROOMY, SECOND, TCP_ONLY};
+use dormouse_lab::{
+    Domain, Guest, Lab, Libvirtd,
+    api::{Event, MachineDetail, MachineState},
+    wait_until,
+};
+use std::net::{IpAddr, Ipv4Addr};
+
+/// A guest that connections wake; datagrams to its sink are held.
+fn web() -> Guest {
+    Guest::new("web", 2).set("wake.on", vec![TCP_ONLY.to_owned()])
+}
+
+#[test]
+fn sleeps_at_every_depth_and_wakes_at_a_packet() {
+    let domain = Domain::new(web().dirty(20)).agent().suspend_to_memory();
+    let scene = DomainScene::boot("lv-depths", ROOMY, domain);
+    let mut shell = scene.client.ssh(&scene.image, scene.guest.ip()).unwrap();
+    for (depth, state) in [("paused", "paused"), ("saved", "shut off")] {
+        scene.sleep_at(depth);
+        assert_eq!(scene.domstate(), state, "{depth}");
+        scene.daemon.wake(scene.name()).unwrap();
+        scene.wait(MachineState::Active);
+        scene.sleeps_and_wakes(depth);
+        assert_eq!(shell.run("echo the same").unwrap(), "the same\n", "{depth}");
+    }
+    // Once: the lab's firmware brings its guest back from S3 without what it needs for another.
+    scene.sleeps_and_wakes("pmsuspended");
+    assert_eq!(shell.run("echo the same").unwrap(), "the same\n");
+    assert_eq!(scene.domstate(), "running");
+    // What libvirt saved is gone once it is used, and the domain is as it was defined.
+    assert!(scene.virsh(&["dominfo"]).contains("Managed save:   no"));
+}
+
+#[test]
+fn off_boots_again_at_a_packet() {
+    let domain = Domain::new(Guest::new("web", 2).set("sleep.depth", "off"));
+    let scene = DomainScene::boot("lv-off", FAST_SAMPLES, domain);
+    scene.speaks();
+    let before = scene.before();
+    scene.sleep();
+    scene.wait_no_qemu();
+    assert_eq!(scene.domstate(), "shut off");
+    scene.speaks();
+    let mark = scene.mark();
+    // The guest is on the network before its web server is: a connection may be refused until then.
+    let ask = || Ok(scene.client.http_get(scene.web(), "/", LONG).is_ok());
+    wait_until("the web server", LONG, ask).unwrap();
+    scene.booted(2);
+    let awake = scene.entered(mark, MachineState::Active);
+    assert!(awake.figures["replayed_frames"] >= 1.0, "{awake:?}");
+    assert_ne!(scene.before().boot_id, before.boot_id);
+}
+
+#[test]
+fn an_idle_domain_sleeps_by_itself_and_broadcasts_are_not_doubled() {
+    let guest = web().set("sleep.idle_after", "2s");
+    let scene = DomainScene::boot("lv-idle", FAST_SAMPLES, Domain::new(guest));
+    scene.speaks();
+    let mark = scene.mark();
+    scene.wait(MachineState::Asleep);
+    let settling = scene.entered(mark, MachineState::Settling);
+    assert!(settling.cause.as_ref().is_some_and(|cause| cause.contains("idle")), "{settling:?}");
+    scene.page();
+    scene.wait(MachineState::Active);
+    broadcasts(&scene);
+}
+
+/// Broadcasts through sleeps and wakes, fewer than are held of them: each arrives once.
+#[track_caller]
+fn broadcasts(scene: &DomainScene) {
+    scene.client.reset_sink(scene.guest.ip()).unwrap();
+    let stream = scene.client.udp_stream(Ipv4Addr::new(10, 9, 0, 255), 40, 100).unwrap();
+    for depth in ["saved", "paused", "saved"] {
+        scene.sleep_at(depth);
+        scene.page();
+        scene.wait(MachineState::Active);
+    }
+    let sent = stream.stop().datagrams;
+    let stats = scene.settled_sink(sent);
+    // In order they are not: once the guest's tap has joined the bridge, new ones reach the guest directly,
+    // while older ones are still held.
+    let why = scene.daemon.why("web").unwrap();
+    assert_eq!((stats.received, stats.lost, stats.duplicates), (sent, 0, 0), "{stats:?} {why:?}");
+}
+
+/// libvirt's own network: its bridge, and addresses by its dnsmasq.
+#[test]
+fn on_a_network_of_libvirt() {
+    let lab = Lab::new("lv-nat").unwrap();
+    let libvirtd = Libvirtd::start(&lab).unwrap();
+    let domain = Domain::new(web().dhcp()).nat();
+    libvirtd.nat(&lab, &[domain.guest()]).unwrap();
+    let scene = DomainScene::with(lab, libvirtd, ROOMY, &[], domain);
+    let ip = IpAddr::from(scene.guest.ip());
+    let knows = |m: &MachineDetail| m.summary.addresses.contains(&ip);
+    scene.daemon.wait_machine("web", "known by its address", LONG, knows).unwrap();
+    for depth in ["saved", "paused"] {
+        scene.sleeps_and_wakes(depth);
+    }
+    // The host itself is a neighbour there.
+    scene.sleep();
+    let ping = scene.lab.switch().command("ping").args(["-c1", "-W5", "10.9.0.2"]).status().unwrap();
+    assert!(ping.success());
+    assert_eq!(scene.state(), MachineState::Asleep);
+}
+
+/// With the userspace datapath, which does not complete checksums: asked by ICMP.
+#[test]
+fn on_a_bridge_of_open_vswitch() {
+    let lab = Lab::new("lv-ovs").unwrap();
+    let switch = OpenVSwitch::start(&lab);
+    let libvirtd = Libvirtd::start_with(&lab, &[switch.environment()]).unwrap();
+    let domain = Domain::new(Guest::new("web", 2)).openvswitch();
+    let scene = DomainScene::with(lab, libvirtd, FAST_SAMPLES, &[switch.environment()], domain);
+    let ip = scene.guest.ip();
+    scene.client.ping(ip, 10 * SECOND).unwrap();
+    scene.sleep();
+    scene.wait_no_qemu();
+    scene.client.forget_neighbours().unwrap();
+    scene.client.ping(ip, SECOND).unwrap();
+    assert_eq!(scene.state(), MachineState::Asleep);
+    let mark = scene.mark();
+    // For the guest itself: three fragments.
+    let mut ping = scene.client.namespace().command("ping");
+    ping.args(["-n", "-c", "1", "-s", "4000", "-W", "60", "10.9.0.2"]);
+    assert!(ping.status().unwrap().success(), "it wakes, and what woke it is replayed");
+    let awake: Event = scene.entered(mark, MachineState::Active);
+    assert!(awake.figures["replayed_frames"] > 0.0, "{awake:?}");
+    scene.client.ping(ip, 5 * SECOND).unwrap();
+}

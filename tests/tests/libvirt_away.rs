@@ -1,0 +1,55 @@
+//! libvirtd is restarted, stopped, killed and frozen: sleepers are answered for, and wakes wait for it.
+#![allow(missing_docs, clippy::unwrap_used, reason = "helpers of tests")]
+
+use dormouse_e2e::{DomainScene, FAST_SAMPLES, SECOND};
+use dormouse_lab::{Domain, Guest, Libvirtd, Result, api::MachineState};
+use std::thread;
+
+/// While libvirtd is away its sleeper is answered for; somebody connects, and is served when it is back.
+#[track_caller]
+fn wakes_when_it_is_back(
+    scene: &DomainScene,
+    away: impl FnOnce(&Libvirtd) -> Result<()>,
+    back: impl FnOnce(&Libvirtd) -> Result<()>,
+) {
+    let before = scene.before();
+    scene.sleep();
+    away(&scene.libvirtd).unwrap();
+    scene.speaks();
+    assert_eq!(scene.state(), MachineState::Asleep);
+    thread::scope(|scope| {
+        let page = scope.spawn(|| scene.page());
+        // Longer than a wake takes.
+        thread::sleep(3 * SECOND);
+        assert!(!page.is_finished());
+        assert_ne!(scene.state(), MachineState::Failed, "{:?}", scene.daemon.show("web"));
+        scene.speaks();
+        back(&scene.libvirtd).unwrap();
+        page.join().unwrap();
+    });
+    scene.wait(MachineState::Active);
+    assert_eq!(scene.before(), before);
+}
+
+#[test]
+fn libvirtd_may_go_and_come() {
+    let guest = Guest::new("web", 2).dirty(10);
+    let scene = DomainScene::boot("lv-away", FAST_SAMPLES, Domain::new(guest));
+    scene.speaks();
+    let (before, qemu) = (scene.before(), scene.qemu());
+    scene.libvirtd.restart().unwrap();
+    scene.libvirtd.kill9().unwrap();
+    scene.libvirtd.resume().unwrap();
+    assert_eq!((scene.before(), scene.qemu()), (before, qemu));
+    scene.wait(MachineState::Active);
+
+    wakes_when_it_is_back(&scene, Libvirtd::stop, |libvirtd| libvirtd.resume().map(drop));
+    wakes_when_it_is_back(&scene, Libvirtd::freeze, Libvirtd::thaw);
+
+    // What others do while the daemon cannot hear of it is seen when libvirtd is back.
+    scene.libvirtd.restart().unwrap();
+    scene.virsh(&["suspend"]);
+    scene.follows(MachineState::Suspended);
+    scene.virsh(&["resume"]);
+    scene.follows(MachineState::Active);
+}
