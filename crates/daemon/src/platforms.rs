@@ -30,6 +30,15 @@ pub trait Platforms: Send + Sync {
     async fn domains(&self, _uri: Option<&str>, _names: Vec<String>) -> Result<Vec<Finding>, Error> {
         Err(without_libvirt())
     }
+
+    /// The domain of a machine as it is defined now, or as it runs; without addresses.
+    ///
+    /// # Errors
+    ///
+    /// When its libvirt cannot be asked.
+    async fn definition(&self, _libvirt: &LibvirtSpec) -> Result<Finding, Error> {
+        Err(without_libvirt())
+    }
 }
 
 fn without_libvirt() -> Error {
@@ -86,6 +95,11 @@ impl Platforms for Local {
     #[cfg(feature = "libvirt")]
     async fn domains(&self, uri: Option<&str>, names: Vec<String>) -> Result<Vec<Finding>, Error> {
         self.libvirt.candidates(uri, names).await
+    }
+
+    #[cfg(feature = "libvirt")]
+    async fn definition(&self, libvirt: &LibvirtSpec) -> Result<Finding, Error> {
+        self.libvirt.definition(libvirt).await
     }
 }
 

@@ -3,12 +3,13 @@
 
 mod common;
 
-use common::{Bench, WEB_MAC, create, web};
+use common::{Bench, WEB_MAC, create, web, within};
 use dormouse_api_types::{
     CheckStatus, ImportReport, ImportRequest, ImportStatus, MachineState, Problem, ProblemKind,
 };
+use dormouse_daemon::driver::Order;
 use dormouse_machine::lifecycle::Process;
-use dormouse_platform::{Activity, Candidate, Joined, Obstacle};
+use dormouse_platform::{Activity, Candidate, Joined, Notice, Obstacle};
 use dormouse_types::{Depth, MacAddr};
 
 fn domain(name: &str, last_octet: u8) -> Candidate {
@@ -178,4 +179,48 @@ async fn doctor_says_what_a_machine_reaches_and_what_is_known_of_its_interfaces(
     assert_eq!(status("bridge br0"), Some(CheckStatus::Fail));
     let nobody = bench.host.examine(&"nobody".parse().unwrap()).await.unwrap_err();
     assert_eq!(nobody.kind, ProblemKind::NotFound);
+}
+
+#[tokio::test]
+async fn a_definition_that_others_change_is_followed_once_nothing_is_going_on() {
+    let (_dir, bench) = bench(vec![domain("web", 2)]).await;
+    bench.world.set(Process::Running, false);
+    bench.host.import(all()).await.unwrap();
+    bench.wait_state(MachineState::Active).await;
+    bench.order(Order::Sleep { depth: None }).await.unwrap();
+    let mut shop = Candidate { name: "shop".into(), ..domain("web", 2) };
+    shop.interfaces.push(domain("web", 7).interfaces.remove(0));
+    bench.world.define(vec![shop]);
+    bench.platform.send(Notice::Redefined(web())).await.unwrap();
+    // It is answered for as it fell asleep.
+    bench.wait_warning("it is domain shop now").await;
+    let asleep = bench.host.show(&web()).await.unwrap();
+    assert_eq!((asleep.summary.state, asleep.interfaces.len()), (MachineState::Asleep, 1));
+    bench.order(Order::Wake).await.unwrap();
+    within("the new file", async {
+        while bench.host.show(&web()).await.unwrap().interfaces.len() < 2 {
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+    bench.wait_state(MachineState::Active).await;
+    let detail = bench.host.show(&web()).await.unwrap();
+    assert!(detail.toml.contains("domain = \"shop\""), "{}", detail.toml);
+    // It is driven on.
+    bench.order(Order::Sleep { depth: None }).await.unwrap();
+    assert_eq!(bench.state().await, MachineState::Asleep);
+}
+
+#[tokio::test]
+async fn a_definition_that_takes_the_address_of_another_machine_is_told_of_and_not_followed() {
+    let (_dir, bench) = bench(vec![domain("web", 2), domain("db", 3)]).await;
+    bench.world.set(Process::Running, false);
+    bench.host.import(all()).await.unwrap();
+    bench.wait_state(MachineState::Active).await;
+    let mut thief = domain("web", 2);
+    thief.interfaces = domain("db", 3).interfaces;
+    bench.world.define(vec![thief, domain("db", 3)]);
+    bench.platform.send(Notice::Redefined(web())).await.unwrap();
+    bench.wait_warning("cannot follow").await;
+    assert_eq!(bench.host.show(&web()).await.unwrap().interfaces[0].mac, WEB_MAC);
 }

@@ -72,6 +72,18 @@ impl Libvirt {
         found.map_err(|error| error.to("list its domains"))
     }
 
+    /// The domain of a machine as it is defined now, or as it runs; without addresses.
+    ///
+    /// # Errors
+    ///
+    /// When its libvirt cannot be asked.
+    pub async fn definition(&self, libvirt: &LibvirtSpec) -> Result<Finding, Error> {
+        let hub = self.hub(libvirt.uri.as_deref().unwrap_or(&self.uri));
+        let name = libvirt.uuid.map_or_else(|| libvirt.domain.clone(), |uuid| uuid.to_string());
+        let found = hub.call(Lane::Quick, move |connect| Ok(survey::definition(connect, &name))).await;
+        found.map_err(|error| error.to(format!("describe domain {}", libvirt.domain)))
+    }
+
     fn hub(&self, uri: &str) -> Arc<Hub> {
         let mut hubs = self.hubs.lock().unwrap_or_else(PoisonError::into_inner);
         hubs.retain(|_, hub| hub.strong_count() > 0);

@@ -54,6 +54,17 @@ pub(crate) fn survey(connect: &Connect, names: &[String]) -> Result<Vec<Finding>
     Ok(found)
 }
 
+/// A domain as it is defined now, or as it runs; without addresses, so that nobody is kept waiting.
+pub(crate) fn definition(connect: &Connect, name: &str) -> Finding {
+    let look = || {
+        let domain = find(connect, name)?;
+        let description = Description::from_xml(&domain.get_xml_desc(0)?)?;
+        let now = Circumstances { networks: networks(connect), ..Circumstances::default() };
+        Ok(candidate(&description, activity(&domain)?, &now, &Hints::default()))
+    };
+    Finding { name: name.to_owned(), found: look().map_err(SurveyError::into) }
+}
+
 /// A domain by its name, else by its UUID.
 fn find(connect: &Connect, name: &str) -> Result<Domain, Error> {
     // The binding cannot pass on a text with a NUL.

@@ -71,6 +71,8 @@ pub(crate) enum Message {
     Order { order: Order, wait: bool, reply: oneshot::Sender<Result<Given, Problem>> },
     /// Forget the machine. The driver ends when it is forgotten.
     Remove { force: bool, reply: oneshot::Sender<Result<(), Problem>> },
+    /// Its definition has changed, and this is its machine file from now on.
+    Rewrite(String),
     /// From the surrogate.
     Presence(dormouse_surrogate::Notice),
     /// From the platform.
@@ -84,7 +86,7 @@ impl Message {
         match self {
             Self::Order { reply, .. } => drop(reply.send(Err(problem))),
             Self::Remove { reply, .. } => drop(reply.send(Err(problem))),
-            Self::Presence(_) | Self::Platform(_) => {}
+            Self::Rewrite(_) | Self::Presence(_) | Self::Platform(_) => {}
         }
     }
 }
@@ -109,6 +111,7 @@ pub(crate) struct Handle {
 }
 
 /// A driver's end of the handle.
+#[derive(Debug)]
 pub(crate) struct Ends {
     mailbox: mpsc::Receiver<Message>,
     view: watch::Sender<View>,
@@ -117,10 +120,12 @@ pub(crate) struct Ends {
 }
 
 /// Why a driver ended.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum End {
     /// The machine is forgotten.
     Removed,
+    /// Its file is another one, and is durable. What is told to it goes on coming to these ends.
+    Rewritten(Box<Ends>),
     /// Nobody can tell it anything any more: the daemon ends.
     Closed,
 }
@@ -151,6 +156,11 @@ impl Handle {
             view: seen,
         };
         (handle, Ends { mailbox, view, recovered: Some(recovered) }, is_recovered)
+    }
+
+    /// The way to the same machine, which is another one from now on.
+    pub(crate) fn rewritten(&self, subject: &Subject) -> Self {
+        Self { spec: Arc::clone(&subject.spec), instance: Arc::clone(&subject.instance), ..self.clone() }
     }
 
     /// What is known of the machine.

@@ -4,7 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use dormouse_api_types::{EventKind, Problem, ProblemKind};
 use dormouse_machine::lifecycle::{Event, JOURNAL_RETRY, Lifecycle, State};
-use dormouse_registry::Transaction;
+use dormouse_registry::{Record, Transaction};
 use dormouse_surrogate::Status;
 use dormouse_types::Timestamp;
 use tokio::{
@@ -61,6 +61,8 @@ pub(super) struct Driver {
     pub(super) names: HashMap<Id, Job>,
     /// Since when and why the platform cannot be asked.
     pub(super) unreachable: Option<(Timestamp, String)>,
+    /// The file that is to take the place of its own as soon as nothing is going on.
+    pub(super) rewrite: Option<String>,
     ends: Ends,
 }
 
@@ -87,6 +89,7 @@ impl Driver {
             jobs: JoinSet::new(),
             names: HashMap::new(),
             unreachable: None,
+            rewrite: None,
             ends,
             shared,
             subject,
@@ -109,6 +112,12 @@ impl Driver {
                 && Box::pin(self.forget_for(reply)).await
             {
                 return End::Removed;
+            }
+            if self.can_be_rewritten()
+                && let Some(file) = self.rewrite.take()
+                && Box::pin(self.rewrite_as(file)).await
+            {
+                return End::Rewritten(Box::new(self.ends));
             }
             let deadline = self.deadline();
             tokio::select! {
@@ -145,6 +154,35 @@ impl Driver {
         let is_gone = answer.is_ok();
         reply.removed(answer.map(drop));
         is_gone
+    }
+
+    /// A machine that sleeps or changes its state is stood in for with the interfaces that it has there.
+    fn can_be_rewritten(&self) -> bool {
+        let rests = matches!(
+            self.life.state(),
+            State::Active | State::Stopped | State::Suspended { .. } | State::Failed { .. }
+        );
+        self.rewrite.is_some()
+            && rests
+            && self.life.settled()
+            && self.journal.is_idle()
+            && self.jobs.is_empty()
+    }
+
+    /// Makes `file` its machine file, durably: the driver's last act.
+    async fn rewrite_as(&mut self, file: String) -> bool {
+        let record = Record { file: file.clone(), ..self.journal.record().clone() };
+        let transaction = Transaction::put(self.journal.expect(), record);
+        match self.shared.registry.commit(transaction).await {
+            Ok(_) => {
+                self.ends.view.send_modify(|view| view.file.0 = file);
+                true
+            }
+            Err(error) => {
+                self.warn(format!("its new definition cannot be remembered: {}", chain(&error)));
+                false
+            }
+        }
     }
 
     /// The next message; `None` when nobody has a handle any more.

@@ -6,6 +6,7 @@ mod examine;
 mod import;
 mod lost;
 mod pool;
+mod redefine;
 mod start;
 mod supervise;
 

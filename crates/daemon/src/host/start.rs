@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use dormouse_machine::{lifecycle::State, spec::MachineSpec};
+use dormouse_platform::Notice;
 use dormouse_registry::{Entry, Record};
 use futures::{StreamExt as _, future::join_all, stream::FuturesUnordered};
 use tokio::sync::{mpsc, oneshot};
@@ -75,6 +76,7 @@ impl Host {
             tracing::warn!(error = chain(&error), "addresses of an earlier daemon may be left on a bridge");
         }
         super::pool::start(&host);
+        super::redefine::start(&host);
         tracing::info!(machines = count - missing, "recovered");
         Ok(host)
     }
@@ -96,7 +98,7 @@ impl Host {
         }
     }
 
-    fn instance(
+    pub(super) fn instance(
         &self,
         record: &Record,
     ) -> Result<(Arc<MachineSpec>, Arc<dyn dormouse_platform::Instance>), String> {
@@ -119,7 +121,11 @@ impl Host {
         tokio::spawn(async move {
             while let Some(notice) = platform.recv().await {
                 if let Ok(handle) = host.find(notice.machine()) {
+                    let is_new = matches!(notice, Notice::Redefined(_));
                     handle.tell(Message::Platform(notice)).await;
+                    if is_new {
+                        host.look_again(&handle.name);
+                    }
                 }
             }
         });

@@ -42,6 +42,29 @@ impl Host {
         Some(Subject { record, revision, ..subject.clone() })
     }
 
+    /// The machine with the file that it has now. `None`: it cannot be driven any more.
+    async fn rewritten(&self, subject: &Subject) -> Option<Subject> {
+        let name = &subject.record.name;
+        let Some(again) = self.reload(subject).await else {
+            self.give_up(subject);
+            return None;
+        };
+        match self.instance(&again.record) {
+            Ok((spec, instance)) => {
+                let again = Subject { spec, instance, ..again };
+                if let Some(handle) = self.write().get_mut(name) {
+                    *handle = handle.rewritten(&again);
+                }
+                Some(again)
+            }
+            Err(why) => {
+                self.write().remove(name);
+                self.lose(name, Some(again.record), why);
+                None
+            }
+        }
+    }
+
     fn tell_fault(&self, name: &MachineName, error: &JoinError) {
         let why = format!("a fault in dormoused ended its driver, which is started again: {error}");
         tracing::error!(machine = %name, "{why}");
@@ -77,6 +100,11 @@ async fn supervise(host: Arc<Host>, mut subject: Subject, mut ends: Ends, mut kn
         };
         let error = match driver.await {
             Ok(End::Removed | End::Closed) => return,
+            Ok(End::Rewritten(same)) => {
+                let Some(again) = host.rewritten(&subject).await else { return };
+                (subject, known, ends) = (again, true, *same);
+                continue;
+            }
             Err(error) if error.is_cancelled() => return,
             Err(error) => error,
         };

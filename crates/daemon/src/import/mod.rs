@@ -5,6 +5,7 @@
 
 mod file;
 mod name;
+mod redefined;
 
 use std::{collections::BTreeMap, net::IpAddr, path::Path};
 
@@ -12,6 +13,8 @@ use dormouse_api_types::{Problem, ProblemKind};
 use dormouse_machine::{lifecycle::State, spec::MachineSpec};
 use dormouse_platform::{Activity, Candidate};
 use dormouse_types::{Depth, MacAddr, MachineName};
+
+pub(crate) use redefined::{Change, redefined};
 
 /// Relative paths of an imported machine's file start from here: it has none.
 pub(crate) const BASE: &str = "/";

@@ -137,3 +137,71 @@ fn memory_is_written_in_whole_units() {
         assert_eq!(file::memory(bytes), text);
     }
 }
+
+/// A file with a user's own words in it.
+const WRITTEN: &str = "\
+# The shop's front end.
+name = \"web\"
+
+[libvirt]
+domain = \"web\"  # by virt-manager
+uuid = \"c7a5fdbd-edaf-9455-926a-d65c16db1809\"
+memory = \"2GiB\"
+
+# To the world.
+[[interface]]
+mac = \"52:54:00:00:00:02\"
+bridge = \"virbr0\"
+addresses = [\"192.168.122.34\"] # fixed
+
+[[interface]]
+mac = \"52:54:00:00:00:03\"
+bridge = \"br0\"
+
+[sleep]
+idle_after = \"30m\"
+";
+
+fn follow(candidate: &Candidate) -> Option<Change> {
+    let spec = MachineSpec::from_toml(WRITTEN, Path::new(BASE)).unwrap();
+    let change = redefined(WRITTEN, &spec, candidate).unwrap()?;
+    let again = MachineSpec::from_toml(&change.file, Path::new(BASE)).unwrap();
+    assert_eq!(redefined(&change.file, &again, candidate).unwrap(), None, "{}", change.file);
+    Some(change)
+}
+
+#[test]
+fn a_file_whose_domain_is_as_it_says_stays() {
+    assert_eq!(follow(&web()), None);
+}
+
+#[test]
+fn a_file_follows_its_domain_and_keeps_what_its_user_wrote() {
+    let mut candidate = web();
+    (candidate.name, candidate.memory) = ("shop".into(), 4 << 30);
+    candidate.interfaces[0].bridge = "br1".into();
+    candidate.interfaces[1].mac = "52:54:00:00:00:04".parse().unwrap();
+    let change = follow(&candidate).unwrap();
+    let expected = WRITTEN
+        .replace("domain = \"web\"", "domain = \"shop\"")
+        .replace("2GiB", "4GiB")
+        .replace("virbr0", "br1")
+        .replace("00:00:03", "00:00:04");
+    assert_eq!(change.file, expected);
+    assert_eq!(
+        change.what,
+        "it is domain shop now; it has 4GiB of memory; interface 52:54:00:00:00:02 is in br1 now; interface \
+         52:54:00:00:00:04 in br0 is new; interface 52:54:00:00:00:03 is gone"
+    );
+}
+
+#[test]
+fn interfaces_come_and_go() {
+    let none = Candidate { interfaces: vec![], ..web() };
+    let change = follow(&none).unwrap();
+    assert!(!change.file.contains("interface"), "{}", change.file);
+    let mut three = web();
+    let mac = "52:54:00:00:00:05".parse().unwrap();
+    three.interfaces.push(Joined { mac, bridge: "br2".into(), addresses: vec![] });
+    assert!(follow(&three).unwrap().file.contains("192.168.122.34\"] # fixed"));
+}

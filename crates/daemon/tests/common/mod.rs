@@ -142,6 +142,20 @@ impl Bench {
         within(&format!("state {state}"), reached).await;
     }
 
+    /// Waits for a warning that has these words.
+    pub async fn wait_warning(&self, words: &str) {
+        let is_it = |event: &Event| {
+            event.kind == EventKind::Warning
+                && event.cause.as_ref().is_some_and(|cause| cause.contains(words))
+        };
+        let told = async {
+            while !self.events().iter().any(is_it) {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        within(words, told).await;
+    }
+
     pub fn events(&self) -> Vec<Event> {
         self.host.events().subscribe(0).kept
     }

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use dormouse_daemon::{platforms::Platforms, presence::Presence};
 use dormouse_machine::{
     lifecycle::{Observed, Process, Shape, State, StateOnDisk},
-    spec::MachineSpec,
+    spec::{LibvirtSpec, MachineSpec},
 };
 use dormouse_platform::{Candidate, Capabilities, Counters, Error, Facts, Finding, Instance, NotFound};
 use dormouse_registry::{Change, Entry, Registry, Revision, Transaction};
@@ -251,6 +251,11 @@ impl Platforms for Maker {
             |name: &String| all.iter().find(|c| c.name == *name || c.uuid.as_ref() == Some(name)).cloned();
         let found = |name: String| Finding { found: find(&name).ok_or(NotFound::Missing), name };
         Ok(names.into_iter().map(found).collect())
+    }
+
+    async fn definition(&self, libvirt: &LibvirtSpec) -> Result<Finding, Error> {
+        let name = libvirt.uuid.map_or_else(|| libvirt.domain.clone(), |uuid| uuid.to_string());
+        self.domains(None, vec![name]).await.map(|mut found| found.remove(0))
     }
 }
 
