@@ -153,7 +153,7 @@ pub(crate) fn cause_parts(cause: &Cause) -> (&'static str, Option<&str>) {
         Cause::Failure(why) => Some(why.as_str()),
         Cause::Ahead(rule) => Some(rule.as_str()),
         Cause::Others(who) => Some(who.as_str()),
-        Cause::Command | Cause::Restart => None,
+        Cause::Command | Cause::Restart | Cause::Deeper => None,
     };
     (cause.word(), detail)
 }

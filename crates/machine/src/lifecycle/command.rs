@@ -30,7 +30,7 @@ impl Lifecycle {
 
     fn ask_wake(&mut self) -> Result<(), &'static str> {
         match self.state {
-            State::Active | State::Undoing { .. } | State::Waking { .. } => {}
+            State::Active | State::Undoing { .. } | State::Waking { .. } => self.stay_awake(),
             State::Settling { .. } | State::Asleep { .. } => self.want(Cause::Command),
             State::Stopped => self.boot(),
             State::Failed { state_kept: true, .. } => self.wake_failed(),

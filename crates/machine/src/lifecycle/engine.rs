@@ -57,6 +57,8 @@ pub(super) enum Step {
     Journal(State),
     /// Be in this state from now on.
     Enter(State),
+    /// Go to sleep: the end of a plan.
+    Settle(Depth, SleepReason),
 }
 
 /// What an unanswered task means to the plan.
@@ -166,6 +168,7 @@ impl Lifecycle {
         match event {
             Event::Idle(depth) => self.rest(depth, SleepReason::Idle),
             Event::Sleep(depth, reason) => self.rest(depth, reason),
+            Event::Deeper(depth) => self.deepen(depth),
             Event::Wanted(cause) => self.want(cause),
             Event::Done(task, result) => self.done(task, result),
             Event::Spawned => self.spawned(),
@@ -249,6 +252,7 @@ impl Lifecycle {
     fn start(&mut self, step: Step) {
         match step {
             Step::Enter(state) => self.enter(state),
+            Step::Settle(depth, reason) => self.settle(depth, reason),
             Step::Journal(state) => {
                 self.offered |= state.offers_saved_state();
                 self.owed = None;
@@ -330,6 +334,7 @@ impl Lifecycle {
 
     /// Something wants the machine; remembered until it can be followed.
     pub(super) fn want(&mut self, cause: Cause) {
+        self.stay_awake();
         if matches!(self.state, State::Settling { .. } | State::Asleep { .. }) && self.wanted.is_none() {
             self.wanted = Some(cause);
             self.hurry();

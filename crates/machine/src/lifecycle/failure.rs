@@ -3,7 +3,7 @@
 use dormouse_types::Depth;
 
 use super::engine::{Lifecycle, SavedState, Step};
-use super::{Cause, State, Task};
+use super::{Cause, SleepReason, State, Task};
 
 impl Lifecycle {
     /// A step failed, and nothing is awaited any more.
@@ -23,6 +23,15 @@ impl Lifecycle {
     }
 
     fn settling_failed(&mut self, depth: Depth, task: Task, why: String) {
+        if let (Some(from), None, false) = (self.slept_before(), &self.wanted, self.gone)
+            && !self.was_saved_for_good()
+        {
+            return self.stay_asleep(from);
+        }
+        let before = match self.state {
+            State::Settling { depth: Depth::Off, reason: SleepReason::Deeper(from) } => Some(from),
+            _ => None,
+        };
         let shutting_down = depth == Depth::Off && !self.plan.contains(&Step::Do(Task::PowerDown));
         match task {
             Task::PowerDown if self.gone => {}
@@ -33,8 +42,10 @@ impl Lifecycle {
                 self.fail(self.during(), why, !self.shape.shared);
             }
             _ => {
-                let cause = self.wanted.take().unwrap_or(Cause::Failure(why));
-                self.undo(cause);
+                let wanted = self.wanted.take();
+                let again = before.filter(|_| wanted.is_none());
+                self.undo(wanted.unwrap_or(Cause::Failure(why)));
+                self.plan.extend(again.map(|from| Step::Settle(from, SleepReason::Deeper(from))));
             }
         }
     }

@@ -32,7 +32,8 @@ impl Lifecycle {
     /// Is the guest that falls asleep still to be stopped?
     fn is_still_to_stop(&self) -> bool {
         let ends = self.shape.save_ends_process;
-        self.is_to_come(&[Task::Pause, Task::Suspend]) || !ends && self.is_to_come(&[Task::Save])
+        let is_saved_running = !ends && self.slept_before().is_none();
+        self.is_to_come(&[Task::Pause, Task::Suspend]) || is_saved_running && self.is_to_come(&[Task::Save])
     }
 
     /// Is there a process whose guest is about to run?

@@ -31,6 +31,14 @@
 //!
 //! What comes for a guest that suspends itself is held from the capture on: its interfaces take nothing.
 //!
+//! Deeper sleep over time wakes nobody where that can be; a failure leaves the machine asleep as it was:
+//!
+//! ```text
+//! paused, pmsuspended to saved  Journal Save Flush Journal(Asleep) | Quit
+//!   where a save ends           Journal | Save Journal(Asleep)
+//! any to off                    wakes, and then as from Active; if its guest stays, sleeps as before
+//! ```
+//!
 //! Waking:
 //!
 //! ```text
@@ -113,6 +121,7 @@
 
 mod absent;
 mod command;
+mod deeper;
 mod engine;
 mod failure;
 mod follow;
@@ -226,6 +235,8 @@ pub enum SleepReason {
     Idle,
     /// A user asked.
     Command,
+    /// It has slept at this depth for as long as its file says, and is to sleep deeper.
+    Deeper(Depth),
     /// Awake machines have used up what they may have together; for whom or what room is made.
     Budget(String),
 }
@@ -238,6 +249,7 @@ impl SleepReason {
             Self::Idle => "idle",
             Self::Command => "command",
             Self::Budget(_) => "budget",
+            Self::Deeper(_) => "deeper",
         }
     }
 }
@@ -260,6 +272,8 @@ pub enum Cause {
     Ahead(String),
     /// Others than Dormouse, by the platform's own means; who did what.
     Others(String),
+    /// Nobody: it is woken to be shut down, for it has slept for as long as its file says.
+    Deeper,
 }
 
 impl Cause {
@@ -274,6 +288,7 @@ impl Cause {
             Self::Restart => "restart",
             Self::Ahead(_) => "ahead",
             Self::Others(_) => "others",
+            Self::Deeper => "deeper",
         }
     }
 }
@@ -379,6 +394,8 @@ pub enum Event {
     Idle(Depth),
     /// As [`Event::Idle`], for another reason.
     Sleep(Depth, SleepReason),
+    /// Policy: a sleeper has slept for as long as its file says, and is to sleep at this depth.
+    Deeper(Depth),
     /// A frame or a hold wants the machine to run.
     Wanted(Cause),
     /// A task ended; the error is the chain of causes.

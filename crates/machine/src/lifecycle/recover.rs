@@ -7,7 +7,7 @@
 use dormouse_types::{Depth, Timestamp};
 
 use super::engine::{Lifecycle, SavedState, Step, active};
-use super::{Action, Cause, Observed, Process, Shape, State, StateOnDisk, Task};
+use super::{Action, Cause, Observed, Process, Shape, SleepReason, State, StateOnDisk, Task};
 
 /// Who did what was done meanwhile, on a platform that others use.
 const OTHERS_UNWATCHED: &str = "somebody, while the daemon was down";
@@ -72,6 +72,12 @@ impl Lifecycle {
                 if process == Process::Absent && self.is_whole() =>
             {
                 self.sleep_again();
+            }
+            State::Settling { depth: Depth::Saved, reason: SleepReason::Deeper(from) }
+                if from.keeps_process() && process == Process::Still =>
+            {
+                self.stay_asleep(from);
+                self.plan.push_front(Step::Do(Task::StandIn));
             }
             State::Settling { .. } | State::Undoing { .. } => self.recover_running(process),
             State::Asleep { depth: Depth::Saved }

@@ -12,6 +12,7 @@ use crate::world::{Act, Outcome, SHAPES, SHARED, World};
 enum Op {
     Answer(usize, Outcome),
     Idle(Depth),
+    Deeper(Depth),
     Hold,
     Command(Command),
     Frame(bool),
@@ -51,6 +52,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (0usize..4).prop_map(|i| Op::Answer(i, Outcome::FailedLate)),
         3 => (0usize..4).prop_map(|i| Op::Answer(i, Outcome::Partly)),
         4 => depth().prop_map(Op::Idle),
+        2 => depth().prop_map(Op::Deeper),
         1 => Just(Op::Hold),
         4 => command().prop_map(Op::Command),
         6 => any::<bool>().prop_map(Op::Frame),
@@ -80,6 +82,7 @@ fn apply(world: &mut World, op: Op) {
     match op {
         Op::Answer(index, outcome) => world.answer(index, outcome),
         Op::Idle(depth) => world.event(Event::Idle(depth)),
+        Op::Deeper(depth) => world.event(Event::Deeper(depth)),
         Op::Hold => world.event(Event::Wanted(Cause::Hold("backup".into()))),
         Op::Command(command) => drop(world.command(command)),
         Op::Frame(wakes) => world.frame(wakes),
@@ -229,6 +232,8 @@ fn random_walks_go_everywhere() {
         "settling-saved asleep-saved",
         "settling-off asleep-off",
         "asleep-paused waking-paused",
+        "asleep-paused settling-saved",
+        "settling-saved asleep-paused",
         "asleep-saved waking-saved",
         "asleep-off waking-off",
         "waking-paused active",

@@ -6,6 +6,8 @@
 mod absent;
 mod crashes;
 #[cfg(test)]
+mod deeper;
+#[cfg(test)]
 mod failures;
 #[cfg(test)]
 mod invariants;

@@ -517,6 +517,11 @@ impl World {
         }
     }
 
+    /// How far the guest has come, which grows whenever it runs.
+    pub(crate) fn age(&self) -> u64 {
+        self.latest
+    }
+
     /// Frames that the guest has got.
     pub(crate) fn received(&self) -> usize {
         self.received.len()
