@@ -67,7 +67,10 @@ fn signal(signal: &Signal, now: Timestamp) -> Cell {
 
 fn will_sleep(why: &Why, now: Timestamp) -> Vec<Cell> {
     if why.state != MachineState::Active {
-        return Vec::new();
+        let deeper = why.would_sleep_at.zip(why.would_sleep_depth);
+        let deeper = deeper
+            .map(|(at, depth)| format!("deeper ({depth}) in {}", human::span(at.timestamp().since(now))));
+        return deeper.into_iter().map(Cell::from).collect();
     }
     let Some(at) = why.would_sleep_at else {
         let unknown = why.signals.is_empty() && why.obstacles.is_empty() && why.holds.is_empty();

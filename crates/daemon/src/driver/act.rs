@@ -66,7 +66,7 @@ impl Driver {
 
     fn announce(&mut self, from: State, to: State, why: Option<String>) {
         let now = self.now();
-        self.since = now;
+        self.entered(&from, &to, now);
         // Whoever still waits to hear the guest waits in vain in the new state.
         self.heard.send_modify(|count| *count += 1);
         self.note(&from, &to, why.clone(), now);

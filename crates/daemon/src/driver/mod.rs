@@ -15,6 +15,7 @@
 
 mod act;
 mod adopt;
+mod deeper;
 mod idleness;
 mod jobs;
 mod journal;

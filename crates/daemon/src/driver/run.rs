@@ -59,6 +59,8 @@ pub(super) struct Driver {
     pub(super) heard: watch::Sender<u64>,
     pub(super) jobs: JoinSet<Finished>,
     pub(super) names: HashMap<Id, Job>,
+    /// An earlier try to go deeper came to nothing.
+    pub(super) not_deeper_before: Option<Timestamp>,
     /// Since when and why the platform cannot be asked.
     pub(super) unreachable: Option<(Timestamp, String)>,
     /// The file that is to take the place of its own as soon as nothing is going on.
@@ -88,6 +90,7 @@ impl Driver {
             heard: watch::Sender::new(0),
             jobs: JoinSet::new(),
             names: HashMap::new(),
+            not_deeper_before: None,
             unreachable: None,
             rewrite: None,
             ends,
@@ -208,7 +211,8 @@ impl Driver {
     fn next_due(&self) -> Option<Timestamp> {
         let holds = self.journal.record().holds.next_deadline();
         let ahead = self.wake_ahead_at(self.now());
-        self.life.next_deadline().into_iter().chain(holds).chain(ahead).min()
+        let deeper = self.deeper_at().map(|(at, _)| at);
+        self.life.next_deadline().into_iter().chain(holds).chain(ahead).chain(deeper).min()
     }
 
     /// When to wake up for what is due: soon enough if the wall clock is set; and not at once, since
@@ -228,6 +232,7 @@ impl Driver {
             self.tell_released(&ended, "its time is over");
         }
         self.wake_ahead();
+        self.go_deeper();
         // Whether it is due, after all that the clock may have done, the lifecycle knows.
         if self.life.next_deadline().is_some() {
             self.event(Event::Tick);
@@ -280,7 +285,8 @@ impl Driver {
         view.taps = self.ports.iter().map(|port| (port.mac, port.tap.clone())).collect();
         view.idle.clone_from(&self.idleness.report);
         view.keeps.clone_from(&self.idleness.keeps);
-        view.sleeps_at = self.outlook(self.now());
+        let outlook = self.outlook(self.now()).map(|at| (at, self.subject.spec.sleep.depth));
+        view.sleeps_at = outlook.or_else(|| self.deeper_at());
         view.last_status.clone_from(&self.last_status);
         view.absent = self.life.absent().map(str::to_owned);
         view.unaddressed = unaddressed(&self.subject.spec, &self.journal.record().learned);

@@ -43,8 +43,8 @@ pub struct View {
     pub idle: Option<Verdict>,
     /// What keeps it awake whatever its use, besides its holds.
     pub keeps: Vec<Keep>,
-    /// When it goes to sleep by itself if nothing happens.
-    pub sleeps_at: Option<Timestamp>,
+    /// When it goes to sleep by itself, or sleeps deeper, if nothing happens; and how deep.
+    pub sleeps_at: Option<(Timestamp, Depth)>,
     /// What the surrogate did in the last sleep.
     pub last_status: Option<Status>,
     /// Why nobody answers for it, though it sleeps.

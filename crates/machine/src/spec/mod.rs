@@ -4,6 +4,7 @@
 //! As JSON the specification is kept in the registry; durations are `{secs, nanos}` there, sizes
 //! are bytes. What the file leaves to the daemon's configuration is `None` here.
 
+mod deeper;
 mod error;
 mod file;
 mod keep;
@@ -19,6 +20,7 @@ use dormouse_types::{Depth, LeasePolicy, MacAddr, MachineName, Matcher, Service,
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+pub use deeper::Deeper;
 pub use error::{SpecError, SpecErrors};
 pub use keep::{ConnectionRule, KeepSpec};
 
@@ -215,6 +217,9 @@ pub struct SleepSpec {
     pub disk_below: u64,
     /// How long a guest that is about to sleep has to read its network queue.
     pub grace: Option<Duration>,
+    /// How deep it sleeps after how long.
+    #[serde(default)]
+    pub deeper: Vec<Deeper>,
     /// What else keeps it awake.
     #[serde(default)]
     pub keep: KeepSpec,
@@ -229,6 +234,7 @@ impl Default for SleepSpec {
             network_below: 1024,
             disk_below: 16 * 1024,
             grace: None,
+            deeper: Vec::new(),
             keep: KeepSpec::default(),
         }
     }

@@ -216,6 +216,14 @@ fn blames_the_right_key() {
         (format!("{LEAST}sleep.idle_after = \"0s\""), "sleep.idle_after"),
         (format!("{LEAST}sleep.idle_after = 600"), "sleep.idle_after"),
         (format!("{LEAST}sleep.grace = \"2 years\""), "sleep.grace"),
+        (format!("{LEAST}sleep.deeper = [\"saved\"]"), "sleep.deeper[1]"),
+        (format!("{LEAST}sleep.deeper = [{{ depth = \"saved\" }}]"), "sleep.deeper[1].after"),
+        (
+            format!("{LEAST}sleep.deeper = [{{ depth = \"paused\", after = \"1h\" }}]"),
+            "sleep.deeper[1].depth",
+        ),
+        (format!("{LEAST}sleep.deeper = [{OFF}, {SAVED}]"), "sleep.deeper[2].depth"),
+        (format!("{LEAST}sleep.deeper = [{SAVED}, {}]", OFF.replace("7d", "1h")), "sleep.deeper[2].after"),
         (format!("{LEAST}sleep.cpu_below = nan"), "sleep.cpu_below"),
         (format!("{LEAST}sleep.disk_below = 0"), "sleep.disk_below"),
         (format!("{LEAST}sleep.users = \"never\""), "sleep.users"),
@@ -327,4 +335,20 @@ fn a_minute_at_most_is_the_least_to_be_awake() {
     let least = |idle_after| KeepSpec::default().min_awake(idle_after).as_secs();
     let secs = Duration::from_secs;
     assert_eq!([least(None), least(Some(secs(600))), least(Some(secs(5)))], [60, 60, 5]);
+}
+
+const SAVED: &str = "{ depth = \"saved\", after = \"1h\" }";
+const OFF: &str = "{ depth = \"off\", after = \"7d\" }";
+
+#[test]
+fn a_machine_goes_deeper_only_as_its_file_says() {
+    let read = |text: &str| MachineSpec::from_toml(text, Path::new("/srv")).unwrap().sleep;
+    assert_eq!(read(LEAST).deeper, []);
+    let sleep = read(&format!("{LEAST}sleep.deeper = [{SAVED}, {OFF}]"));
+    let hours = |depth, hours: u64| Deeper { depth, after: Duration::from_secs(hours * 3600) };
+    assert_eq!(sleep.deeper, [hours(Depth::Saved, 1), hours(Depth::Off, 7 * 24)]);
+    // A record of an older daemon has no such key.
+    let mut old = serde_json::to_value(&sleep).unwrap();
+    old.as_object_mut().unwrap().remove("deeper");
+    assert_eq!(serde_json::from_value::<SleepSpec>(old).unwrap().deeper, []);
 }
