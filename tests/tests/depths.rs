@@ -20,6 +20,30 @@ fn saved_and_paused() {
     }
 }
 
+/// Who sleeps paused is saved after a while, without being woken: its guest runs on from where it was.
+#[test]
+fn paused_machines_go_deeper_with_time() {
+    let deeper = table([("depth", "saved".into()), ("after", "2s".into())]);
+    let guest = Guest::new("web", 2).dirty(20).set("wake.on", vec![TCP_ONLY.to_owned()]);
+    let guest = guest.set("sleep.depth", "paused").set("sleep.deeper", vec![deeper]);
+    let scene = Scene::boot("deeper", ROOMY, guest);
+    scene.speaks();
+    let before = scene.before();
+    let mark = scene.mark();
+    let outcome = scene.sleep();
+    assert_eq!(outcome.depth.map(|depth| depth.to_string()).as_deref(), Some("paused"));
+    scene.wait_no_qemu();
+    let is_saved = |m: &MachineDetail| m.summary.depth.is_some_and(|depth| depth.as_str() == "saved");
+    scene.daemon.wait_machine(scene.name(), "saved", LONG, is_saved).unwrap();
+    assert!(scene.pings(scene.guest.ip()), "it is stood in for all the while");
+    assert_eq!(scene.state(), MachineState::Asleep);
+    scene.page();
+    let awake = scene.entered(mark, MachineState::Active);
+    assert!(awake.figures["replayed_frames"] >= 1.0, "{awake:?}");
+    let after = scene.before();
+    assert_eq!(after.boot_id, before.boot_id);
+}
+
 #[test]
 fn off_boots_again_at_a_packet_and_the_packet_is_delivered() {
     let scene = Scene::boot("off", FAST_SAMPLES, Guest::new("web", 2).set("sleep.depth", "off"));

@@ -343,7 +343,7 @@ impl Instance for Machine {
 
     async fn save(&self) -> Result<(), Error> {
         let saves = |w: &mut Inner| {
-            require(w.process == Process::Running, "the guest does not run")?;
+            require(w.process != Process::Absent, "there is no process")?;
             require(w.captured, "frames would be lost")?;
             w.process = Process::Still;
             Ok(())
