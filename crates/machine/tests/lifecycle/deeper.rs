@@ -44,17 +44,17 @@ fn a_failure_wakes_nobody() {
     for (shape, from, start) in instants() {
         for outcome in [Outcome::Failed, Outcome::FailedLate] {
             let mut world = start.clone();
-            let age = world.age();
+            let age = world.oldest();
             let is_saved = shape.save_ends_process && world.process == Process::Absent;
             world.answer(0, outcome);
             world.calm();
             let expected = if is_saved { SAVED } else { State::Asleep { depth: from } };
             assert_eq!(world.state(), &expected, "{shape:?} {:#?}", world.history);
-            assert_eq!(world.age(), age, "the guest ran");
+            assert_eq!(world.oldest(), age, "the guest ran");
             // And it is tried again later.
             world.event(Event::Deeper(Depth::Saved));
             world.calm();
-            assert_eq!((world.state(), world.age()), (&SAVED, age));
+            assert_eq!((world.state(), world.oldest()), (&SAVED, age));
         }
     }
 }
@@ -64,12 +64,12 @@ fn a_kill_wakes_nobody() {
     for (shape, from, start) in instants() {
         for done in 0..2 {
             let mut world = start.clone();
-            let age = world.age();
+            let age = world.oldest();
             world.crash(done);
             world.calm();
             let is_asleep = [SAVED, State::Asleep { depth: from }].contains(world.state());
             assert!(is_asleep, "{shape:?} {done} {:#?}", world.history);
-            assert_eq!(world.age(), age, "the guest ran");
+            assert_eq!(world.oldest(), age, "the guest ran");
         }
     }
 }

@@ -518,7 +518,7 @@ impl World {
     }
 
     /// How far the guest has come, which grows whenever it runs.
-    pub(crate) fn age(&self) -> u64 {
+    pub(crate) fn oldest(&self) -> u64 {
         self.latest
     }
 
