@@ -69,7 +69,12 @@ impl Local {
             ..qemu::Settings::default()
         };
         #[cfg(feature = "libvirt")]
-        let libvirt = dormouse_libvirt::Libvirt::new(dormouse_libvirt::SYSTEM, net.clone(), notices.clone());
+        let libvirt = dormouse_libvirt::Libvirt::new(
+            dormouse_libvirt::SYSTEM,
+            config.state_dir.join("domains"),
+            net.clone(),
+            notices.clone(),
+        );
         Self {
             qemu,
             net,

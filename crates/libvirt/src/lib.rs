@@ -11,11 +11,13 @@ mod domain;
 mod expect;
 mod happening;
 mod hub;
+mod ram_file;
 mod survey;
 pub mod xml;
 
 use std::{
     collections::HashMap,
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
@@ -37,15 +39,21 @@ pub struct Libvirt {
     net: Net,
     notices: mpsc::Sender<Notice>,
     uri: String,
+    folder: PathBuf,
     hubs: Mutex<HashMap<String, Weak<Hub>>>,
 }
 
 impl Libvirt {
     /// None yet. `uri` is the connection of machines that name none; what happens unasked goes to
-    /// `notices`.
+    /// `notices`. `folder` is for the memory of those that are saved beside it (`save = "ram-file"`).
     #[must_use]
-    pub fn new(uri: impl Into<String>, net: Net, notices: mpsc::Sender<Notice>) -> Self {
-        Self { net, notices, uri: uri.into(), hubs: Mutex::default() }
+    pub fn new(
+        uri: impl Into<String>,
+        folder: impl Into<PathBuf>,
+        net: Net,
+        notices: mpsc::Sender<Notice>,
+    ) -> Self {
+        Self { net, notices, uri: uri.into(), folder: folder.into(), hubs: Mutex::default() }
     }
 
     /// The domain that a machine's file names. Connects to its libvirt, which need not be there yet. Within a
@@ -56,7 +64,7 @@ impl Libvirt {
     /// When the file asks for what libvirt cannot do.
     pub fn domain(&self, spec: &MachineSpec, libvirt: &LibvirtSpec) -> Result<Domain, Error> {
         let hub = self.hub(libvirt.uri.as_deref().unwrap_or(&self.uri));
-        Ok(Domain::join(spec, libvirt, hub, self.net.clone(), self.notices.clone()))
+        Ok(Domain::join(spec, libvirt, hub, self.net.clone(), self.notices.clone(), &self.folder))
     }
 
     /// The domains of a libvirt that have these names or UUIDs, or all where none is named; `uri` as in

@@ -11,6 +11,7 @@ mod obstacle;
 pub mod page_out;
 pub mod qemu;
 pub mod qmp;
+pub mod saved;
 mod touched;
 
 use std::{sync::Arc, time::Duration};

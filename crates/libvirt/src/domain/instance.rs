@@ -44,7 +44,7 @@ impl Instance for Domain {
     }
 
     async fn load(&self) -> Result<(), Error> {
-        self.0.restore_paused().await
+        if self.0.load_ram_file().await? { Ok(()) } else { self.0.restore_paused().await }
     }
 
     async fn resume(&self) -> Result<(), Error> {
@@ -69,7 +69,7 @@ impl Instance for Domain {
     }
 
     async fn save(&self) -> Result<(), Error> {
-        self.0.save_managed().await
+        if self.0.has_ram_file().await? { self.0.save_ram_file().await } else { self.0.save_managed().await }
     }
 
     /// The save has done it.
@@ -94,12 +94,14 @@ impl Instance for Domain {
     }
 
     async fn discard_state(&self) -> Result<(), Error> {
+        self.0.forget_ram_file().await?;
         self.0.forget_state().await
     }
 
-    /// Nothing of it is ours: its definition, disks and managed save are its user's.
+    /// Nothing of it is ours but its memory, if that is a file: its definition, disks and managed save are
+    /// its user's.
     async fn erase(&self) -> Result<(), Error> {
-        Ok(())
+        self.0.erase_ram_file().await
     }
 
     async fn counters(&self) -> Result<Counters, Error> {

@@ -87,7 +87,7 @@ impl Inner {
         };
         // libvirt removes a managed save before the guest runs from it.
         let saved_state = if is_saved { StateOnDisk::Whole } else { StateOnDisk::None };
-        Ok(Observed { process, saved_state })
+        self.see_ram_file(Observed { process, saved_state }).await
     }
 
     /// A process that holds the guest before its first step.
@@ -104,6 +104,9 @@ impl Inner {
     }
 
     async fn start(&self, must_be_saved: bool) -> Result<(), Error> {
+        if !must_be_saved && self.status().await.map_err(self.failed("tell the state of"))? == Status::Off {
+            self.ready_ram_file().await?;
+        }
         let quiet = self.quiet_ports();
         let started = self.act(Deed::Load, Lane::Work, move |domain| {
             if Status::of(domain)? != Status::Off {
@@ -139,6 +142,7 @@ impl Inner {
             Status::Running => return Ok(()),
             Status::Off => return Err(Error::NotRunning),
             Status::Paused => {
+                self.use_up_ram_file().await?;
                 let resumed =
                     self.act(Deed::Resume, Lane::Deed, |domain| Ok(domain.resume().map(drop)?)).await;
                 // The answer to a call may be lost, or somebody else have been faster.
@@ -159,7 +163,7 @@ impl Inner {
             }
         }
         self.mind_clock();
-        Ok(())
+        self.spend_ram_file().await
     }
 
     pub(super) async fn stand_still(&self) -> Result<(), Error> {

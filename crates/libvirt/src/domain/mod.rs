@@ -9,9 +9,11 @@ mod life;
 mod measure;
 mod page_out;
 mod ports;
+mod ram_file;
 mod told;
 
 use std::{
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, atomic::AtomicBool},
     time::Instant,
 };
@@ -49,6 +51,7 @@ struct Inner {
     changed: watch::Sender<u64>,
     hurry: watch::Sender<u64>,
     paging: page_out::Paging,
+    ram_file: ram_file::RamFile,
     known: Mutex<Known>,
     /// That nobody can set its guest's clock was told.
     clock_told: AtomicBool,
@@ -85,6 +88,7 @@ impl Domain {
         hub: Arc<Hub>,
         net: Net,
         notices: mpsc::Sender<Notice>,
+        folder: &Path,
     ) -> Self {
         let inner = Arc::new(Inner {
             machine: spec.name.clone(),
@@ -97,6 +101,7 @@ impl Domain {
             changed: watch::Sender::new(0),
             hurry: watch::Sender::new(0),
             paging: page_out::Paging { is_wanted: libvirt.page_out, ..Default::default() },
+            ram_file: ram_file::RamFile::new(libvirt.save, folder, spec.name.as_str()),
             known: Mutex::default(),
             clock_told: AtomicBool::new(false),
         });

@@ -26,15 +26,16 @@ use crate::Error;
 
 /// The paths of one machine's directory.
 #[derive(Clone, Debug)]
-pub(super) struct MachineDir(PathBuf);
+pub struct MachineDir(PathBuf);
 
 impl MachineDir {
-    pub(super) const fn new(path: PathBuf) -> Self {
+    /// Of this path; asks nobody.
+    pub const fn new(path: PathBuf) -> Self {
         Self(path)
     }
 
     /// Makes the directory, readable by us alone.
-    pub(super) fn create(&self) -> Result<(), Error> {
+    pub fn create(&self) -> Result<(), Error> {
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -43,49 +44,59 @@ impl MachineDir {
             .map_err(Error::io("make directory", &self.0))
     }
 
-    pub(super) fn path(&self) -> &Path {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
         &self.0
     }
 
-    pub(super) fn ram(&self) -> PathBuf {
+    /// The memory.
+    pub fn ram(&self) -> PathBuf {
         self.0.join("ram")
     }
 
-    pub(super) fn state(&self) -> PathBuf {
+    /// The devices' state.
+    pub fn state(&self) -> PathBuf {
         self.0.join("state")
     }
 
-    pub(super) fn record(&self) -> PathBuf {
+    /// The commit record.
+    pub fn record(&self) -> PathBuf {
         self.0.join("state.json")
     }
 
-    pub(super) fn used_record(&self) -> PathBuf {
+    /// The commit record of a state that was given to a process.
+    pub fn used_record(&self) -> PathBuf {
         self.0.join("state.used")
     }
 
-    pub(super) fn touched(&self) -> PathBuf {
+    /// What wakes touched.
+    pub fn touched(&self) -> PathBuf {
         self.0.join("touched")
     }
 
-    pub(super) fn monitor(&self) -> PathBuf {
+    /// QEMU's monitor.
+    pub fn monitor(&self) -> PathBuf {
         self.0.join("qmp.sock")
     }
 
-    pub(super) fn lock(&self) -> PathBuf {
+    /// The process's lock.
+    pub fn lock(&self) -> PathBuf {
         self.0.join("lock")
     }
 
-    pub(super) fn log(&self) -> PathBuf {
+    /// What QEMU said.
+    pub fn log(&self) -> PathBuf {
         self.0.join("qemu.log")
     }
 
-    pub(super) fn console(&self) -> PathBuf {
+    /// What the guest said.
+    pub fn console(&self) -> PathBuf {
         self.0.join("console.log")
     }
 
     /// A path to `file` in this directory that is short however deep the directory is, valid
     /// while the handle lives.
-    pub(super) fn short(&self, file: &Path) -> Result<(File, PathBuf), Error> {
+    pub fn short(&self, file: &Path) -> Result<(File, PathBuf), Error> {
         let handle = File::open(&self.0).map_err(Error::io("open", &self.0))?;
         let name = file.file_name().unwrap_or_default();
         let path = Path::new("/proc/self/fd").join(handle.as_raw_fd().to_string()).join(name);
@@ -93,18 +104,18 @@ impl MachineDir {
     }
 
     /// Makes renames and removals in the directory durable.
-    pub(super) fn sync(&self) -> Result<(), Error> {
+    pub fn sync(&self) -> Result<(), Error> {
         File::open(&self.0).and_then(|dir| dir.sync_all()).map_err(Error::io("sync", &self.0))
     }
 
     /// Opens a log for appending.
-    pub(super) fn open_log(&self, path: &Path) -> Result<File, Error> {
+    pub fn open_log(&self, path: &Path) -> Result<File, Error> {
         OpenOptions::new().create(true).append(true).mode(0o600).open(path).map_err(Error::io("open", path))
     }
 }
 
 /// Removes a file; that it is not there is as good.
-pub(super) fn remove(path: &Path) -> Result<bool, Error> {
+pub(crate) fn remove(path: &Path) -> Result<bool, Error> {
     match fs::remove_file(path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),

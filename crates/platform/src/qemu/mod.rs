@@ -11,7 +11,7 @@ mod account;
 mod args;
 mod config;
 mod counters;
-mod dir;
+pub(crate) mod dir;
 mod engine;
 mod facts;
 mod instance;
@@ -21,7 +21,7 @@ mod migration;
 mod ports;
 mod prefetch;
 mod process;
-mod record;
+pub(crate) mod record;
 mod running;
 mod standby;
 

@@ -18,15 +18,15 @@ const VERSION: u32 = 1;
 
 /// `state.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Record {
+pub struct Record {
     /// Of this format.
     version: u32,
     /// QEMU's, for people.
-    pub(super) qemu: String,
+    pub qemu: String,
     /// The board with its version, as `pc-q35-7.2`: a newer QEMU must play the old one.
-    pub(super) board: String,
+    pub board: String,
     /// What the devices are made of; see [`super::args::devices`].
-    pub(super) devices: String,
+    pub devices: String,
     /// Length of `state` in bytes.
     state_len: u64,
     /// CRC-64/XZ of `state`, in hexadecimal digits.
@@ -52,15 +52,20 @@ impl RamRecord {
 }
 
 /// What the caller of [`commit`] knows of the machine.
-pub(super) struct Origin {
-    pub(super) qemu: String,
-    pub(super) board: String,
-    pub(super) devices: String,
-    pub(super) ram_in_file: bool,
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// QEMU's version, for people.
+    pub qemu: String,
+    /// The board with its version, as `pc-q35-7.2`.
+    pub board: String,
+    /// What the devices are made of: another text is another machine.
+    pub devices: String,
+    /// The memory is in the RAM file, and not in the state.
+    pub ram_in_file: bool,
 }
 
 /// Puts state and RAM on stable storage; the record that [`commit`] then needs.
-pub(super) fn prepare(dir: &MachineDir, origin: Origin) -> Result<Record, Error> {
+pub fn prepare(dir: &MachineDir, origin: Origin) -> Result<Record, Error> {
     let ram = origin.ram_in_file.then(|| sync_ram(&dir.ram())).transpose()?;
     let (state_len, state_crc) = sync_state(&dir.state())?;
     // The names of `ram` and `state` must be durable before the record that speaks of them.
@@ -95,7 +100,7 @@ fn checksum(file: &mut File) -> io::Result<(u64, String)> {
 }
 
 /// Makes what was prepared a saved state.
-pub(super) fn commit(dir: &MachineDir, record: &Record) -> Result<(), Error> {
+pub fn commit(dir: &MachineDir, record: &Record) -> Result<(), Error> {
     let path = dir.record();
     let new = path.with_extension("new");
     let put = || {
@@ -109,12 +114,12 @@ pub(super) fn commit(dir: &MachineDir, record: &Record) -> Result<(), Error> {
 }
 
 /// Is there a commit record? (Whether all is as it says is for [`verify`] to tell.)
-pub(super) fn exists(dir: &MachineDir) -> bool {
+pub fn exists(dir: &MachineDir) -> bool {
     dir.record().exists()
 }
 
 /// Reads the record and compares it with what is there.
-pub(super) fn verify(dir: &MachineDir, devices: &str) -> Result<Record, Error> {
+pub fn verify(dir: &MachineDir, devices: &str) -> Result<Record, Error> {
     let record = read(dir)?;
     if record.devices != devices {
         let what = format!("saved with {:?}, now {devices:?}", record.devices);
@@ -125,6 +130,16 @@ pub(super) fn verify(dir: &MachineDir, devices: &str) -> Result<Record, Error> {
     }
     verify_state(&dir.state(), &record)?;
     Ok(record)
+}
+
+/// There is a record, and the memory was written since: others have run a guest on it.
+pub fn moved_on(dir: &MachineDir) -> bool {
+    let written = |record: Record| {
+        let expected = record.ram?;
+        let found = File::open(dir.ram()).and_then(|file| RamRecord::of(&file)).ok()?;
+        Some(found != expected)
+    };
+    read(dir).ok().and_then(written).unwrap_or(false)
 }
 
 fn read(dir: &MachineDir) -> Result<Record, Error> {
@@ -181,13 +196,13 @@ fn verify_state(path: &Path, record: &Record) -> Result<(), Error> {
 }
 
 /// Durably makes the state unusable, unless [`give_back`] says that it was not used.
-pub(super) fn take(dir: &MachineDir) -> Result<(), Error> {
+pub fn take(dir: &MachineDir) -> Result<(), Error> {
     fs::rename(dir.record(), dir.used_record()).map_err(Error::io("use up", dir.record()))?;
     dir.sync()
 }
 
 /// The state was taken, and no guest ever ran from it.
-pub(super) fn give_back(dir: &MachineDir) -> Result<(), Error> {
+pub fn give_back(dir: &MachineDir) -> Result<(), Error> {
     if !dir.used_record().exists() {
         return Ok(());
     }
@@ -196,12 +211,12 @@ pub(super) fn give_back(dir: &MachineDir) -> Result<(), Error> {
 }
 
 /// Was a state given to a process, of which nobody knows yet that its guest ran?
-pub(super) fn taken(dir: &MachineDir) -> bool {
+pub fn taken(dir: &MachineDir) -> bool {
     dir.used_record().exists()
 }
 
 /// The guest ran: what is left of a state that was taken is of no more use.
-pub(super) fn spent(dir: &MachineDir) -> Result<(), Error> {
+pub fn spent(dir: &MachineDir) -> Result<(), Error> {
     if !remove(&dir.used_record())? {
         return Ok(());
     }
@@ -209,7 +224,7 @@ pub(super) fn spent(dir: &MachineDir) -> Result<(), Error> {
 }
 
 /// Removes the state for good; the record first, so that no half of a state can look whole.
-pub(super) fn discard(dir: &MachineDir) -> Result<(), Error> {
+pub fn discard(dir: &MachineDir) -> Result<(), Error> {
     let record = remove(&dir.record())?;
     if remove(&dir.used_record())? || record {
         dir.sync()?;
@@ -260,6 +275,16 @@ mod tests {
             assert!(matches!(error, Error::StateDamaged { .. }), "{error}");
             assert!(error.to_string().contains(word), "{error}");
         }
+    }
+
+    #[test]
+    fn a_memory_that_others_wrote_is_known() {
+        let (_temp, dir) = saved();
+        assert!(!moved_on(&dir));
+        fs::write(dir.ram(), vec![1; 8192]).unwrap();
+        assert!(moved_on(&dir));
+        discard(&dir).unwrap();
+        assert!(!moved_on(&dir));
     }
 
     #[test]

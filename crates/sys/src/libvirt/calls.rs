@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     ffi::{CStr, CString},
+    os::fd::{AsRawFd, BorrowedFd},
     ptr,
 };
 
@@ -72,6 +73,45 @@ pub fn guest_info(domain: &Domain, kinds: u32) -> Result<BTreeMap<String, Value>
     // SAFETY: they are libvirt's, and not used any more.
     unsafe { ffi::virTypedParamsFree(first, count) };
     Ok(told)
+}
+
+/// Gives QEMU's monitor a command, and a file beside it if the command takes one (`getfd`); the answer as
+/// JSON, which may be a refusal.
+///
+/// # Errors
+/// When the monitor cannot be asked, or `command` has a zero in it.
+pub fn monitor_command(
+    domain: &Domain,
+    command: &str,
+    file: Option<BorrowedFd<'_>>,
+) -> Result<String, Error> {
+    let Ok(command) = CString::new(command) else { return Err(Error::last_error()) };
+    let mut files = [file.map_or(-1, |file| file.as_raw_fd())];
+    let count = c_uint::from(file.is_some());
+    let mut answer = ptr::null_mut();
+    // SAFETY: `domain` is valid, the command ends with a zero, `files` has at least `count` open files, no
+    // files are asked for in return, and `answer` is written.
+    let done = unsafe {
+        ffi::virDomainQemuMonitorCommandWithFiles(
+            domain.as_ptr(),
+            command.as_ptr(),
+            count,
+            files.as_mut_ptr(),
+            ptr::null_mut(),
+            ptr::null_mut(),
+            &raw mut answer,
+            0,
+        )
+    };
+    checked(done)?;
+    if answer.is_null() {
+        return Ok(String::new());
+    }
+    // SAFETY: not null, and libvirt ends its texts with a zero.
+    let text = unsafe { CStr::from_ptr(answer) }.to_string_lossy().into_owned();
+    // SAFETY: the text is ours by libvirt's word, by malloc(3), and not used any more.
+    unsafe { libc::free(answer.cast()) };
+    Ok(text)
 }
 
 /// Has a managed save that was made of a paused guest run when it is started by whoever does not ask for

@@ -11,7 +11,7 @@ mod params;
 
 use virt::error::Error;
 
-pub use calls::{abort_job, guest_info, managed_save_starts_running, pm_suspend, stats};
+pub use calls::{abort_job, guest_info, managed_save_starts_running, monitor_command, pm_suspend, stats};
 pub use events::{Lifecycle, OnEnd, Subscription, on_close, start_event_loop, subscribe};
 pub use params::Value;
 
