@@ -92,10 +92,12 @@ enum Section {
     Flood,
     /// Many machines woken at once.
     Parallel,
+    /// Domains of libvirt, slept and woken in each way.
+    Libvirt,
 }
 
 impl Section {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Wake,
         Self::Awake,
         Self::Stream,
@@ -104,6 +106,7 @@ impl Section {
         Self::Crowd,
         Self::Flood,
         Self::Parallel,
+        Self::Libvirt,
     ];
 }
 
@@ -162,6 +165,12 @@ fn measure(args: &Args) -> Result<()> {
                 let wakes = 20 * args.cycles;
                 part("flood", presence::flood::measure(&args.floods, wakes)?.to_string());
             }
+            Section::Libvirt => {
+                let plan = wake::Plan { rivals: Kind::OF_LIBVIRT.to_vec(), ..plan(args) };
+                let (waking, sleeping) = wake::measure(&plan, &image)?;
+                part("libvirt-waking", waking.to_string());
+                part("libvirt-sleeping", sleeping.to_string());
+            }
             Section::Parallel => {
                 part("parallel", parallel::measure(&args.machines, args.cycles)?.to_string());
             }
@@ -182,6 +191,7 @@ fn names(sections: &[Section]) -> Vec<&'static str> {
             Section::Crowd => &["crowd"],
             Section::Flood => &["flood"],
             Section::Parallel => &["parallel"],
+            Section::Libvirt => &["libvirt-waking", "libvirt-sleeping"],
         }
     };
     [&["machine"][..]].into_iter().chain(sections.iter().map(of)).flatten().copied().collect()

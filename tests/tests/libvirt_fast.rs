@@ -9,6 +9,12 @@ fn guest() -> Guest {
     Guest::new("web", 2).dirty(20).set("wake.on", vec![TCP_ONLY.to_owned()])
 }
 
+/// Puts it to sleep; the last words of a connection may undo that.
+fn sleeps(scene: &DomainScene, depth: &str) {
+    let sleep = || Ok(scene.daemon.cli(&["sleep", "--depth", depth, scene.name()])?.code == Some(0));
+    wait_until("it to sleep", LONG, sleep).unwrap();
+}
+
 /// Bytes of files that the domain's process has in memory.
 fn file_bytes(scene: &DomainScene) -> u64 {
     let pid = scene.lab.qemu_pids().unwrap()[0];
@@ -24,7 +30,7 @@ fn a_paused_domain_gives_its_memory_back_and_finds_it_again() {
     let scene = DomainScene::boot("pageout", ROOMY, domain);
     for _ in 0..2 {
         let (before, awake) = (scene.before(), file_bytes(&scene));
-        scene.sleep_at("paused");
+        sleeps(&scene, "paused");
         // Beside everything else, and so some time after it sleeps.
         wait_until("its memory to be away", LONG, || Ok(file_bytes(&scene) < awake.min(64 << 20))).unwrap();
         scene.page();
@@ -33,7 +39,7 @@ fn a_paused_domain_gives_its_memory_back_and_finds_it_again() {
     }
     // Somebody else wakes it.
     let before = scene.before();
-    scene.sleep_at("paused");
+    sleeps(&scene, "paused");
     scene.virsh(&["resume"]);
     scene.follows(MachineState::Active);
     assert_eq!(scene.before(), before);
@@ -50,7 +56,7 @@ fn a_domain_with_a_ram_file_is_saved_without_its_memory() {
     assert!(definition().contains("dormouse-ram"));
     for _ in 0..3 {
         let before = scene.before();
-        scene.sleep_at("saved");
+        sleeps(&scene, "saved");
         scene.wait_no_qemu();
         assert_eq!(scene.domstate(), "shut off");
         assert!(!scene.virsh(&["dominfo"]).contains("Managed save:   yes"));
@@ -72,17 +78,17 @@ fn a_domain_with_a_ram_file_is_saved_without_its_memory() {
 fn who_starts_a_sleeper_with_a_ram_file_boots_it_and_the_state_is_never_used() {
     let mut scene = ram_file("ramuser");
     let before = scene.before();
-    scene.sleep_at("saved");
+    sleeps(&scene, "saved");
     scene.virsh(&["start"]);
     scene.booted(2);
     let after = scene.before();
     assert_ne!(after.boot_id, before.boot_id);
-    scene.sleep_at("saved");
+    sleeps(&scene, "saved");
     scene.page();
     scene.wait(MachineState::Active);
     assert_eq!(scene.before(), after);
     // Nobody watches: the daemon is away while somebody runs the domain, and ends it.
-    scene.sleep_at("saved");
+    sleeps(&scene, "saved");
     scene.daemon.kill9().unwrap();
     scene.virsh(&["start"]);
     scene.domain.wait_ready(&scene.lab, 3, LONG).unwrap();

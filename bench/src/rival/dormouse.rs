@@ -5,11 +5,11 @@ use anyhow::{Result, ensure};
 use dormouse_lab::{Client, Daemon, Guest, Lab, api::MachineState, wait_until};
 use std::{fs, path::PathBuf, time::Duration};
 
-const NAME: &str = "rival";
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const NAME: &str = "rival";
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// Datagrams are held until a connection wakes the guest.
-const WAKE_ON: &str = "tcp:7,22,80,7778,7779";
-const CONFIG: &str = "[limits]\nheld_frames = 400000\nheld_bytes = \"256MiB\"";
+pub(super) const WAKE_ON: &str = "tcp:7,22,80,7778,7779";
+pub(super) const CONFIG: &str = "[limits]\nheld_frames = 400000\nheld_bytes = \"256MiB\"";
 
 /// Late enough to see that the machine's own process is gone.
 const STANDBY: &str = "[standby]\nmemory = \"1GiB\"\nafter = \"1s\"";

@@ -1,5 +1,6 @@
 //! Ways to put a guest to sleep and to wake it, all driven alike.
 
+mod domain;
 mod dormouse;
 mod libvirt;
 mod qemu;
@@ -18,6 +19,7 @@ use std::{
     time::Duration,
 };
 
+use domain::{OfLibvirt, Way};
 pub(crate) use dormouse::Dormouse;
 pub(crate) use libvirt::Libvirt;
 pub(crate) use qemu::Qemu;
@@ -79,11 +81,21 @@ pub(crate) enum Kind {
     DormouseFaults,
     Qemu,
     Libvirt,
+    /// A domain, by managed save.
+    Domain,
+    /// A domain, paused and paged out.
+    DomainPagedOut,
+    /// A domain, with a RAM file.
+    DomainRamFile,
 }
 
 impl Kind {
     pub(crate) const ALL: [Self; 5] =
         [Self::Dormouse, Self::DormouseStandby, Self::DormouseFaults, Self::Qemu, Self::Libvirt];
+
+    /// What a domain of libvirt may be compared with.
+    pub(crate) const OF_LIBVIRT: [Self; 5] =
+        [Self::Dormouse, Self::Libvirt, Self::Domain, Self::DomainPagedOut, Self::DomainRamFile];
 
     pub(crate) const fn title(self) -> &'static str {
         match self {
@@ -92,17 +104,24 @@ impl Kind {
             Self::DormouseFaults => "Dormouse, nothing read ahead",
             Self::Qemu => "QEMU, migrate to a file and back",
             Self::Libvirt => "virsh managedsave / start",
+            Self::Domain => "Dormouse, a domain, managed save",
+            Self::DomainPagedOut => "Dormouse, a domain, paused and paged out",
+            Self::DomainRamFile => "Dormouse, a domain, RAM file",
         }
     }
 
     /// Boots the guest in this rival's way.
     pub(crate) fn boot(self, machine: &Machine) -> Result<Box<dyn Rival>> {
+        let domain = |way| OfLibvirt::boot(machine, way).map(|rival| Box::new(rival) as _);
         let booted: Result<Box<dyn Rival>> = match self {
             Self::Dormouse => Dormouse::boot(machine).map(|rival| Box::new(rival) as _),
             Self::DormouseStandby => Dormouse::boot_with_standby(machine).map(|rival| Box::new(rival) as _),
             Self::DormouseFaults => Dormouse::boot_without_list(machine).map(|rival| Box::new(rival) as _),
             Self::Qemu => Qemu::boot(machine).map(|rival| Box::new(rival) as _),
             Self::Libvirt => Libvirt::boot(machine).map(|rival| Box::new(rival) as _),
+            Self::Domain => domain(Way::Managed),
+            Self::DomainPagedOut => domain(Way::PagedOut),
+            Self::DomainRamFile => domain(Way::RamFile),
         };
         let rival = booted.with_context(|| format!("{}: cannot boot {} MiB", self.title(), machine.mib()))?;
         // The client does not ask for the address: only Dormouse would answer that.

@@ -49,7 +49,7 @@ fn machine(name: &str, uri: &str) -> MachineSpec {
 
 fn join(name: &str, uri: &str) -> (Libvirt, Domain, mpsc::Receiver<Notice>) {
     let (notices, told) = mpsc::channel(64);
-    let libvirt = Libvirt::new(uri, Net::connect().unwrap(), notices);
+    let libvirt = Libvirt::new(uri, "/nonexistent/domains", Net::connect().unwrap(), notices);
     let spec = machine(name, uri);
     let PlatformSpec::Libvirt(ours) = &spec.platform else { panic!("of libvirt") };
     let domain = libvirt.domain(&spec, ours).unwrap();

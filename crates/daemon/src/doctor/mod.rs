@@ -3,6 +3,7 @@
 //! Each check looks at one thing of the host and changes nothing.
 
 mod host;
+mod libvirt;
 mod machine;
 mod network;
 mod programs;
@@ -32,6 +33,7 @@ pub fn examine(config: &Config, surrogate: &Capabilities, bridges: BTreeSet<Stri
         network::flows(surrogate),
         network::bridge_netfilter(),
     ];
+    checks.extend(libvirt::checks());
     checks.extend(bridges.iter().map(|bridge| network::bridge(bridge)));
     Report { checks }
 }
