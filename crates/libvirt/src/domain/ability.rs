@@ -28,6 +28,7 @@ impl Inner {
             }
         };
         found.extend(self.paging_obstacle().await);
+        found.extend(self.ram_file_obstacle().await);
         self.known().capabilities = Some(capabilities(found.clone()));
         found
     }

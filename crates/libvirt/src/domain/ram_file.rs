@@ -6,11 +6,11 @@ use dormouse_machine::{
     lifecycle::{Observed, Process, StateOnDisk},
     spec::LibvirtSave,
 };
-use dormouse_platform::{Error, Notice, saved};
+use dormouse_platform::{Error, Notice, Obstacle, saved};
 use virt::domain::Domain as Handle;
 use virt_sys as ffi;
 
-use super::{Inner, Known};
+use super::{Inner, Known, life::Status};
 use crate::{
     expect::Deed,
     hub::Lane,
@@ -101,6 +101,18 @@ impl Inner {
     pub(super) async fn has_ram_file(&self) -> Result<bool, Error> {
         let live = self.ask(Lane::Quick, |domain| Ok(files::has_ram_file(&domain.get_xml_desc(0)?))).await;
         live.map_err(self.failed("describe"))
+    }
+
+    /// Why its memory is no file of ours, though its machine's file wants that.
+    pub(super) async fn ram_file_obstacle(&self) -> Option<Obstacle> {
+        if self.ram_file.save != LibvirtSave::RamFile {
+            return None;
+        }
+        let xml = self.ask(Lane::Quick, |domain| Ok((domain.is_active()?, domain.get_xml_desc(0)?)));
+        let (is_active, xml) = xml.await.ok()?;
+        let why = files::obstacle(&Description::from_xml(&xml).ok()?, &xml);
+        let why = why.or((is_active && !files::has_ram_file(&xml)).then_some("it is from its next boot on"));
+        why.map(|why| Obstacle::warning("save = \"ram-file\"", format!("managed save is used: {why}")))
     }
 
     /// Before a boot: the definition is as the machine's file wants it, and the memory is empty.
@@ -198,7 +210,12 @@ impl Inner {
         let (xml, state) = blocking(move || Ok((files.verify()?, files.open_state()?))).await?;
         let xml =
             files::incoming(&xml).ok_or(Error::Unsupported("domain.xml is no XML of a domain".into()))?;
-        let result = self.start_from(xml, state).await;
+        // Nobody's process is ended but the one that was made here, and what others removed stays removed.
+        if self.status().await.map_err(self.failed("tell the state of"))? != Status::Off {
+            return Err(Error::AlreadyRunning { pid: self.pid().await.unwrap_or(0) });
+        }
+        self.make_process(xml).await?;
+        let result = self.read_state(state).await;
         if result.is_err() {
             let _ = self.destroy().await;
             let files = self.ram_file.files.clone();
@@ -207,8 +224,8 @@ impl Inner {
         result.map(|()| true)
     }
 
-    async fn start_from(&self, xml: String, state: File) -> Result<(), Error> {
-        let (expected, quiet) = (self.expect(Deed::Load), self.quiet_ports());
+    async fn make_process(&self, xml: String) -> Result<(), Error> {
+        let (_expected, quiet) = (self.expect(Deed::Load), self.quiet_ports());
         let made = self.hub.call(Lane::Work, move |connect| {
             Ok(Handle::create_xml(connect, &xml, ffi::VIR_DOMAIN_START_PAUSED).map(drop)?)
         });
@@ -218,11 +235,14 @@ impl Inner {
         drop(quiet);
         // Nobody needs to know.
         let _ = self.notices.try_send(Notice::Spawned(self.machine.clone()));
+        Ok(())
+    }
+
+    async fn read_state(&self, state: File) -> Result<(), Error> {
         let files = self.ram_file.files.clone();
         let taking = blocking(move || saved::take(&files.0));
         let loading = self.ask(Lane::Work, move |domain| files::load(domain, &state));
         let (taken, loaded) = tokio::join!(taking, loading);
-        drop(expected);
         loaded.map_err(self.failed("load the state of"))?;
         // Without it, nothing would stop a second use.
         taken
