@@ -72,6 +72,15 @@ pub struct HoldRequest {
     pub for_ms: Option<u64>,
 }
 
+/// Keep a machine awake for as long as the answer is read: it is one [`Outcome`] in a line, and then
+/// lasts until whoever asked closes the connection, or is killed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct HoldWhileRequest {
+    /// Why, for whoever asks later.
+    pub reason: String,
+}
+
 /// Let a machine sleep again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]

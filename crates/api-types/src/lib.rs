@@ -18,7 +18,8 @@ mod wake_test;
 mod why;
 
 pub use command::{
-    HoldRequest, Outcome, ReleaseRequest, Remove, SleepRequest, StartRequest, StopRequest, Wait, WakeRequest,
+    HoldRequest, HoldWhileRequest, Outcome, ReleaseRequest, Remove, SleepRequest, StartRequest, StopRequest,
+    Wait, WakeRequest,
 };
 pub use doctor::{Check, CheckStatus, Report, VersionInfo};
 pub use event::{Event, EventKind, EventsQuery};

@@ -15,6 +15,9 @@ pub const SLEEP: &str = "/v1/machines/{name}/sleep";
 pub const WAKE: &str = "/v1/machines/{name}/wake";
 /// `POST` [`HoldRequest`](crate::HoldRequest): [`Outcome`](crate::Outcome).
 pub const HOLD: &str = "/v1/machines/{name}/hold";
+/// `POST` [`HoldWhileRequest`](crate::HoldWhileRequest): [`Outcome`](crate::Outcome) as [`NDJSON`], and no
+/// end: the hold lasts as long as the answer is read.
+pub const HOLD_WHILE: &str = "/v1/machines/{name}/hold-while";
 /// `POST` [`ReleaseRequest`](crate::ReleaseRequest): [`Outcome`](crate::Outcome).
 pub const RELEASE: &str = "/v1/machines/{name}/release";
 /// `GET`: [`Why`](crate::Why).

@@ -219,10 +219,21 @@ pub(crate) struct Sleep {
     pub(crate) depth: Option<Depth>,
 }
 
+const HOLDING: &str = "\
+With --while or a COMMAND the hold ends with this command at the latest, however that ends: killed, too.
+The exit status is then that of COMMAND; 128 and the signal's number if one killed it.";
+
 #[derive(Debug, Args)]
+#[command(after_help = HOLDING)]
 pub(crate) struct Hold {
     #[command(flatten)]
     pub(crate) on: Waiting,
+    /// As long as this process runs, and this command waits for it.
+    #[arg(long = "while", value_name = "PID", conflicts_with_all = ["span", "no_wait", "command"])]
+    pub(crate) pid: Option<i32>,
+    /// Runs a command once the machines are awake; the hold lasts as long as it runs.
+    #[arg(last = true, value_name = "COMMAND", conflicts_with_all = ["span", "no_wait"])]
+    pub(crate) command: Vec<std::ffi::OsString>,
     /// For how long, as 2h; until released when absent.
     #[arg(long = "for", value_name = "SPAN", value_parser = span)]
     pub(crate) span: Option<Duration>,

@@ -118,6 +118,13 @@ impl Client {
         Ok(Lines { body: response.into_body(), buffer: Vec::new() })
     }
 
+    /// A stream of lines that a request begins.
+    pub(crate) async fn post_lines(&self, path: &str, request: &impl Serialize) -> Result<Lines, Error> {
+        let body = serde_json::to_vec(request).map_err(unwritable)?;
+        let response = self.send(Method::POST, path, body.into()).await?;
+        Ok(Lines { body: response.into_body(), buffer: Vec::new() })
+    }
+
     async fn whole(&self, method: Method, path: &str, body: Bytes) -> Result<Answer, Error> {
         let response = self.send(method, path, body).await?;
         let accepted = response.status() == StatusCode::ACCEPTED;

@@ -13,21 +13,35 @@ use crate::render::clean;
 /// Exit statuses, as `dormouse --help` documents them. (2 is clap's own.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Code {
-    Ok = 0,
-    Failed = 1,
-    NotFound = 3,
-    Refused = 4,
-    Unreachable = 5,
-    NoWake = 6,
+    Ok,
+    Failed,
+    NotFound,
+    Refused,
+    Unreachable,
+    NoWake,
+    /// That of a command that `hold` ran.
+    Command(u8),
 }
 
 impl From<Code> for ExitCode {
     fn from(code: Code) -> Self {
-        Self::from(code as u8)
+        Self::from(code.status())
     }
 }
 
 impl Code {
+    const fn status(self) -> u8 {
+        match self {
+            Self::Ok => 0,
+            Self::Failed => 1,
+            Self::NotFound => 3,
+            Self::Refused => 4,
+            Self::Unreachable => 5,
+            Self::NoWake => 6,
+            Self::Command(status) => status,
+        }
+    }
+
     /// Keeps the first failure.
     pub(crate) fn or(self, later: Self) -> Self {
         if self == Self::Ok { later } else { self }
@@ -102,11 +116,11 @@ mod tests {
 
     #[test]
     fn statuses_are_as_documented() {
-        assert_eq!(Code::of(&problem(ProblemKind::NotFound)) as u8, 3);
-        assert_eq!(Code::of(&problem(ProblemKind::Refused)) as u8, 4);
-        assert_eq!(Code::of(&problem(ProblemKind::Unavailable)) as u8, 5);
-        assert_eq!(Code::of(&problem(ProblemKind::Invalid)) as u8, 1);
-        assert_eq!(Code::of(&anyhow::anyhow!("else")) as u8, 1);
+        assert_eq!(Code::of(&problem(ProblemKind::NotFound)).status(), 3);
+        assert_eq!(Code::of(&problem(ProblemKind::Refused)).status(), 4);
+        assert_eq!(Code::of(&problem(ProblemKind::Unavailable)).status(), 5);
+        assert_eq!(Code::of(&problem(ProblemKind::Invalid)).status(), 1);
+        assert_eq!(Code::of(&anyhow::anyhow!("else")).status(), 1);
         assert_eq!(Code::Ok.or(Code::Refused).or(Code::NotFound), Code::Refused);
     }
 

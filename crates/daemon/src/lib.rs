@@ -20,6 +20,7 @@ pub mod events;
 pub mod fault;
 pub mod host;
 mod import;
+pub mod inhibit;
 pub mod platforms;
 pub mod presence;
 mod pressure;

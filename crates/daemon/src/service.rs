@@ -81,6 +81,7 @@ pub async fn run(config: Config, fault: Fault) -> Result<(), ServiceError> {
         events: Events::new(config.event_history, Arc::clone(&clock)),
         clock,
         config: Arc::clone(&config),
+        inhibitors: Arc::default(),
         fault,
     };
     let notices = Notices { presence, platform };

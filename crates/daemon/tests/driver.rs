@@ -6,7 +6,7 @@ mod common;
 use std::{net::IpAddr, time::Duration};
 
 use common::{Bench, SLEEP, WEB_MAC, create, file, hold, unaddressed_file, web, within};
-use dormouse_api_types::{EventKind, MachineState, ProblemKind};
+use dormouse_api_types::{EventKind, MachineState, ProblemKind, Why};
 use dormouse_daemon::driver::Order;
 use dormouse_machine::lifecycle::Process;
 use dormouse_surrogate::{ExternalRule, Notice};
@@ -103,7 +103,7 @@ async fn a_hold_ends_when_its_time_is_over() {
     let dir = tempfile::tempdir().unwrap();
     let bench = Bench::with_web(dir.path()).await;
     let span = Some(Duration::from_millis(30));
-    bench.order(Order::Hold { reason: "short".into(), by: "test".into(), span }).await.unwrap();
+    bench.order(Order::Hold { reason: "short".into(), by: "test".into(), span, tied: false }).await.unwrap();
     let ended = async {
         while !bench.events().iter().any(|e| e.kind == EventKind::Release) {
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -410,4 +410,41 @@ async fn removal_says_what_is_lost_and_leaves_nothing() {
     bench.host.remove(&web(), false).await.unwrap();
     assert_eq!(bench.host.list().await, []);
     bench.host.create(create(&file("web", 2))).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_open_connection_keeps_awake_if_the_file_says_so_and_is_in_the_outlook() {
+    let dir = tempfile::tempdir().unwrap();
+    let rules = "\"1s\"\nconnections = [{ match = \"tcp:22\" }]";
+    let idle = file("web", 2).replace("\"never\"", rules);
+    let bench = Bench::with_file(dir.path(), &idle, "").await;
+    bench.world.connect(22);
+    let why = bench.wait_why(|why| why.signals.len() == 4 && why.signals[..3].iter().all(|s| !s.busy)).await;
+    let session = &why.signals[3];
+    assert_eq!((&*session.name, session.busy, session.value), ("connections tcp:22", true, Some(1.0)));
+    assert_eq!((why.state, why.would_sleep_at), (MachineState::Active, None));
+    bench.world.disconnect();
+    bench.wait_state(MachineState::Asleep).await;
+}
+
+#[tokio::test]
+async fn users_keep_awake_and_a_silent_guest_counts_as_in_use() {
+    let dir = tempfile::tempdir().unwrap();
+    let idle = file("web", 2).replace("never\"", "1s\"\nusers = \"keep-awake\"");
+    let bench = Bench::with_file(dir.path(), &idle, "").await;
+    let why = bench.wait_why(|why| why.signals.len() == 4 && why.signals[..3].iter().all(|s| !s.busy)).await;
+    assert_eq!((why.signals[3].value, why.signals[3].busy), (None, true), "{why:?}");
+    assert_eq!(why.state, MachineState::Active);
+}
+
+#[tokio::test]
+async fn who_came_between_the_timer_and_the_last_look_wins() {
+    let dir = tempfile::tempdir().unwrap();
+    let idle = file("web", 2).replace("never", "1s");
+    let bench = Bench::with_file(dir.path(), &idle, "").await;
+    bench.world.ambush(Duration::from_millis(900));
+    let is_used = |why: &Why| why.signals.iter().any(|s| s.name == "cpu" && s.busy && s.value > Some(0.0));
+    let why = bench.wait_why(is_used).await;
+    assert_eq!(why.state, MachineState::Active, "it was due, and is in use");
+    bench.wait_state(MachineState::Asleep).await;
 }

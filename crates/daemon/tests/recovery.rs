@@ -195,3 +195,21 @@ fn end_at(dir: &Path, world: &Arc<World>, step: &str, wakes: bool) {
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
+
+#[tokio::test]
+async fn a_hold_that_was_tied_to_a_connection_ended_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let registry = open(dir.path()).await;
+    let mut record = Record::new(web(), file("web", 2), "/".into(), Timestamp(1));
+    record.state = State::Active;
+    record.holds.add("upgrade", "uid 0", Timestamp(1), None).unwrap();
+    let tied = record.holds.add("copying", "uid 0", Timestamp(1), None).unwrap().id;
+    record.holds.tie(tied);
+    registry.commit(Transaction::put(Expect::Absent, record)).await.unwrap();
+    drop(registry);
+    let world = Arc::new(World::default());
+    world.set(Process::Running, false);
+    let bench = Bench::start_with(dir.path(), world, "").await;
+    let why = bench.wait_why(|why| why.holds.len() == 1).await;
+    assert_eq!(why.holds[0].reason, "upgrade");
+}

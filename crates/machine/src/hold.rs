@@ -16,6 +16,9 @@ pub struct Hold {
     pub since: Timestamp,
     /// When it ends by itself.
     pub until: Option<Timestamp>,
+    /// It lasts no longer than the connection of whoever placed it, nor than the daemon that has it.
+    #[serde(default)]
+    pub tied: bool,
 }
 
 /// The holds of one machine, oldest first.
@@ -50,7 +53,8 @@ impl Holds {
             return Err(TooManyHolds);
         }
         self.last_id += 1;
-        let hold = Hold { id: self.last_id, reason: reason.into(), by: by.into(), since: now, until };
+        let (id, reason, by) = (self.last_id, reason.into(), by.into());
+        let hold = Hold { id, reason, by, since: now, until, tied: false };
         Ok(self.holds.push_mut(hold))
     }
 
@@ -58,6 +62,16 @@ impl Holds {
     pub fn release(&mut self, id: u64) -> Option<Hold> {
         let at = self.holds.iter().position(|hold| hold.id == id)?;
         Some(self.holds.remove(at))
+    }
+
+    /// Ties the hold `id` to the connection of whoever placed it.
+    pub fn tie(&mut self, id: u64) {
+        self.holds.iter_mut().filter(|hold| hold.id == id).for_each(|hold| hold.tied = true);
+    }
+
+    /// Releases those that were tied to connections, which an earlier daemon had; returns them.
+    pub fn release_tied(&mut self) -> Vec<Hold> {
+        self.holds.extract_if(.., |hold| hold.tied).collect()
     }
 
     /// Releases all; returns them.
@@ -106,6 +120,20 @@ mod tests {
         assert_eq!(holds.release_all().len(), 1);
         let third = holds.add("again", "uid 0", Timestamp(1), None).unwrap().id;
         assert!(third > second, "an id names one hold for ever");
+    }
+
+    #[test]
+    fn tied_ones_end_with_what_they_are_tied_to() {
+        let mut holds = Holds::default();
+        let free = holds.add("upgrade", "uid 0", Timestamp(1), None).unwrap().id;
+        let tied = holds.add("backup", "uid 0", Timestamp(1), None).unwrap().id;
+        holds.tie(tied);
+        let text = serde_json::to_string(&holds).unwrap();
+        let mut again: Holds = serde_json::from_str(&text).unwrap();
+        assert_eq!(again.release_tied().iter().map(|hold| hold.id).collect::<Vec<_>>(), [tied]);
+        assert_eq!(again.blocking(Timestamp(2)).map(|hold| hold.id).collect::<Vec<_>>(), [free]);
+        let older = text.replace(",\"tied\":true", "").replace(",\"tied\":false", "");
+        assert!(serde_json::from_str::<Holds>(&older).unwrap().release_tied().is_empty());
     }
 
     #[test]

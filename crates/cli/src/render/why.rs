@@ -3,37 +3,91 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anstyle::AnsiColor;
-use dormouse_api_types::{Ignored, LastWake, MachineState, Service, Signal, WakeTest, WakeVerdict, Why};
+use anstyle::{AnsiColor, Style};
+use dormouse_api_types::{
+    Ignored, Keep, LastWake, MachineState, Service, Signal, WakeTest, WakeVerdict, Why,
+};
 use dormouse_types::Timestamp;
 
 use super::table::{Cell, fields};
 use super::{BOLD, PLAIN, ago, clean, coloured, hold, human, state_style, state_words};
 
-/// The page of `why`.
+/// The screen that the page fits on, whatever there is to tell; programs get all of it.
+const COLUMNS: usize = 80;
+/// What is left of a line beside the labels.
+const VALUE: usize = COLUMNS - 14;
+/// Of each list so many are shown, and how many more there are.
+const LISTED: usize = 3;
+/// So many signals.
+const SIGNALS: usize = 7;
+
+/// The page of `why`: at most 24 lines of 80 columns.
 pub(crate) fn why(why: &Why, now: Timestamp) -> String {
     let style = state_style(why.state);
     let state = state_words(why.state, why.depth);
     let cause = why.cause.as_ref().map(|cause| format!(": {}", clean(cause))).unwrap_or_default();
     let since = human::span(now.since(why.since.timestamp()));
+    let used = format!("{} is {state} for {since}", why.machine).chars().count();
+    let cause = cut(&cause, COLUMNS.saturating_sub(used));
+    // What was done for it in its sleep is of no interest while it is awake, or has failed.
+    let is_over = matches!(why.state, MachineState::Active | MachineState::Stopped | MachineState::Failed);
+    let asleep = |cells: Vec<Cell>| if is_over { Vec::new() } else { cells };
+    let awake = |cells: Vec<Cell>| if why.state == MachineState::Active { cells } else { Vec::new() };
+    let yellow = coloured(AnsiColor::Yellow);
     let page = fields(&[
         ("failed", failed(why)),
-        ("awake by", why.signals.iter().map(|s| signal(s, now)).collect()),
-        (
-            "obstacles",
-            why.obstacles.iter().map(|o| Cell::styled(o.clone(), coloured(AnsiColor::Yellow))).collect(),
-        ),
-        ("holds", why.holds.iter().map(|h| hold(h, now).into()).collect()),
         ("will sleep", will_sleep(why, now)),
-        ("woken by", why.last_wake.iter().map(|wake| woken(wake, now).into()).collect()),
+        ("use", awake(signals(&why.signals, now))),
+        ("kept awake", awake(listed(&why.keeps, |keep| self::keep(keep, now), yellow))),
+        ("holds", listed(&why.holds, |h| hold(h, now), yellow)),
+        ("obstacles", why.obstacles.iter().take(1).flat_map(|o| wrapped(o, 3, yellow)).collect()),
+        ("woken by", why.last_wake.iter().flat_map(|wake| wrapped(&woken(wake, now), 2, PLAIN)).collect()),
         ("wakes on", wakes_on(why)),
-        ("services", why.services.iter().map(|s| service(s).into()).collect()),
-        ("answered", counts(&why.answered)),
-        ("ignored", why.ignored.iter().map(|i| ignored(i, now).into()).collect()),
+        ("services", asleep(listed(&why.services, service, PLAIN))),
+        ("answered", asleep(counts(&why.answered))),
+        ("ignored", asleep(listed(&why.ignored, |i| ignored(i, now), PLAIN))),
         ("held", held(why)),
-        ("dropped", counts(&why.dropped)),
+        ("dropped", asleep(counts(&why.dropped))),
     ]);
     format!("{BOLD}{}{BOLD:#} is {style}{state}{style:#} for {since}{cause}\n{page}", why.machine)
+}
+
+/// The first of a list, a line each.
+fn listed<T>(all: &[T], line: impl Fn(&T) -> String, style: Style) -> Vec<Cell> {
+    let shown = if all.len() > LISTED { LISTED - 1 } else { LISTED };
+    let mut cells: Vec<_> =
+        all.iter().take(shown).map(|one| Cell::styled(cut(&line(one), VALUE), style)).collect();
+    if all.len() > LISTED {
+        cells.push(format!("and {} more: see -o json", all.len() - shown).into());
+    }
+    cells
+}
+
+/// A text in lines between words, at most so many.
+fn wrapped(text: &str, most: usize, style: Style) -> Vec<Cell> {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let used = lines.last().map_or(0, |line| line.chars().count());
+        let is_last = lines.len() == most;
+        match lines.last_mut() {
+            Some(line) if used == 0 => line.push_str(word),
+            Some(line) if is_last || used + 1 + word.chars().count() <= VALUE => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.into()),
+        }
+    }
+    lines.iter().map(|line| Cell::styled(cut(line, VALUE), style)).collect()
+}
+
+/// The text, or its beginning if it has more characters than `most`.
+fn cut(text: &str, most: usize) -> String {
+    let text = clean(text);
+    if text.chars().count() <= most {
+        return text.into_owned();
+    }
+    text.chars().take(most.saturating_sub(3)).chain("...".chars()).collect()
 }
 
 fn failed(why: &Why) -> Vec<Cell> {
@@ -47,22 +101,49 @@ fn failed(why: &Why) -> Vec<Cell> {
     } else {
         format!("boot it afresh: dormouse start --cold {}", why.machine)
     };
-    vec![Cell::styled(format!("while {}: {}", failure.during, failure.why), red), way.into()]
+    let why = wrapped(&format!("while {}: {}", failure.during, failure.why), 3, red);
+    why.into_iter().chain(wrapped(&way, 2, PLAIN)).collect()
 }
 
-fn signal(signal: &Signal, now: Timestamp) -> Cell {
-    let (word, style) = if signal.busy { ("busy", coloured(AnsiColor::Yellow)) } else { ("quiet", PLAIN) };
+/// Each signal with its value, what it is measured by, and what it does.
+fn signals(signals: &[Signal], now: Timestamp) -> Vec<Cell> {
+    let shown = if signals.len() > SIGNALS { SIGNALS - 1 } else { SIGNALS };
+    let name = |signal: &Signal| cut(&signal.name, 22);
+    let width = signals.iter().take(shown).map(|signal| name(signal).chars().count()).max().unwrap_or(0);
+    let mut cells: Vec<_> = signals
+        .iter()
+        .take(shown)
+        .map(|signal| {
+            let style = if signal.busy { coloured(AnsiColor::Yellow) } else { PLAIN };
+            let line = format!("{:width$}  {}", name(signal), self::signal(signal, now));
+            Cell::styled(cut(&line, VALUE), style)
+        })
+        .collect();
+    if signals.len() > SIGNALS {
+        cells.push(format!("and {} more: see -o json", signals.len() - shown).into());
+    }
+    cells
+}
+
+fn signal(signal: &Signal, now: Timestamp) -> String {
+    let blank = if signal.unit.is_empty() { "" } else { " " };
+    let value = signal
+        .value
+        .map_or("unknown".into(), |value| format!("{}{blank}{}", human::figure(value), signal.unit));
+    let detail = signal.detail.as_ref().map(|detail| format!("; {detail}")).unwrap_or_default();
+    let Some(threshold) = signal.threshold else { return format!("{value}{detail}") };
+    let word = if signal.busy { "busy" } else { "quiet" };
     let since =
         signal.since.map(|at| format!(" for {}", human::span(now.since(at.timestamp())))).unwrap_or_default();
-    let (value, threshold) = (
-        human::figure(signal.value.unwrap_or_default()),
-        human::figure(signal.threshold.unwrap_or_default()),
-    );
-    let unit = &signal.unit;
-    Cell::styled(
-        format!("{} {word}{since}: {value} {unit}, busy from {threshold} {unit}", signal.name),
-        style,
-    )
+    let ends = signal.until.filter(|_| signal.busy);
+    let ends = ends.map(|at| format!(", for another {}", human::span(at.timestamp().since(now))));
+    let ends = ends.unwrap_or_default();
+    format!("{value}, busy from {}: {word}{since}{ends}{detail}", human::figure(threshold))
+}
+
+fn keep(keep: &Keep, now: Timestamp) -> String {
+    let ends = keep.until.map(|at| format!(", for another {}", human::span(at.timestamp().since(now))));
+    format!("{}: {}{}", keep.kind, keep.why, ends.unwrap_or_default())
 }
 
 fn will_sleep(why: &Why, now: Timestamp) -> Vec<Cell> {
@@ -73,13 +154,25 @@ fn will_sleep(why: &Why, now: Timestamp) -> Vec<Cell> {
         return deeper.into_iter().map(Cell::from).collect();
     }
     let Some(at) = why.would_sleep_at else {
-        let unknown = why.signals.is_empty() && why.obstacles.is_empty() && why.holds.is_empty();
-        let words =
-            if unknown { "not known yet: its counters were not read twice" } else { "not while this lasts" };
-        return vec![words.into()];
+        return vec![cut(&waits_for(why), VALUE).into()];
     };
     let depth = why.would_sleep_depth.map(|depth| format!(" ({depth})")).unwrap_or_default();
-    vec![format!("in {} if it stays quiet{depth}", human::span(at.timestamp().since(now))).into()]
+    let span = human::span(at.timestamp().since(now));
+    vec![format!("in {span} if nothing changes{depth}").into()]
+}
+
+/// What must end before it can be said when it goes to sleep.
+fn waits_for(why: &Why) -> String {
+    let busy = why.signals.iter().filter(|signal| signal.busy && signal.until.is_none());
+    let keeps = why.keeps.iter().filter(|keep| keep.until.is_none()).map(|keep| keep.kind.clone());
+    let holds = why.holds.iter().filter(|hold| hold.until.is_none()).map(|hold| format!("hold #{}", hold.id));
+    let all: Vec<_> = busy.map(|signal| signal.name.clone()).chain(keeps).chain(holds).collect();
+    match (all.is_empty(), why.signals.is_empty(), why.obstacles.is_empty()) {
+        (false, ..) => format!("not while this lasts: {}", all.join(", ")),
+        (_, _, false) => "not while there are obstacles".into(),
+        (_, true, _) => "not known yet: its counters were not read twice".into(),
+        _ => "only when told".into(),
+    }
 }
 
 fn woken(wake: &LastWake, now: Timestamp) -> String {
@@ -91,7 +184,7 @@ fn woken(wake: &LastWake, now: Timestamp) -> String {
 fn wakes_on(why: &Why) -> Vec<Cell> {
     let rules = why.would_wake.iter().map(String::as_str);
     let command = format!("dormouse wake {}", why.machine);
-    vec![rules.chain([command.as_str()]).collect::<Vec<_>>().join(", ").into()]
+    wrapped(&rules.chain([command.as_str()]).collect::<Vec<_>>().join(", "), 2, PLAIN)
 }
 
 fn service(service: &Service) -> String {
@@ -129,7 +222,7 @@ fn held(why: &Why) -> Vec<Cell> {
 
 fn counts(counts: &BTreeMap<String, u64>) -> Vec<Cell> {
     let counts: Vec<_> = counts.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
-    if counts.is_empty() { Vec::new() } else { vec![counts.join(", ").into()] }
+    if counts.is_empty() { Vec::new() } else { wrapped(&counts.join(", "), 2, PLAIN) }
 }
 
 #[cfg(test)]
@@ -137,6 +230,7 @@ mod tests {
     use super::*;
     use dormouse_api_types::{Failure, Held, Hold, Time};
     use dormouse_types::Depth;
+    use proptest::prelude::*;
 
     const NOW: Timestamp = Timestamp(1_795_245_600_000_000_000);
 
@@ -204,11 +298,12 @@ mod tests {
         };
         let expected = "\
 web is active for 3m 12s: tcp 10.9.0.1:40000 > 10.9.0.2:80 SYN
-  awake by    cpu busy for 30 s: 12.3 %, busy from 5 %
-              disk quiet for 30 s: 0 B/s, busy from 4096 B/s
+  will sleep  not while this lasts: cpu
+  use         cpu   12.3 %, busy from 5: busy for 30 s
+              disk  0 B/s, busy from 4096: quiet for 30 s
   holds       #3 \"backup\", placed 1m ago, for another 1h 59m
-  will sleep  not while this lasts
-  woken by    packet tcp 10.9.0.1:40000 > 10.9.0.2:80 SYN, 3m 12s ago, ran after 31 ms
+  woken by    packet tcp 10.9.0.1:40000 > 10.9.0.2:80 SYN, 3m 12s ago, ran after
+              31 ms
   wakes on    tcp:22,80, any-unicast, dormouse wake web
 ";
         assert_eq!(plain(&why), expected);
@@ -221,7 +316,98 @@ web is active for 3m 12s: tcp 10.9.0.1:40000 > 10.9.0.2:80 SYN
             would_sleep_depth: Some(Depth::Saved),
             ..base(MachineState::Active)
         };
-        assert!(plain(&why).contains("  will sleep  in 4m 10s if it stays quiet (saved)\n"));
+        assert!(plain(&why).contains("  will sleep  in 4m 10s if nothing changes (saved)\n"));
+    }
+
+    fn later(seconds: u64) -> Option<Time> {
+        Some(Timestamp(NOW.0 + seconds * 1_000_000_000).into())
+    }
+
+    #[test]
+    fn all_that_keeps_awake() {
+        let signal = |name: &str, value, unit: &str| Signal {
+            name: name.into(),
+            value,
+            threshold: Some(1.0),
+            unit: unit.into(),
+            busy: true,
+            since: Some(ago(30)),
+            until: None,
+            detail: None,
+        };
+        let session = Signal {
+            until: later(1620),
+            detail: Some("10.9.0.1:40000 > :22, data 3m ago".into()),
+            ..signal("connections tcp:22", Some(1.0), "open")
+        };
+        let open =
+            Signal { threshold: None, busy: false, detail: None, ..signal("connections", Some(2.0), "open") };
+        let keep = |kind: &str, why: &str, until| Keep { kind: kind.into(), why: why.into(), until };
+        let why = Why {
+            signals: vec![session, open, signal("load", None, "")],
+            keeps: vec![
+                keep("schedule", "stay_awake mon-fri 08:00-19:00, until fri 19:00", later(3600)),
+                keep("inhibitor", "\"backup\", lock of process 42", None),
+            ],
+            ..base(MachineState::Active)
+        };
+        let expected = "\
+web is active for 3m 12s
+  will sleep  not while this lasts: load, inhibitor
+  use         connections tcp:22  1 open, busy from 1: busy for 30 s, for ano...
+              connections         2 open
+              load                unknown, busy from 1: busy for 30 s
+  kept awake  schedule: stay_awake mon-fri 08:00-19:00, until fri 19:00, for ...
+              inhibitor: \"backup\", lock of process 42
+  wakes on    tcp:22,80, any-unicast, dormouse wake web
+";
+        assert_eq!(plain(&why), expected);
+    }
+
+    #[test]
+    fn what_it_waits_for() {
+        let awake = base(MachineState::Active);
+        let says = |why: &Why, words| assert!(plain(why).contains(words), "{}", plain(why));
+        says(&awake, "not known yet");
+        says(&Why { obstacles: vec!["no address".into()], ..awake.clone() }, "not while there are obstacles");
+        let hold = Hold { id: 7, reason: "x".into(), since: ago(1), until: None };
+        says(&Why { holds: vec![hold], ..awake }, "not while this lasts: hold #7");
+    }
+
+    proptest! {
+        /// Whatever there is to tell fits on a screen.
+        #[test]
+        fn is_one_screen(
+            text in "\\PC{0,200}", words in "([a-z:0-9]{1,12} ){0,60}", many in 0usize..40, awake: bool, has_failed: bool,
+        ) {
+            let signal = Signal {
+                name: text.clone(), value: Some(1e12), threshold: Some(5.0), unit: "B/s".into(), busy: true,
+                since: Some(ago(1)), until: later(5), detail: Some(words.clone()),
+            };
+            let ignored = Ignored { reason: text.clone(), frames: 9, last: words.clone(), at: ago(9) };
+            let wake = LastWake { cause: text.clone(), frame: Some(words.clone()), at: ago(1), took_ms: Some(5) };
+            let counts: BTreeMap<_, _> = (0..many).map(|n| (format!("{n} {text}"), 7)).collect();
+            let state = if awake { MachineState::Active } else { MachineState::Asleep };
+            let failed = Failure { during: text.clone(), why: words.clone(), state_kept: true };
+            let why = Why {
+                cause: Some(words.clone()),
+                failure: has_failed.then_some(failed),
+                signals: vec![signal; if awake { many } else { 0 }],
+                keeps: vec![Keep { kind: text.clone(), why: words.clone(), until: later(9) }; if awake { many } else { 0 }],
+                holds: vec![Hold { id: 1, reason: text.clone(), since: ago(1), until: None }; many],
+                obstacles: vec![words.clone(); many],
+                last_wake: Some(wake),
+                would_wake: vec![text.clone(); many],
+                answered: counts.clone(),
+                ignored: vec![ignored; many],
+                services: vec![Service { port: 80, answer: text, wakes: true }; many],
+                dropped: counts,
+                ..base(if has_failed { MachineState::Failed } else { state })
+            };
+            let page = plain(&why);
+            prop_assert!(page.lines().count() <= 24, "{page}");
+            prop_assert!(page.lines().all(|line| line.chars().count() <= 80), "{page}");
+        }
     }
 
     #[test]
@@ -262,6 +448,7 @@ web is asleep (saved) for 3m 12s: idle
         let failure =
             |state_kept| Some(Failure { during: "load".into(), why: "checksum".into(), state_kept });
         let kept = plain(&Why { failure: failure(true), ..base(MachineState::Failed) });
+        let kept = kept.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(kept.contains("dormouse wake web; or give it up: dormouse start --cold web"), "{kept}");
         let lost = plain(&Why { failure: failure(false), ..base(MachineState::Failed) });
         assert!(lost.contains("boot it afresh: dormouse start --cold web"), "{lost}");

@@ -1,6 +1,7 @@
 //! What each verb asks the daemon, and prints.
 
 mod commands;
+mod holding;
 mod import;
 mod look;
 mod print;
@@ -31,6 +32,9 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Code> {
         Verb::Stop(args) => commands::stop(&client, &to, &args).await,
         Verb::Sleep(args) => commands::sleep(&client, &to, &args).await,
         Verb::Wake(args) => commands::wake(&client, &to, &args).await,
+        Verb::Hold(args) if args.pid.is_some() || !args.command.is_empty() => {
+            holding::hold(&client, &to, &args).await
+        }
         Verb::Hold(args) => commands::hold(&client, &to, &args).await,
         Verb::Release(args) => commands::release(&client, &to, &args).await,
         Verb::Ls => look::list(&client, &to).await,

@@ -86,6 +86,7 @@ command!(
         reason: request.reason,
         by: peer.to_string(),
         span: request.for_ms.map(Duration::from_millis),
+        tied: false,
     }
 );
 command!(

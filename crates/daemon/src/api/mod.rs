@@ -10,6 +10,7 @@
 mod commands;
 mod events;
 mod extract;
+mod hold_while;
 mod import;
 mod machines;
 mod peer;
@@ -53,6 +54,7 @@ fn routes_and_document() -> (Router<Shared>, utoipa::openapi::OpenApi) {
         .routes(routes!(commands::sleep))
         .routes(routes!(commands::wake))
         .routes(routes!(commands::hold))
+        .routes(routes!(hold_while::hold_while))
         .routes(routes!(commands::release))
         .routes(routes!(events::events))
         .routes(routes!(import::importable, import::import))

@@ -22,6 +22,7 @@ pub(crate) async fn drive_new(shared: Shared, subject: Subject, ends: Ends) -> E
 pub(crate) async fn drive_known(shared: Shared, subject: Subject, ends: Ends) -> End {
     let mut driver = Box::new(Driver::new(shared, subject, ends));
     let Some((seen, kept)) = driver.look().await else { return End::Closed };
+    driver.release_tied();
     driver.adopt(seen);
     kept.into_iter().for_each(|message| driver.message(message));
     driver.drive().await

@@ -8,10 +8,10 @@ use std::{sync::Arc, time::Duration};
 use dormouse_machine::{
     idle::{Connection, GuestWord, IdlePolicy, Keep, Sample, Schedule, Verdict},
     lifecycle::{Cause, Event, State},
-    spec::SleepSpec,
+    spec::{MachineSpec, SleepSpec},
 };
 use dormouse_platform::{Counters, Inside, Instance};
-use dormouse_types::{MacAddr, Timestamp};
+use dormouse_types::Timestamp;
 use dormouse_wire::Flow;
 use futures::future::join_all;
 use jiff::tz::TimeZone;
@@ -52,6 +52,7 @@ pub(super) struct Answers {
     connections: Vec<Connection>,
     /// The guest's, if it was asked.
     guest: Option<Option<Inside>>,
+    inhibitors: Vec<Keep>,
     /// The machine was due to sleep before they were asked for.
     is_last: bool,
 }
@@ -97,7 +98,7 @@ fn zone(spec: &SleepSpec) -> TimeZone {
 async fn ask(
     shared: Shared,
     instance: Arc<dyn Instance>,
-    links: Vec<(String, MacAddr)>,
+    spec: Arc<MachineSpec>,
     ask_guest: bool,
     is_last: bool,
 ) -> Result<Answers, String> {
@@ -106,13 +107,15 @@ async fn ask(
         let patience = tokio::time::timeout(GUEST_PATIENCE, instance.inside());
         if ask_guest { Some(patience.await.ok().flatten()) } else { None }
     };
-    let flows = join_all(links.iter().map(|(bridge, mac)| shared.presence.connections(bridge, *mac)));
+    let flows =
+        join_all(spec.interfaces.iter().map(|link| shared.presence.connections(&link.bridge, link.mac)));
     // The guest first: what asking it costs is in the counters of all samples alike.
     let guest = guest.await;
-    let (counters, flows) = tokio::join!(instance.counters(), flows);
+    let inhibitors = shared.inhibitors.of(&spec.name, is_last);
+    let (counters, flows, inhibitors) = tokio::join!(instance.counters(), flows, inhibitors);
     let counters = counters.map_err(|e| chain(&e))?;
     let connections = flows.into_iter().flatten().map(|flow| connection(&flow)).collect();
-    Ok(Answers { asked, counters, connections, guest, is_last })
+    Ok(Answers { asked, counters, connections, guest, inhibitors, is_last })
 }
 
 const fn connection(flow: &Flow) -> Connection {
@@ -137,10 +140,8 @@ impl Driver {
             self.idleness.guest_asked = Some(now);
         }
         self.idleness.is_asking = true;
-        let interfaces = self.subject.spec.interfaces.iter();
-        let links = interfaces.map(|interface| (interface.bridge.clone(), interface.mac)).collect();
-        let instance = Arc::clone(&self.subject.instance);
-        let asking = ask(self.shared.clone(), instance, links, ask_guest, is_last);
+        let (instance, spec) = (Arc::clone(&self.subject.instance), Arc::clone(&self.subject.spec));
+        let asking = ask(self.shared.clone(), instance, spec, ask_guest, is_last);
         self.spawn(Job::Sample, async move { Finished::Sample(Box::new(asking.await)) });
     }
 
@@ -149,7 +150,7 @@ impl Driver {
         if *self.life.state() != State::Active {
             return;
         }
-        let Answers { asked, counters, connections, guest, is_last } = answers;
+        let Answers { asked, counters, connections, guest, inhibitors, is_last } = answers;
         let now = self.now();
         self.idleness.policy.connections(&connections, now);
         if let Some(inside) = guest {
@@ -159,7 +160,7 @@ impl Driver {
         }
         let Counters { at, cpu, network_bytes, disk_bytes } = counters;
         let verdict = self.idleness.policy.sample(Sample { at, cpu, network_bytes, disk_bytes });
-        let keeps = self.keeps(now);
+        let keeps = self.keeps(inhibitors, now);
         let is_held = self.journal.record().holds.blocking(now).next().is_some();
         let unaddressed = unaddressed(&self.subject.spec, &self.journal.record().learned);
         let is_due = verdict.is_due(now) && keeps.is_empty() && !is_held && !unaddressed.all();
@@ -172,14 +173,14 @@ impl Driver {
     }
 
     /// What keeps the machine awake at `now`, whatever its use; not its holds.
-    fn keeps(&self, now: Timestamp) -> Vec<Keep> {
+    fn keeps(&self, inhibitors: Vec<Keep>, now: Timestamp) -> Vec<Keep> {
         let sleep = &self.subject.spec.sleep;
         let least = self.since + sleep.keep.min_awake(sleep.idle_after);
         let awake = (now < least).then(|| {
             let span = humantime::format_duration(least.since(self.since));
             Keep { what: "min-awake", why: format!("awake for less than {span}"), until: Some(least) }
         });
-        awake.into_iter().chain(self.idleness.schedule.keeps(now)).collect()
+        awake.into_iter().chain(self.idleness.schedule.keeps(now)).chain(inhibitors).collect()
     }
 
     /// When the machine goes to sleep by itself if nothing happens.

@@ -36,7 +36,9 @@ use dormouse_surrogate::{Port, Sleeper};
 use dormouse_types::MachineName;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::{clock::Clock, config::Config, events::Events, fault::Fault, presence::Presence};
+use crate::{
+    clock::Clock, config::Config, events::Events, fault::Fault, inhibit::Inhibitors, presence::Presence,
+};
 
 pub(crate) use adopt::{drive_known, drive_new};
 pub use orders::{Given, Order};
@@ -61,6 +63,8 @@ pub struct Shared {
     pub events: Events,
     /// The configuration.
     pub config: Arc<Config>,
+    /// Locks that others took.
+    pub inhibitors: Arc<Inhibitors>,
     /// A planted crash, for tests.
     pub fault: Fault,
 }

@@ -49,6 +49,8 @@ pub enum Order {
         by: String,
         /// For how long.
         span: Option<Duration>,
+        /// Whoever places it releases it when a connection ends, and a later daemon does at once.
+        tied: bool,
     },
     /// Let it sleep again.
     Release {
@@ -209,7 +211,7 @@ impl Driver {
     /// Takes an order.
     pub(super) fn order(&mut self, order: Order, wait: bool, reply: oneshot::Sender<Result<Given, Problem>>) {
         let taken = match &order {
-            Order::Hold { reason, by, span } => self.place_hold(reason, by, *span),
+            Order::Hold { reason, by, span, tied } => self.place_hold(reason, by, (*span, *tied)),
             Order::Release { hold } => self.release_hold(*hold),
             command => self.command(command),
         };
@@ -278,7 +280,12 @@ impl Driver {
         })
     }
 
-    fn place_hold(&mut self, reason: &str, by: &str, span: Option<Duration>) -> Result<Taken, Problem> {
+    fn place_hold(
+        &mut self,
+        reason: &str,
+        by: &str,
+        (span, tied): (Option<Duration>, bool),
+    ) -> Result<Taken, Problem> {
         let now = self.now();
         let until = span.map(|span| now + span);
         // Tried on a copy: the journal is not to be told of a hold that is refused.
@@ -287,6 +294,9 @@ impl Driver {
         let id = placed
             .map(|hold| hold.id)
             .map_err(|error| Problem::new(ProblemKind::Refused, error.to_string()))?;
+        if tied {
+            holds.tie(id);
+        }
         self.journal.change(|record| record.holds = holds, Some(Ticket::Hold(id)));
         let line = format!("hold {id} by {by}: {reason}");
         let name = self.subject.spec.name.clone();
@@ -315,6 +325,16 @@ impl Driver {
         self.tell_released(&released, "released");
         let detail = if released.is_empty() { "had no holds".into() } else { String::new() };
         Ok((Goal::Any, id, detail))
+    }
+
+    /// An earlier daemon had holds that were tied to its connections.
+    pub(super) fn release_tied(&mut self) {
+        let mut holds = self.journal.record().holds.clone();
+        let released = holds.release_tied();
+        if !released.is_empty() {
+            self.journal.change(|record| record.holds = holds, None);
+            self.tell_released(&released, "its connection ended with the daemon");
+        }
     }
 
     /// Says that holds are no more.

@@ -5,7 +5,7 @@ mod world;
 
 use std::{future::Future, net::IpAddr, path::Path, sync::Arc, time::Duration};
 
-use dormouse_api_types::{CreateMachine, Event, EventKind, MachineState};
+use dormouse_api_types::{CreateMachine, Event, EventKind, MachineState, Why};
 use dormouse_daemon::{
     clock::{Clock, SystemClock},
     config::Config,
@@ -89,6 +89,7 @@ impl Bench {
             events: Events::new(1000, Arc::clone(&clock)),
             clock,
             config,
+            inhibitors: Arc::default(),
             fault: Fault::default(),
         };
         let (presence, told) = mpsc::unbounded_channel();
@@ -165,6 +166,20 @@ impl Bench {
         self.presence.send(dormouse_surrogate::Notice::Learned { name, mac, addresses }).unwrap();
     }
 
+    /// Waits until its reasons are such.
+    pub async fn wait_why(&self, is_it: impl Fn(&Why) -> bool) -> Why {
+        let waiting = async {
+            loop {
+                let why = self.host.why(&web()).await.unwrap();
+                if is_it(&why) {
+                    return why;
+                }
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        within("reasons", waiting).await
+    }
+
     /// Waits until `reached` is true.
     pub async fn wait(&self, what: &str, mut reached: impl AsyncFnMut(&Self) -> bool) {
         let waiting = async {
@@ -184,7 +199,7 @@ impl Bench {
 pub const SLEEP: Order = Order::Sleep { depth: None };
 
 pub fn hold(reason: &str) -> Order {
-    Order::Hold { reason: reason.into(), by: "test".into(), span: None }
+    Order::Hold { reason: reason.into(), by: "test".into(), span: None, tied: false }
 }
 
 /// Fails the test rather than let it hang.

@@ -45,6 +45,9 @@ struct Inner {
     hurries: u64,
     /// The guest's TCP connections.
     connections: Vec<dormouse_wire::Flow>,
+    /// See [`World::ambush`].
+    ambush: Option<Duration>,
+    counters_read: Option<std::time::Instant>,
     /// What the guest says of its use.
     inside: Option<dormouse_platform::Inside>,
     /// It has no interfaces.
@@ -73,6 +76,8 @@ impl Default for World {
             counters: Counters::default(),
             hurries: 0,
             connections: Vec::new(),
+            ambush: None,
+            counters_read: None,
             inside: None,
             unplugged: false,
             partly: false,
@@ -175,6 +180,26 @@ impl World {
 
     pub fn work(&self, cpu: Duration) {
         self.with(|w| w.counters.cpu += cpu);
+    }
+
+    /// The guest works so long just before its counters are read for the second time in a row: ticks are
+    /// 100 ms apart, and the last look before a sleep follows its tick at once.
+    pub fn ambush(&self, cpu: Duration) {
+        self.with(|w| w.ambush = Some(cpu));
+    }
+
+    /// A client has a connection to this port.
+    pub fn connect(&self, port: u16) {
+        let [local, remote] =
+            [([10, 9, 0, 2], port), ([10, 9, 0, 1], 40_000)].map(std::net::SocketAddr::from);
+        let (snd_nxt, rcv_nxt, window, tsval, heard) = (1, 1, 1, None, dormouse_types::Timestamp(1));
+        let flow = dormouse_wire::Flow { local, remote, snd_nxt, rcv_nxt, window, tsval, heard };
+        self.with(|w| w.connections = vec![flow]);
+    }
+
+    /// It has none any more.
+    pub fn disconnect(&self) {
+        self.with(|w| w.connections.clear());
     }
 
     /// Notes a step, waits at its gate, and says whether it is to fail.
@@ -389,7 +414,13 @@ impl Instance for Machine {
 
     async fn counters(&self) -> Result<Counters, Error> {
         use dormouse_daemon::clock::{Clock as _, SystemClock};
-        Ok(Counters { at: SystemClock.now(), ..self.0.with(|w| w.counters) })
+        let counters = self.0.with(|w| {
+            let read = w.counters_read.replace(std::time::Instant::now());
+            let is_last = read.is_some_and(|at| at.elapsed() < Duration::from_millis(50));
+            w.counters.cpu += w.ambush.take_if(|_| is_last).unwrap_or_default();
+            w.counters
+        });
+        Ok(Counters { at: SystemClock.now(), ..counters })
     }
 
     async fn inside(&self) -> Option<dormouse_platform::Inside> {

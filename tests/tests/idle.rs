@@ -1,0 +1,147 @@
+//! What keeps a guest awake, and what does not: open sessions by rule, holds of running programs,
+//! inhibitor locks, and a schedule.
+#![allow(missing_docs, clippy::unwrap_used, reason = "helpers of tests")]
+
+use dormouse_e2e::{FAST_SAMPLES, LONG, Scene};
+use dormouse_lab::{
+    Guest,
+    api::{MachineState, Signal, Why},
+    wait_until,
+};
+use std::{
+    process::{Child, Stdio},
+    time::Duration,
+};
+use toml::{Table, Value};
+
+/// A guest that sleeps after so many idle seconds. A guest under emulation is never quite idle.
+fn guest(idle_after: &str) -> Guest {
+    Guest::new("web", 2).set("sleep.idle_after", idle_after).set("sleep.cpu_below", 90)
+}
+
+/// A rule of `sleep.connections`.
+fn rule(matcher: &str, idle_after: Option<&str>) -> Value {
+    let pairs = [("match", Some(matcher)), ("idle_after", idle_after)];
+    let pairs = pairs.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?.into())));
+    Value::Table(pairs.collect::<Table>())
+}
+
+#[track_caller]
+fn wait_why(scene: &Scene, what: &str, is_it: impl Fn(&Why) -> bool) -> Why {
+    let mut last = scene.daemon.why(scene.name()).unwrap();
+    wait_until(what, LONG, || {
+        last = scene.daemon.why(scene.name())?;
+        Ok(is_it(&last))
+    })
+    .unwrap();
+    last
+}
+
+fn signal<'a>(why: &'a Why, name: &str) -> Option<&'a Signal> {
+    why.signals.iter().find(|signal| signal.name == name)
+}
+
+/// All but the signal `name` have been quiet for longer than `idle_after`: only that keeps it awake.
+fn only_busy_by(why: &Why, name: &str, idle_after: Duration) -> bool {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let quiet = |signal: &Signal| {
+        let since = signal.since.map_or(0, |since| since.timestamp().0);
+        !signal.busy && now.saturating_sub(Duration::from_nanos(since)) > idle_after
+    };
+    let (it, others): (Vec<_>, Vec<_>) = why.signals.iter().partition(|signal| signal.name == name);
+    it.iter().any(|signal| signal.busy) && others.into_iter().all(quiet)
+}
+
+#[test]
+fn an_open_ssh_session_keeps_awake_if_the_file_says_so() {
+    let rules = Value::Array(vec![rule("tcp:22", None)]);
+    let scene = Scene::boot("idle-ssh", FAST_SAMPLES, guest("3s").set("sleep.connections", rules));
+    let session = scene.client.ssh(&scene.image, scene.guest.ip()).unwrap();
+    let name = "connections tcp:22";
+    let why = wait_why(&scene, "the session alone to keep it awake", |why| {
+        only_busy_by(why, name, Duration::from_secs(3))
+    });
+    assert_eq!((why.state, why.would_sleep_at), (MachineState::Active, None), "{why:?}");
+    assert_eq!(signal(&why, name).unwrap().value, Some(1.0));
+    let page = scene.daemon.run(&["why", scene.name()]).unwrap();
+    assert!(page.contains("not while this lasts: connections tcp:22"), "{page}");
+    drop(session);
+    scene.wait(MachineState::Asleep);
+}
+
+#[test]
+fn a_silent_session_keeps_awake_no_longer_than_its_rule_says() {
+    let rules = Value::Array(vec![rule("tcp:22", Some("8s"))]);
+    let scene = Scene::boot("idle-silent", FAST_SAMPLES, guest("2s").set("sleep.connections", rules));
+    let mut session = scene.client.ssh(&scene.image, scene.guest.ip()).unwrap();
+    let why = wait_why(&scene, "the session alone to keep it awake", |why| {
+        only_busy_by(why, "connections tcp:22", Duration::from_secs(2))
+    });
+    assert!(
+        why.would_sleep_at.is_some_and(|at| Some(at) >= signal(&why, "connections tcp:22").unwrap().until)
+    );
+    scene.wait(MachineState::Asleep);
+    // It goes on where it was: it was open all the time.
+    assert_eq!(session.run("echo still here").unwrap(), "still here\n");
+}
+
+/// `dormouse hold` of a program that runs. One that reads ends with what is returned, however that ends.
+fn hold(scene: &Scene, args: &[&str]) -> Child {
+    let mut command = scene.daemon.command(&[&["hold", scene.name()], args].concat());
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap()
+}
+
+#[test]
+fn a_hold_lasts_as_long_as_the_program() {
+    let scene = Scene::boot("idle-hold", FAST_SAMPLES, guest("2s"));
+    scene.wait(MachineState::Asleep);
+    // A command: the machine is woken first, and the status is the command's.
+    let out = scene.daemon.cli(&["hold", scene.name(), "--", "sh", "-c", "exit 7"]).unwrap();
+    assert_eq!(out.code, Some(7), "{out:?}");
+    wait_why(&scene, "the hold to end", |why| why.holds.is_empty());
+    // A process that runs already.
+    let mut sleeper = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    let mut holder = hold(&scene, &["--while", &sleeper.id().to_string()]);
+    let why = wait_why(&scene, "the hold", |why| !why.holds.is_empty() && why.state == MachineState::Active);
+    assert!(why.holds[0].reason.contains(&sleeper.id().to_string()), "{why:?}");
+    sleeper.kill().unwrap();
+    sleeper.wait().unwrap();
+    assert!(holder.wait().unwrap().success());
+    wait_why(&scene, "the hold to end", |why| why.holds.is_empty());
+    // Whoever holds is killed: nothing is left to release it, and it is released.
+    let mut holder = hold(&scene, &["--", "cat"]);
+    wait_why(&scene, "the hold", |why| !why.holds.is_empty() && why.state == MachineState::Active);
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    wait_why(&scene, "the hold to end", |why| why.holds.is_empty());
+    scene.wait(MachineState::Asleep);
+}
+
+#[test]
+fn a_hold_outlives_the_daemon_while_its_program_runs() {
+    let mut scene = Scene::boot("idle-again", FAST_SAMPLES, guest("10m"));
+    let mut holder = hold(&scene, &["--", "cat"]);
+    wait_why(&scene, "the hold", |why| why.holds.len() == 1);
+    scene.restart("");
+    let why = wait_why(&scene, "the hold of the new daemon", |why| why.holds.len() == 1);
+    assert!(why.holds[0].id > 1, "the old one ended with its connection: {why:?}");
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    wait_why(&scene, "the hold to end", |why| why.holds.is_empty());
+}
+
+#[test]
+fn a_schedule_keeps_awake_and_bad_ones_are_refused() {
+    let always = Value::Array(vec!["mon-sun".into()]);
+    let scene = Scene::boot("idle-plan", FAST_SAMPLES, guest("1s").set("sleep.stay_awake", always));
+    let why = wait_why(&scene, "to be idle and kept awake", |why| {
+        !why.signals.is_empty() && why.signals.iter().all(|signal| !signal.busy) && why.keeps.len() == 1
+    });
+    assert_eq!((&*why.keeps[0].kind, why.would_sleep_at), ("schedule", None), "{why:?}");
+    assert_eq!(scene.state(), MachineState::Active);
+    let span = Value::Array(vec!["mon".into()]);
+    let lost = Guest::new("lost", 3).set("sleep.stay_awake", span).set("sleep.timezone", "Mars/Olympus");
+    let file = lost.write(&scene.lab, &scene.image).unwrap();
+    let said = scene.refused(&["create", file.to_str().unwrap()], 1);
+    assert!(said.contains("Mars/Olympus") && said.contains("timedatectl"), "{said}");
+}
