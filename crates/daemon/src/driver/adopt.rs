@@ -71,7 +71,7 @@ impl Driver {
         kept: &mut Vec<Message>,
     ) -> bool {
         let is_forced = match (&message, obstacle) {
-            (_, None) | (Message::Rewrite(_) | Message::Presence(_) | Message::Platform(_), _) => {
+            (_, None) | (Message::Rewrite { .. } | Message::Presence(_) | Message::Platform(_), _) => {
                 kept.push(message);
                 return false;
             }

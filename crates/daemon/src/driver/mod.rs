@@ -76,8 +76,8 @@ pub(crate) enum Message {
     Order { order: Order, wait: bool, reply: oneshot::Sender<Result<Given, Problem>> },
     /// Forget the machine. The driver ends when it is forgotten.
     Remove { force: bool, reply: oneshot::Sender<Result<(), Problem>> },
-    /// Its definition has changed, and this is its machine file from now on.
-    Rewrite(String),
+    /// Its definition has changed, and this is to be its machine file; how it differs, for the user.
+    Rewrite { file: String, what: String },
     /// From the surrogate.
     Presence(dormouse_surrogate::Notice),
     /// From the platform.
@@ -91,7 +91,7 @@ impl Message {
         match self {
             Self::Order { reply, .. } => drop(reply.send(Err(problem))),
             Self::Remove { reply, .. } => drop(reply.send(Err(problem))),
-            Self::Rewrite(_) | Self::Presence(_) | Self::Platform(_) => {}
+            Self::Rewrite { .. } | Self::Presence(_) | Self::Platform(_) => {}
         }
     }
 }

@@ -18,7 +18,7 @@ impl Driver {
         match message {
             Message::Order { order, wait, reply } => self.order(order, wait, reply),
             Message::Remove { force, reply } => self.remove(force, reply),
-            Message::Rewrite(file) => self.rewrite = Some(file),
+            Message::Rewrite { file, what } => self.rewrite_later(file, what),
             Message::Presence(notice) => self.presence_notice(notice),
             Message::Platform(notice) => self.platform_notice(notice),
         }

@@ -159,6 +159,14 @@ impl Driver {
         is_gone
     }
 
+    /// A change is told once, however often it was found.
+    pub(super) fn rewrite_later(&mut self, file: String, what: String) {
+        if *self.rewrite.as_ref().unwrap_or(&self.journal.record().file) != file {
+            self.warn(what);
+            self.rewrite = Some(file);
+        }
+    }
+
     /// A machine that sleeps or changes its state is stood in for with the interfaces that it has there.
     fn can_be_rewritten(&self) -> bool {
         let rests = matches!(

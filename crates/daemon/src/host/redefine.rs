@@ -70,12 +70,13 @@ impl Host {
         match change {
             Ok(change) => {
                 let what = format!("its definition was changed by others: {}", change.what);
-                self.tell_redefined(&handle.name, what);
-                handle.tell(Message::Rewrite(change.file)).await;
+                handle.tell(Message::Rewrite { file: change.file, what }).await;
             }
             Err(why) => {
                 let what = "its definition was changed by others, and its machine file cannot follow";
-                self.tell_redefined(&handle.name, format!("{what}: {why}"));
+                tracing::warn!(machine = %handle.name, "{what}: {why}");
+                let told = Draft::of(&handle.name, EventKind::Warning);
+                self.events().publish(told.cause(Some(format!("{what}: {why}"))));
             }
         }
     }
@@ -92,10 +93,5 @@ impl Host {
         others.retain(|other| other.name != *name);
         admission::check_claims(&spec, &others, &self.lost()).map_err(|problem| problem.detail)?;
         Ok(change)
-    }
-
-    fn tell_redefined(&self, name: &MachineName, what: String) {
-        tracing::info!(machine = %name, "{what}");
-        self.events().publish(Draft::of(name, EventKind::Warning).cause(Some(what)));
     }
 }

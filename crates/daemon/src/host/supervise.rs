@@ -103,6 +103,8 @@ async fn supervise(host: Arc<Host>, mut subject: Subject, mut ends: Ends, mut kn
             Ok(End::Rewritten(same)) => {
                 let Some(again) = host.rewritten(&subject).await else { return };
                 (subject, known, ends) = (again, true, *same);
+                // It may have been changed back while it slept.
+                host.look_again(&subject.record.name);
                 continue;
             }
             Err(error) if error.is_cancelled() => return,

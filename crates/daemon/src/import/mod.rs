@@ -42,8 +42,9 @@ pub(crate) struct Plan {
 
 /// Makes the machine of a candidate.
 pub(crate) fn plan(candidate: &Candidate, wishes: &Wishes) -> Result<Plan, Problem> {
-    let name = machine_name(candidate, wishes.name.as_deref())?;
+    // A name is chosen in vain for what cannot sleep.
     let depth = depth(candidate)?;
+    let name = machine_name(candidate, wishes.name.as_deref())?;
     let toml = file::write(candidate, &name, depth, wishes)?;
     let spec = MachineSpec::from_toml(&toml, Path::new(BASE)).map_err(|errors| {
         let key = errors.0.first().map(|first| first.key.clone()).unwrap_or_default();

@@ -24,7 +24,9 @@ impl Inner {
         let mut found = match self.circumstances().await {
             Ok(found) => found,
             Err(error) => {
-                return vec![Obstacle::to(&Depth::ALL, "libvirt", chain(&error))];
+                let fix = "start libvirt (systemctl start libvirtd), or define the domain again (virsh \
+                           define); a machine without a domain is forgotten by dormouse rm";
+                return vec![Obstacle::to(&Depth::ALL, "libvirt", chain(&error)).fix(fix)];
             }
         };
         found.extend(self.paging_obstacle().await);

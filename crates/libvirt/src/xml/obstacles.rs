@@ -159,7 +159,7 @@ fn state_elsewhere(domain: &Description, found: &mut Vec<Obstacle>) {
     if domain.has_host_graphics {
         let reason = "3D acceleration keeps the guest's pictures in the host's graphics card";
         let obstacle = Obstacle::to(SAVED, "video accel3d", reason);
-        let fix = format!("virt-xml {} --edit --video accel3d=no", domain.name);
+        let fix = format!("virt-xml {:?} --edit --video accel3d=no", domain.name);
         found.push(obstacle.fix(format!("turn acceleration off: {fix}")));
     }
     if domain.cpu_unmigratable {
@@ -200,14 +200,14 @@ fn power(domain: &Description, found: &mut Vec<Obstacle>) {
         found.push(Obstacle::to(PMSUSPENDED, board, "QEMU has ACPI S3 on PCs only"));
     } else if domain.pm.to_memory == Some(false) {
         let obstacle = Obstacle::to(PMSUSPENDED, "pm suspend-to-mem", "ACPI S3 is switched off");
-        let fix = format!("virt-xml {} --edit --pm suspend_to_mem.enabled=yes", domain.name);
+        let fix = format!("virt-xml {:?} --edit --pm suspend_to_mem.enabled=yes", domain.name);
         found.push(obstacle.fix(format!("{fix}, then shut it down and start it")));
     }
     if !domain.has_guest_agent() {
         let reason = "only QEMU's guest agent can ask the guest to suspend itself";
         let fix = "add its channel (virt-xml NAME --add-device --channel unix,target.type=virtio,\
                    target.name=org.qemu.guest_agent.0) and install qemu-guest-agent in the guest";
-        let fix = fix.replace("NAME", &domain.name);
+        let fix = fix.replace("NAME", &format!("{:?}", domain.name));
         found.push(Obstacle::to(PMSUSPENDED, "guest agent", reason).fix(fix));
     }
     if let Some(action @ ("restart" | "preserve" | "rename-restart")) = domain.on_poweroff.as_deref() {
