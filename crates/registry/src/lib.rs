@@ -5,6 +5,8 @@
 //! that the writer knows. A store that several hosts share needs no more than that to keep two
 //! daemons from writing the same machine; only its watch would be added to the trait.
 //!
+//! A [`UsageStore`] keeps what machines used, also of those that are no more.
+//!
 //! [`Redb`] keeps the records in one file of the state directory, for a host by itself.
 #![forbid(unsafe_code)]
 
@@ -12,6 +14,7 @@ mod error;
 mod record;
 mod redb;
 mod transaction;
+mod usage;
 
 use async_trait::async_trait;
 use dormouse_types::MachineName;
@@ -20,6 +23,7 @@ pub use error::Error;
 pub use record::{FORMAT, LastWake, Record};
 pub use redb::{FILE_NAME, Redb};
 pub use transaction::{Change, Expect, Revision, Transaction};
+pub use usage::{Tidy, UsageStore};
 
 /// A store of records that survives crashes and power cuts.
 #[async_trait]

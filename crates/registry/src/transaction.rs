@@ -1,5 +1,6 @@
 //! Changes that become durable together or not at all.
 
+use dormouse_machine::meter::Posting;
 use dormouse_types::MachineName;
 
 use crate::Record;
@@ -32,6 +33,7 @@ pub enum Change {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Transaction {
     pub(crate) changes: Vec<(Expect, Change)>,
+    pub(crate) postings: Vec<Posting>,
 }
 
 impl Change {
@@ -61,6 +63,13 @@ impl Transaction {
     /// The changes, in order.
     pub fn changes(&self) -> impl Iterator<Item = &Change> {
         self.changes.iter().map(|(_, change)| change)
+    }
+
+    /// Adds what machines used.
+    #[must_use]
+    pub fn with_usage(mut self, postings: impl IntoIterator<Item = Posting>) -> Self {
+        self.postings.extend(postings);
+        self
     }
 
     /// Adds a change.

@@ -12,15 +12,17 @@
 //! restart of the daemon.
 
 mod store;
+mod usage;
 mod writer;
 
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use dormouse_types::MachineName;
+use dormouse_machine::meter::{Account, Bucket};
+use dormouse_types::{MachineName, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{Entry, Error, Record, Registry, Revision, Transaction};
+use crate::{Entry, Error, Record, Registry, Revision, Tidy, Transaction, UsageStore};
 use store::Store;
 use writer::Request;
 
@@ -58,6 +60,17 @@ impl Redb {
         self.requests.send(request(answer)).await.map_err(|_| Error::Closed)?;
         answered.await.map_err(|_| Error::Closed)
     }
+
+    /// Has the writer do something beside its transactions.
+    async fn work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Store) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let request = |answer: oneshot::Sender<Result<T, Error>>| {
+            Request::Work(Box::new(move |store| drop(answer.send(work(store)))))
+        };
+        self.ask(request).await?
+    }
 }
 
 #[async_trait]
@@ -69,6 +82,28 @@ impl Registry for Redb {
 
     async fn commit(&self, transaction: Transaction) -> Result<Revision, Error> {
         self.ask(|answer| Request::Commit(transaction, answer)).await?
+    }
+}
+
+#[async_trait]
+impl UsageStore for Redb {
+    async fn accounts(&self) -> Result<Vec<(MachineName, Account)>, Error> {
+        self.work(|store| store.look(usage::accounts)).await
+    }
+
+    async fn buckets(
+        &self,
+        machine: &MachineName,
+        since: Timestamp,
+        until: Timestamp,
+    ) -> Result<Vec<Bucket>, Error> {
+        let machine = machine.clone();
+        self.work(move |store| store.look(|file| usage::buckets(file, &machine, since, until))).await
+    }
+
+    async fn tidy(&self, machine: &MachineName, tidy: Tidy) -> Result<usize, Error> {
+        let machine = machine.clone();
+        self.work(move |store| store.change(|file| usage::tidy(file, &machine, &tidy))).await
     }
 }
 

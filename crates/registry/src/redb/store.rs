@@ -5,6 +5,8 @@
 //! | `meta` | `format` | number of this layout |
 //! | `meta` | `revision` | number of the last transaction |
 //! | `machines` | name | revision (8 octets, little-endian), then the record as JSON |
+//!
+//! and those of [`usage`].
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -14,6 +16,7 @@ use std::{
 
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, Table, TableDefinition};
 
+use super::usage;
 use crate::{Change, Error, Expect, Revision, Transaction};
 
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
@@ -37,9 +40,7 @@ impl Store {
 
     /// All records.
     pub(super) fn load(&mut self) -> Result<Vec<Raw>, Error> {
-        let path = self.path.clone();
-        let database = self.database()?;
-        read_all(database).map_err(|source| Error::Read { path, source })
+        self.look(read_all)
     }
 
     /// Applies the transactions, each by itself, and makes all of them durable at once. Outer
@@ -52,6 +53,27 @@ impl Store {
         let done = write_all(self.database()?, transactions);
         done.map_err(|source| {
             // Redb does no more work after an I/O error: the next call opens the file anew.
+            self.database = None;
+            Error::Write { path, source: Arc::new(source) }
+        })
+    }
+
+    /// Looks at the file.
+    pub(super) fn look<T>(
+        &mut self,
+        work: impl FnOnce(&Database) -> Result<T, redb::Error>,
+    ) -> Result<T, Error> {
+        let path = self.path.clone();
+        work(self.database()?).map_err(|source| Error::Read { path, source })
+    }
+
+    /// Changes the file by a transaction of its own.
+    pub(super) fn change<T>(
+        &mut self,
+        work: impl FnOnce(&Database) -> Result<T, redb::Error>,
+    ) -> Result<T, Error> {
+        let path = self.path.clone();
+        work(self.database()?).map_err(|source| {
             self.database = None;
             Error::Write { path, source: Arc::new(source) }
         })
@@ -147,7 +169,11 @@ fn write_all(
         let last = meta.get("revision")?.map_or(0, |r| r.value());
         for (transaction, revision) in transactions.iter().zip(last + 1..) {
             let revision = Revision(revision);
-            answers.push(apply(&mut machines, transaction, revision)?.map(|()| revision));
+            let applied = apply(&mut machines, transaction, revision)?;
+            if applied.is_ok() && !transaction.postings.is_empty() {
+                usage::post(&writer, &transaction.postings)?;
+            }
+            answers.push(applied.map(|()| revision));
         }
         meta.insert("revision", last + u64::try_from(transactions.len()).unwrap_or(u64::MAX))?;
     }
