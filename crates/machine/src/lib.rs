@@ -4,6 +4,7 @@
 //! daemon carries out.
 #![forbid(unsafe_code)]
 
+pub mod budget;
 pub mod hold;
 pub mod idle;
 pub mod lifecycle;

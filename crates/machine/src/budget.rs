@@ -1,0 +1,265 @@
+//! Budgets of awake memory: who is put to sleep so that others may be awake, a pure policy.
+//!
+//! A budget bounds the memory that the guests of awake machines see together, on the host or of one owner. What
+//! a machine counts is what it may use, not what it occupies at the moment, so that nothing changes under a
+//! machine that is left alone. When more is awake than a budget allows, or is about to be, those that have been
+//! idle longest go to sleep first, until it is kept. Never one that is in use, held, or awake for less than its
+//! least time; if that is not enough nobody is put to sleep in vain, but for a budget that is exceeded already,
+//! which is brought as near to its bound as can be.
+
+use std::collections::BTreeMap;
+
+use dormouse_types::{MachineName, Timestamp};
+
+/// The budgets of a host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Budgets {
+    /// Bytes of all machines together.
+    pub host: Option<u64>,
+    /// Bytes of all machines of an owner.
+    pub owners: BTreeMap<String, u64>,
+}
+
+/// A machine as the policy sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Its name.
+    pub name: MachineName,
+    /// Whose it is.
+    pub owner: Option<String>,
+    /// Bytes that its guest sees.
+    pub memory: u64,
+    /// How it counts.
+    pub use_: Use,
+}
+
+/// How a machine counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// Asleep or stopped: not at all.
+    Away,
+    /// On its way to sleep: no longer, for what it gives back is given back very soon.
+    Leaving,
+    /// Awake, or on its way to be, and to be left alone.
+    Busy,
+    /// Awake and idle since then; it may be put to sleep.
+    Idle(Timestamp),
+}
+
+/// What is to be done to keep the budgets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Whom to put to sleep, in this order.
+    pub sleep: Vec<MachineName>,
+    /// Bytes that are lacking all the same.
+    pub lacking: u64,
+}
+
+impl Budgets {
+    /// Is there any?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.host.is_none() && self.owners.is_empty()
+    }
+
+    /// What keeps the budgets as things are.
+    #[must_use]
+    pub fn keep(&self, machines: &[Seen]) -> Plan {
+        self.plan(machines, None)
+    }
+
+    /// What makes room for `machine`, which is about to be awake. It is never put to sleep itself.
+    #[must_use]
+    pub fn room_for(&self, machine: &MachineName, machines: &[Seen]) -> Plan {
+        self.plan(machines, Some(machine))
+    }
+
+    fn plan(&self, machines: &[Seen], guest: Option<&MachineName>) -> Plan {
+        let newcomer = guest.and_then(|name| machines.iter().find(|seen| seen.name == *name));
+        let is_new = newcomer.is_some_and(|seen| matches!(seen.use_, Use::Away | Use::Leaving));
+        let mut idle: Vec<(Timestamp, &Seen)> = machines
+            .iter()
+            .filter(|seen| Some(&seen.name) != guest)
+            .filter_map(|seen| if let Use::Idle(since) = seen.use_ { Some((since, seen)) } else { None })
+            .collect();
+        idle.sort_by(|(a, x), (b, y)| a.cmp(b).then_with(|| x.name.cmp(&y.name)));
+        let mut plan = Plan::default();
+        // An owner's budget first: what it frees, the host's needs no more.
+        for (owner, bound) in self.bounds() {
+            let of = |seen: &Seen| owner.is_none() || seen.owner.as_deref() == owner;
+            if newcomer.is_some_and(|seen| !of(seen)) {
+                continue;
+            }
+            let stays = |seen: &&Seen| of(seen) && !plan.sleep.contains(&seen.name) && seen.use_.counts();
+            let awake =
+                machines.iter().filter(stays).fold(0, |sum: u64, seen| sum.saturating_add(seen.memory));
+            let need = newcomer.filter(|_| is_new).map_or(0, |seen| seen.memory);
+            let mut excess = awake.saturating_add(need).saturating_sub(bound);
+            let mut chosen = Vec::new();
+            for (_, seen) in idle.iter().filter(|(_, seen)| of(seen) && !plan.sleep.contains(&seen.name)) {
+                if excess == 0 {
+                    break;
+                }
+                excess = excess.saturating_sub(seen.memory);
+                chosen.push(seen.name.clone());
+            }
+            plan.lacking = plan.lacking.max(excess);
+            // In vain for whom there is no room all the same; what was too much before is put right in any case.
+            if excess == 0 || awake > bound {
+                plan.sleep.extend(chosen);
+            }
+        }
+        plan
+    }
+
+    fn bounds(&self) -> impl Iterator<Item = (Option<&str>, u64)> {
+        let owners = self.owners.iter().map(|(owner, bound)| (Some(owner.as_str()), *bound));
+        owners.chain(self.host.map(|bound| (None, bound)))
+    }
+}
+
+impl Use {
+    const fn counts(self) -> bool {
+        matches!(self, Self::Busy | Self::Idle(_))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn seen(name: &str, owner: &str, memory: u64, use_: Use) -> Seen {
+        let owner = Some(owner.to_owned()).filter(|owner| !owner.is_empty());
+        Seen { name: name.parse().unwrap(), owner, memory, use_ }
+    }
+
+    fn host(bound: u64) -> Budgets {
+        Budgets { host: Some(bound), ..Budgets::default() }
+    }
+
+    fn names(plan: &Plan) -> Vec<&str> {
+        plan.sleep.iter().map(MachineName::as_str).collect()
+    }
+
+    fn idle(since: u64) -> Use {
+        Use::Idle(Timestamp(since))
+    }
+
+    #[test]
+    fn the_longest_idle_goes_first_and_no_more_than_needed() {
+        let machines = [
+            seen("a", "", 4, idle(20)),
+            seen("b", "", 4, idle(10)),
+            seen("c", "", 4, Use::Busy),
+            seen("web", "", 4, Use::Away),
+        ];
+        let web = "web".parse().unwrap();
+        assert_eq!(host(16).room_for(&web, &machines), Plan::default());
+        assert_eq!(names(&host(12).room_for(&web, &machines)), ["b"]);
+        assert_eq!(names(&host(8).room_for(&web, &machines)), ["b", "a"]);
+        assert_eq!(names(&host(8).keep(&machines)), ["b"]);
+    }
+
+    #[test]
+    fn nobody_is_put_to_sleep_in_vain() {
+        let machines =
+            [seen("a", "", 4, idle(1)), seen("b", "", 8, Use::Busy), seen("web", "", 16, Use::Away)];
+        let plan = host(20).room_for(&"web".parse().unwrap(), &machines);
+        assert_eq!((names(&plan), plan.lacking), (vec![], 4));
+        // What is too much without it is put right all the same.
+        let plan = host(10).room_for(&"web".parse().unwrap(), &machines);
+        assert_eq!((names(&plan), plan.lacking), (vec!["a"], 14));
+    }
+
+    #[test]
+    fn an_owner_makes_room_of_its_own() {
+        let budgets = Budgets { host: Some(100), owners: [("alice".into(), 8)].into() };
+        let machines = [
+            seen("a", "alice", 4, idle(20)),
+            seen("b", "bob", 4, idle(10)),
+            seen("c", "alice", 4, idle(15)),
+            seen("web", "alice", 4, Use::Away),
+        ];
+        assert_eq!(names(&budgets.room_for(&"web".parse().unwrap(), &machines)), ["c"]);
+        assert_eq!(budgets.room_for(&"b".parse().unwrap(), &machines), Plan::default());
+    }
+
+    fn machines() -> impl Strategy<Value = Vec<Seen>> {
+        let use_ =
+            prop_oneof![Just(Use::Away), Just(Use::Leaving), Just(Use::Busy), (0..50_u64).prop_map(idle),];
+        let one = (1..20_u64, 0..3_usize, use_);
+        prop::collection::vec(one, 1..12).prop_map(|all| {
+            let of = |(n, (memory, owner, use_)): (usize, (u64, usize, Use))| {
+                seen(&format!("m{n}"), ["", "alice", "bob"][owner], memory, use_)
+            };
+            all.into_iter().enumerate().map(of).collect()
+        })
+    }
+
+    fn awake(machines: &[Seen], without: &[MachineName], owner: Option<&str>) -> u64 {
+        let of = |seen: &&Seen| owner.is_none() || seen.owner.as_deref() == owner;
+        let stays = machines.iter().filter(|seen| seen.use_.counts() && !without.contains(&seen.name));
+        stays.filter(of).map(|seen| seen.memory).sum()
+    }
+
+    proptest! {
+        /// Only idle machines are put to sleep, none twice, and not the one that room is made for. Where nothing
+        /// is lacking, all budgets that concern it are kept afterwards; and none would be without the last.
+        #[test]
+        fn budgets_are_kept_or_it_is_said_what_is_lacking(
+            machines in machines(), bound in 0..120_u64, alice in 0..60_u64, guest in 0..12_usize,
+        ) {
+            let budgets = Budgets { host: Some(bound), owners: [("alice".to_owned(), alice)].into() };
+            let guest = &machines[guest % machines.len()];
+            let plan = budgets.room_for(&guest.name, &machines);
+            let mut sorted = plan.sleep.clone();
+            sorted.sort();
+            sorted.dedup();
+            prop_assert_eq!(sorted.len(), plan.sleep.len());
+            for name in &plan.sleep {
+                let of = machines.iter().find(|seen| seen.name == *name).unwrap();
+                prop_assert!(matches!(of.use_, Use::Idle(_)) && *name != guest.name);
+            }
+            let need = if guest.use_.counts() { 0 } else { guest.memory };
+            let total = awake(&machines, &plan.sleep, None) + need;
+            let is_alices = guest.owner.as_deref() == Some("alice");
+            let of_alice = awake(&machines, &plan.sleep, Some("alice")) + need;
+            if plan.lacking == 0 {
+                prop_assert!(total <= bound && (!is_alices || of_alice <= alice));
+            } else {
+                prop_assert!(total > bound || (is_alices && of_alice > alice));
+            }
+            // Those who stay were not idle longer than any of theirs that goes.
+            if !is_alices {
+                let since = |name: &MachineName| machines.iter().find_map(|s| match s.use_ {
+                    Use::Idle(at) if s.name == *name => Some(at),
+                    _ => None,
+                });
+                let last = plan.sleep.iter().filter_map(since).max();
+                for stays in machines.iter().filter(|s| !plan.sleep.contains(&s.name) && s.name != guest.name) {
+                    if let (Use::Idle(at), Some(last)) = (stays.use_, last) {
+                        prop_assert!(at >= last);
+                    }
+                }
+                // Without the last of them it would not do.
+                if let (Some((_, rest)), 0) = (plan.sleep.split_last(), plan.lacking) {
+                    prop_assert!(awake(&machines, rest, None) + need > bound);
+                }
+            }
+        }
+
+        /// Once a plan is carried out there is nothing more to do that could be done.
+        #[test]
+        fn a_plan_is_whole(machines in machines(), bound in 0..120_u64, alice in 0..60_u64) {
+            let budgets = Budgets { host: Some(bound), owners: [("alice".to_owned(), alice)].into() };
+            let plan = budgets.keep(&machines);
+            let mut after = machines.clone();
+            for seen in after.iter_mut().filter(|seen| plan.sleep.contains(&seen.name)) {
+                seen.use_ = Use::Leaving;
+            }
+            prop_assert_eq!(budgets.keep(&after).sleep, Vec::<MachineName>::new());
+            prop_assert_eq!(budgets.keep(&after).lacking, plan.lacking);
+        }
+    }
+}
