@@ -14,6 +14,7 @@ mod machine;
 mod problem;
 pub mod routes;
 mod time;
+mod usage;
 mod wake_test;
 mod why;
 
@@ -30,6 +31,7 @@ pub use machine::{
 };
 pub use problem::{Problem, ProblemKind};
 pub use time::{Time, TimeError, millis};
+pub use usage::{EnergyModel, Usage, UsageLine, UsageQuery, UsageReport};
 pub use wake_test::{WakeTest, WakeTestRequest, WakeVerdict};
 pub use why::{Held, Ignored, Keep, LastWake, Service, Signal, Why};
 

@@ -31,6 +31,8 @@ pub const EVENTS: &str = "/v1/events";
 pub const IMPORT_LIBVIRT: &str = "/v1/import/libvirt";
 /// `GET`: [`Report`](crate::Report) of one machine.
 pub const MACHINE_DOCTOR: &str = "/v1/machines/{name}/doctor";
+/// `GET` with [`UsageQuery`](crate::UsageQuery): [`UsageReport`](crate::UsageReport).
+pub const USAGE: &str = "/v1/usage";
 /// `GET`: [`Report`](crate::Report).
 pub const DOCTOR: &str = "/v1/doctor";
 /// `GET`: [`VersionInfo`](crate::VersionInfo).

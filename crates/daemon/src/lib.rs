@@ -21,6 +21,7 @@ pub mod fault;
 pub mod host;
 mod import;
 pub mod inhibit;
+pub mod meters;
 pub mod platforms;
 pub mod presence;
 mod pressure;

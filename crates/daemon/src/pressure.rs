@@ -15,13 +15,20 @@ pub(crate) fn is_tight() -> bool {
     short.unwrap_or(false) || stalls.is_some_and(|share| share >= STALLED)
 }
 
-/// proc_meminfo(5): `MemTotal` and `MemAvailable`, in kB.
+/// Bytes of memory of this host.
+#[must_use]
+pub(crate) fn total_memory() -> Option<u64> {
+    kilobytes(&fs::read_to_string("/proc/meminfo").ok()?, "MemTotal")?.checked_mul(1024)
+}
+
+/// proc_meminfo(5): a value, in kB.
+fn kilobytes(meminfo: &str, key: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
+    line.split_ascii_whitespace().next()?.parse().ok()
+}
+
 fn is_short(meminfo: &str) -> Option<bool> {
-    let value = |key: &str| -> Option<u64> {
-        let line = meminfo.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
-        line.split_ascii_whitespace().next()?.parse().ok()
-    };
-    let (total, available) = (value("MemTotal")?, value("MemAvailable")?);
+    let (total, available) = (kilobytes(meminfo, "MemTotal")?, kilobytes(meminfo, "MemAvailable")?);
     Some(available < total / 100 * AVAILABLE)
 }
 

@@ -20,6 +20,7 @@ use crate::{
     events::Events,
     fault::Fault,
     host::{Host, Notices, StartError},
+    meters::Meters,
     platforms::Local,
     watchdog,
 };
@@ -75,8 +76,10 @@ pub async fn run(config: Config, fault: Fault) -> Result<(), ServiceError> {
     let net = Net::connect().map_err(ServiceError::Net)?;
     let platforms = Arc::new(Local::new(&config, net, platform_notices));
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let meters = Meters::open(Arc::new(registry.clone()), Arc::clone(&clock)).await;
     let shared = Shared {
         registry: Arc::new(registry),
+        meters: meters.map_err(ServiceError::Registry)?,
         presence: Arc::new(surrogate),
         events: Events::new(config.event_history, Arc::clone(&clock)),
         clock,

@@ -65,6 +65,11 @@ impl Transaction {
         self.changes.iter().map(|(_, change)| change)
     }
 
+    /// What machines used.
+    pub fn postings(&self) -> impl Iterator<Item = &Posting> {
+        self.postings.iter()
+    }
+
     /// Adds what machines used.
     #[must_use]
     pub fn with_usage(mut self, postings: impl IntoIterator<Item = Posting>) -> Self {

@@ -20,7 +20,14 @@ fn bucket(start: u64, span: u64) -> Bucket {
 }
 
 fn posting(machine: &str, serial: u64, closed: Vec<Bucket>) -> Posting {
-    let open = Open { class: Class::Awake, configured: 1, occupied: 2, before: None, counter: Some(3) };
+    let open = Open {
+        class: Class::Awake,
+        configured: 1,
+        occupied: 2,
+        before: None,
+        counter: Some(3),
+        reason: None,
+    };
     let account = Account { serial, nudge: 0, bucket: bucket(1000, serial), open: Some(open) };
     Posting { machine: name(machine), closed, account }
 }

@@ -16,6 +16,7 @@ mod machines;
 mod peer;
 mod problem;
 mod server;
+mod usage;
 
 use std::sync::Arc;
 
@@ -59,6 +60,7 @@ fn routes_and_document() -> (Router<Shared>, utoipa::openapi::OpenApi) {
         .routes(routes!(events::events))
         .routes(routes!(import::importable, import::import))
         .routes(routes!(machines::examine))
+        .routes(routes!(usage::usage))
         .routes(routes!(machines::doctor))
         .routes(routes!(version))
         .split_for_parts()

@@ -4,6 +4,7 @@
 //! a value that is not allowed ends the daemon with an error that names it. Every key has a
 //! default, and `packaging/dormoused.toml` shows all of them; a test compares the two.
 
+mod energy;
 mod responder;
 mod value;
 
@@ -17,6 +18,7 @@ use dormouse_wire::ScanLimits;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+pub use energy::{Energy, Metering};
 pub use responder::Responder;
 pub use value::{Handover, OnStop, Span};
 use value::{Rule, check};
@@ -25,7 +27,7 @@ use value::{Rule, check};
 pub const DEFAULT_PATH: &str = "/etc/dormouse/dormoused.toml";
 
 /// All that can be configured.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// The registry, the machines' directories and their saved states.
@@ -52,6 +54,10 @@ pub struct Config {
     pub network: Network,
     /// See [`Limits`].
     pub limits: Limits,
+    /// See [`Metering`].
+    pub metering: Metering,
+    /// See [`Energy`].
+    pub energy: Energy,
     /// See [`Scan`].
     pub scan: Scan,
     /// Programs that machine files may name as responders, by name.
@@ -168,6 +174,8 @@ impl Default for Config {
             standby: Standby::default(),
             network: Network::default(),
             limits: Limits::default(),
+            metering: Metering::default(),
+            energy: Energy::default(),
             scan: Scan::default(),
             responder: BTreeMap::new(),
         }
@@ -352,6 +360,8 @@ impl Config {
             ),
         ];
         rules.extend(self.scan_rules());
+        rules.extend(self.metering.rules());
+        rules.extend(self.energy.rules());
         rules.extend(self.responder.iter().flat_map(|(name, responder)| responder.rules(name)));
         rules
     }
@@ -438,6 +448,10 @@ mod tests {
             ("[scan]\nports = 257", ["scan.ports", "= 257 ", "256"]),
             ("[scan]\nwithin = \"2h\"", ["scan.within", "2h", "100ms to 1h"]),
             ("[scan]\ntrusted = [\"ten\"]", ["trusted", "\"ten\"", "10.0.0.0/8"]),
+            ("[metering]\nhourly = \"1h\"", ["metering.hourly", "1h", "2d to 10 years"]),
+            ("[metering]\nkeep = \"3d\"", ["metering.keep", "3d", "metering.hourly"]),
+            ("[energy]\nbusy_watts = -1", ["energy.busy_watts", "-1", "0 to 1000"]),
+            ("[energy]\nmemory_watts = nan", ["energy.memory_watts", "NaN", "0 to 1000"]),
             ("[responder.a]\nargs = []", ["responder.a", "missing field", "program"]),
             ("[responder.a]\nprogram = \"b\"", ["responder.a.program", "= b ", "absolute path"]),
             ("[responder.\"a b\"]\nprogram = \"/b\"", ["responder", "= a b ", "letters, digits"]),

@@ -2,7 +2,10 @@
 
 use std::{pin::pin, sync::Arc, task::Poll};
 
-use dormouse_machine::lifecycle::{Action, Cause, Event, State, Task};
+use dormouse_machine::{
+    lifecycle::{Action, Cause, Event, State, Task},
+    meter,
+};
 use dormouse_registry::{LastWake, Revision, Transaction};
 use dormouse_types::{Depth, Timestamp};
 use tokio::{sync::oneshot, time::Instant};
@@ -66,6 +69,7 @@ impl Driver {
 
     fn announce(&mut self, from: State, to: State, why: Option<String>) {
         let now = self.now();
+        self.shared.meters.tell(&self.subject.spec.name, meter::Event::Entered(&to));
         self.entered(&from, &to, now);
         // Whoever still waits to hear the guest waits in vain in the new state.
         self.heard.send_modify(|count| *count += 1);
@@ -154,13 +158,14 @@ impl Driver {
     /// Writes the record if there is something to write and no write is under way.
     pub(super) fn write(&mut self) {
         let Some(transaction) = self.journal.next() else { return };
+        let transaction = transaction.with_usage(self.shared.meters.post(&self.subject.spec.name));
         let state = self.journal.written_state().map(State::word);
         let future = write(self.shared.clone(), transaction, state);
         self.spawn(Job::Write, async move { Finished::Write(future.await) });
     }
 }
 
-async fn write(
+pub(super) async fn write(
     shared: Shared,
     transaction: Transaction,
     state: Option<&'static str>,
@@ -169,7 +174,9 @@ async fn write(
     if let Some(step) = step {
         shared.fault.reach(step, Edge::Before);
     }
+    let postings: Vec<_> = transaction.postings().map(|p| (p.machine.clone(), p.account.clone())).collect();
     let revision = shared.registry.commit(transaction).await?;
+    postings.iter().for_each(|(machine, account)| shared.meters.posted(machine, account));
     if let Some(step) = step {
         shared.fault.reach(step, Edge::After);
     }

@@ -15,6 +15,7 @@ const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 
 /// Drives a machine that was just created: there is nothing to find.
 pub(crate) async fn drive_new(shared: Shared, subject: Subject, ends: Ends) -> End {
+    shared.meters.adopt(&subject.spec, &subject.record.state);
     Box::new(Driver::new(shared, subject, ends)).drive().await
 }
 
@@ -100,6 +101,7 @@ impl Driver {
         let shape = self.subject.instance.shape();
         let (life, actions) = Lifecycle::recover(last.clone(), shape, seen, self.now());
         self.life = life;
+        self.shared.meters.adopt(&self.subject.spec, self.life.state());
         self.tell_adopted(&last, seen);
         self.tell_unknown_responders();
         self.page_out(self.life.state());

@@ -8,6 +8,7 @@ use std::{sync::Arc, time::Duration};
 use dormouse_machine::{
     idle::{Connection, GuestWord, IdlePolicy, Keep, Sample, Schedule, Verdict},
     lifecycle::{Cause, Event, State},
+    meter,
     spec::{MachineSpec, SleepSpec},
 };
 use dormouse_platform::{Counters, Inside, Instance};
@@ -158,6 +159,7 @@ impl Driver {
             let word = inside.map(|Inside { at, users, load }| GuestWord { at, users, load });
             self.idleness.policy.guest(word, now);
         }
+        self.shared.meters.tell(&self.subject.spec.name, meter::Event::Counter(counters.cpu));
         let Counters { at, cpu, network_bytes, disk_bytes } = counters;
         let verdict = self.idleness.policy.sample(Sample { at, cpu, network_bytes, disk_bytes });
         let keeps = self.keeps(inhibitors, now);

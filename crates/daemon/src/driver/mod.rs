@@ -37,7 +37,8 @@ use dormouse_types::MachineName;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
-    clock::Clock, config::Config, events::Events, fault::Fault, inhibit::Inhibitors, presence::Presence,
+    clock::Clock, config::Config, events::Events, fault::Fault, inhibit::Inhibitors, meters::Meters,
+    presence::Presence,
 };
 
 pub(crate) use adopt::{drive_known, drive_new};
@@ -55,6 +56,8 @@ const MAILBOX: usize = 256;
 pub struct Shared {
     /// Where machines are remembered.
     pub registry: Arc<dyn Registry>,
+    /// What they use.
+    pub meters: Meters,
     /// The stand-in.
     pub presence: Arc<dyn Presence>,
     /// The time.

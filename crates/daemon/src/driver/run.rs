@@ -15,6 +15,7 @@ use tokio::{
 
 use super::{
     End, Ends, Message, Shared, Subject,
+    act::write,
     idleness::Idleness,
     jobs::{Finished, Job},
     journal::Journal,
@@ -149,7 +150,10 @@ impl Driver {
         let removed = self.subject.instance.erase().await.map_err(|e| chain(&e));
         let transaction = Transaction::remove(self.journal.expect(), name.clone());
         let removed = match removed {
-            Ok(()) => self.shared.registry.commit(transaction).await.map_err(|e| chain(&e)),
+            Ok(()) => {
+                let transaction = transaction.with_usage(self.shared.meters.close(&name));
+                write(self.shared.clone(), transaction, None).await.map_err(|e| chain(&e))
+            }
             Err(why) => Err(why),
         };
         let answer =

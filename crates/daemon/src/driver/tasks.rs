@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, future::Future, net::IpAddr, sync::Arc, time::Duration};
 
-use dormouse_machine::{lifecycle::Task, spec::MachineSpec};
+use dormouse_machine::{lifecycle::Task, meter, spec::MachineSpec};
 use dormouse_platform::Instance;
 use dormouse_surrogate::{ExternalRule, HandoverKind, Limits, Port, Replay, Sleeper, Status};
 use dormouse_types::{MacAddr, MachineName};
@@ -142,6 +142,10 @@ impl Context {
         let attached = self.attach().await?;
         let sleeper = self.sleeper(&attached);
         self.shared.presence.capture(&sleeper).await.map_err(|e| chain(&e))?;
+        // What it used since it was sampled: its process may be gone before it is again.
+        if let Ok(counters) = self.instance.counters().await {
+            self.shared.meters.tell(self.name(), meter::Event::Counter(counters.cpu));
+        }
         Ok(attached.output())
     }
 
@@ -206,6 +210,7 @@ impl Context {
         let before = self.instance.facts().await.resident_bytes;
         self.instance.quit().await.map_err(|e| chain(&e))?;
         let after = self.instance.facts().await.resident_bytes;
+        self.shared.meters.tell(self.name(), meter::Event::Freed { before, after });
         let figures = BTreeMap::from([("freed_bytes".to_owned(), float(before.saturating_sub(after)))]);
         Ok(Output { figures, ..Output::default() })
     }

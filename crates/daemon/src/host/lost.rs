@@ -38,7 +38,8 @@ impl Host {
 
     /// Forgets a machine that cannot be driven. What its platform has of it stays where it is.
     pub(super) async fn forget_lost(&self, name: &MachineName) -> Result<(), Problem> {
-        let transaction = Transaction::remove(Expect::Anything, name.clone());
+        let transaction =
+            Transaction::remove(Expect::Anything, name.clone()).with_usage(self.meters().close(name));
         self.shared.registry.commit(transaction).await.map_err(|error| {
             Problem::new(ProblemKind::Failed, format!("cannot forget {name}: {}", chain(&error)))
         })?;

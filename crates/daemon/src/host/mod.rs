@@ -18,11 +18,11 @@ use std::{
 };
 
 use dormouse_api_types::{
-    CreateMachine, EventKind, MachineDetail, MachineSummary, Problem, ProblemKind, Report, WakeTest,
-    WakeTestRequest, Why,
+    CreateMachine, EventKind, MachineDetail, MachineSummary, Problem, ProblemKind, Report, UsageQuery,
+    UsageReport, WakeTest, WakeTestRequest, Why,
 };
 use dormouse_machine::{lifecycle::State, spec::MachineSpec};
-use dormouse_registry::{Expect, Record, Transaction};
+use dormouse_registry::{Expect, Record, Registry, Transaction};
 use dormouse_types::{MacAddr, MachineName};
 use futures::future::join_all;
 
@@ -31,6 +31,7 @@ use crate::{
     doctor,
     driver::{Given, Handle, Order, Shared, Subject},
     events::{Draft, Events},
+    meters::{self, Meters},
     platforms::Platforms,
 };
 
@@ -211,6 +212,15 @@ impl Host {
         join_all(proofs.map(|handle| self.shared.presence.status(&handle.name))).await;
     }
 
+    /// What machines used.
+    ///
+    /// # Errors
+    ///
+    /// When it is asked for what there is not, or cannot be read.
+    pub async fn usage(&self, query: &UsageQuery) -> Result<UsageReport, Problem> {
+        meters::report(self.meters(), &self.config().energy, query).await
+    }
+
     /// What stands in the way of Dormouse on this host.
     pub async fn doctor(&self) -> Report {
         let (config, standbys) = (self.config().clone(), self.standbys().await);
@@ -233,7 +243,15 @@ impl Host {
         })
     }
 
-    fn handles(&self) -> Vec<Handle> {
+    pub(crate) fn meters(&self) -> &Meters {
+        &self.shared.meters
+    }
+
+    pub(crate) fn registry(&self) -> &dyn Registry {
+        &*self.shared.registry
+    }
+
+    pub(crate) fn handles(&self) -> Vec<Handle> {
         self.machines.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 

@@ -77,6 +77,7 @@ impl Host {
         }
         super::pool::start(&host);
         super::redefine::start(&host);
+        crate::meters::start_keeper(&host);
         tracing::info!(machines = count - missing, "recovered");
         Ok(host)
     }
@@ -167,6 +168,7 @@ impl Host {
             join_all(orders).await;
         }
         self.cool_all().await;
+        self.write_usage(true).await;
         let sleepers = handles.iter().filter(asleep).count();
         if sleepers > 0 {
             tracing::warn!(sleepers, "ending: nobody answers for the sleepers until dormoused is back");

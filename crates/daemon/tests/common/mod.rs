@@ -13,6 +13,7 @@ use dormouse_daemon::{
     events::Events,
     fault::Fault,
     host::{Host, Notices},
+    meters::Meters,
 };
 use dormouse_registry::{Error, Redb};
 use dormouse_types::{MacAddr, MachineName};
@@ -80,11 +81,14 @@ impl Bench {
     }
 
     pub async fn start_with(dir: &Path, world: Arc<World>, more: &str) -> Self {
-        let registry = Arc::new(Journalled::new(open(dir).await, Arc::clone(&world)));
+        let redb = open(dir).await;
+        let registry = Arc::new(Journalled::new(redb.clone(), Arc::clone(&world)));
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let meters = Meters::open(Arc::new(redb), Arc::clone(&clock)).await.unwrap();
         let config = Arc::new(config(dir, more));
         let shared = Shared {
             registry,
+            meters,
             presence: Arc::clone(&world) as _,
             events: Events::new(1000, Arc::clone(&clock)),
             clock,

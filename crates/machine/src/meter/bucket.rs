@@ -69,7 +69,7 @@ pub struct Bucket {
 }
 
 /// What a ledger must know to go on after a restart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Open {
     /// What time is counted as.
     pub class: Class,
@@ -83,6 +83,9 @@ pub struct Open {
     /// The counter of processor time when it was last read, nanoseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counter: Option<u64>,
+    /// Why it is put to sleep, while it is on its way there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// The account of a machine as it is stored beside its closed buckets.

@@ -32,6 +32,13 @@ pub enum Event<'a> {
     Entered(&'a State),
     /// Its memory was measured: bytes of the host that it occupies.
     Occupied(u64),
+    /// A sleeper's process ended: what was occupied just before it, and what is left.
+    Freed {
+        /// Bytes that the machine occupied.
+        before: u64,
+        /// Bytes that it still occupies.
+        after: u64,
+    },
     /// What its guest sees changed, or became known: bytes.
     Configured(u64),
     /// The counter of its processors' time was read. One that is smaller than before began anew.
@@ -68,8 +75,6 @@ pub struct Ledger {
     waiting: Vec<(Bucket, Option<u64>)>,
     serial: u64,
     nudge: u64,
-    /// Why it is put to sleep, while it is on its way there.
-    reason: Option<&'static str>,
     /// Something happened since it was last posted.
     changed: bool,
 }
@@ -82,7 +87,7 @@ impl Ledger {
         let Subject { machine, tags, configured, state } = subject;
         let class = Class::of(state);
         let counter = class.is_without_process().then_some(0);
-        let open = Open { class, configured, occupied: 0, before: None, counter };
+        let open = Open { class, configured, occupied: 0, before: None, counter, reason: None };
         // It may begin at the instant at which a bucket of its namesake did.
         let serial = last.map_or(0, |last| last.serial + 1);
         let start = Timestamp(now.wall.0.saturating_add(serial));
@@ -95,7 +100,6 @@ impl Ledger {
             waiting: Vec::new(),
             serial,
             nudge: serial,
-            reason: None,
             changed: true,
         }
     }
@@ -107,9 +111,8 @@ impl Ledger {
         let Account { serial, nudge, bucket, .. } = last;
         let Subject { machine, tags, configured, state } = subject;
         let at = Moment { wall: bucket.end, steady: now.steady };
-        let (waiting, reason) = (Vec::new(), None);
-        let mut ledger =
-            Self { machine, grid, bucket, open, at, waiting, serial, nudge, reason, changed: true };
+        let waiting = Vec::new();
+        let mut ledger = Self { machine, grid, bucket, open, at, waiting, serial, nudge, changed: true };
         ledger.pass_gap(Class::of(state), now.wall);
         ledger.handle(Event::Tagged(tags), now);
         ledger.handle(Event::Configured(configured), now);
@@ -130,7 +133,8 @@ impl Ledger {
             self.open.class = if was == found { was } else { Class::Awake };
             return self.pass(gap, now);
         }
-        self.open = Open { class: Class::Unknown, occupied: 0, before: None, counter: None, ..self.open };
+        (self.open.class, self.open.occupied) = (Class::Unknown, 0);
+        (self.open.before, self.open.counter) = (None, None);
         if gap <= LONGEST_GAP {
             return self.pass(gap, now);
         }
@@ -149,9 +153,17 @@ impl Ledger {
         match event {
             Event::Tick => return,
             Event::Entered(state) => self.enter(state),
-            Event::Occupied(bytes) => self.open.occupied = bytes,
+            Event::Occupied(bytes) => {
+                self.open.occupied = bytes;
+                self.changed |= !self.open.class.is_awake();
+                return;
+            }
+            Event::Freed { before, after } => {
+                self.open.before = self.open.before.map(|_| before);
+                self.open.occupied = after;
+            }
             Event::Configured(bytes) => self.open.configured = bytes,
-            Event::Counter(counter) => self.counted(counter),
+            Event::Counter(counter) => return self.counted(counter),
             Event::Tagged(tags) if tags == self.bucket.tags => return,
             Event::Tagged(tags) => {
                 self.begin(now.wall);
@@ -165,14 +177,14 @@ impl Ledger {
         let (was, is) = (self.open.class, Class::of(state));
         let amounts = &mut self.bucket.amounts;
         match state {
-            State::Settling { reason, .. } => self.reason = Some(reason.word()),
+            State::Settling { reason, .. } => self.open.reason = Some(reason.word().into()),
             State::Waking { cause, .. } | State::Undoing { cause } if was.is_asleep() => {
                 count(&mut amounts.wakes, cause.word());
             }
             _ if was.is_asleep() && is == Class::Awake => count(&mut amounts.wakes, "others"),
             _ if was == Class::Stopped && is.is_awake() => amounts.starts += 1,
             _ if is.is_asleep() && was.is_awake() => {
-                count(&mut amounts.sleeps, self.reason.take().unwrap_or("others"));
+                count(&mut amounts.sleeps, self.open.reason.take().as_deref().unwrap_or("others"));
             }
             _ => {}
         }
@@ -235,7 +247,7 @@ impl Ledger {
         if span.is_zero() {
             return;
         }
-        let (open, amounts) = (self.open, &mut self.bucket.amounts);
+        let (open, amounts) = (&self.open, &mut self.bucket.amounts);
         let span = nanos(span);
         let sum = amounts.spans.entry(open.class).or_default();
         *sum = sum.saturating_add(span);
@@ -290,7 +302,7 @@ impl Ledger {
         let serial = self.serial;
         self.waiting.iter_mut().for_each(|(_, given)| *given = given.or(Some(serial)));
         let closed = self.waiting.iter().map(|(bucket, _)| bucket.clone()).collect();
-        let open = goes_on.then_some(self.open);
+        let open = goes_on.then(|| self.open.clone());
         let account = Account { serial, nudge: self.nudge, bucket: self.bucket.clone(), open };
         Posting { machine: self.machine.clone(), closed, account }
     }
@@ -305,8 +317,8 @@ impl Ledger {
         self.waiting.iter().map(|(bucket, _)| bucket).chain([&self.bucket])
     }
 
-    /// Is there something to write that a restart could not tell from what is durable? Time alone is none:
-    /// who slept, and is found asleep, has slept all the while.
+    /// Is there something to write at once? Time alone is none: who slept, and is found asleep, has slept all
+    /// the while. Nor is what is measured again and again while a machine is awake.
     #[must_use]
     pub const fn is_changed(&self) -> bool {
         self.changed

@@ -68,7 +68,8 @@ fn a_day_in_the_life_of_a_machine() {
     ledger.handle(Event::Counter(Duration::from_secs(32)), at(100));
     ledger.handle(Event::Entered(&settling(SleepReason::Idle)), at(162));
     ledger.handle(Event::Entered(&SAVED), at(162));
-    ledger.handle(Event::Occupied(GIB / 8), at(162));
+    // It occupied as much, in the end, as was known of it.
+    ledger.handle(Event::Freed { before: GIB / 2, after: GIB / 8 }, at(162));
     ledger.handle(Event::Entered(&packet()), at(162 + 1000));
     ledger.handle(Event::Entered(&State::Active), at(1163));
     // A new process, whose counter began at zero.
@@ -182,6 +183,13 @@ fn a_gap_is_what_it_was_before_and_after_or_unknown() {
 }
 
 #[test]
+fn a_sleep_that_a_restart_interrupts_keeps_its_reason() {
+    let mut ledger = begin(&State::Active);
+    ledger.handle(Event::Entered(&settling(SleepReason::Command)), at(1));
+    assert_eq!(after(ledger, 1, &SAVED).sleeps, [("command".into(), 1)].into());
+}
+
+#[test]
 fn processor_time_goes_on_over_a_restart_unless_nothing_is_known() {
     let read = |ledger: Ledger, gap, state: &State| {
         let mut ledger = ledger;
@@ -202,7 +210,7 @@ fn processor_time_goes_on_over_a_restart_unless_nothing_is_known() {
 fn a_namesake_of_one_that_is_no_more_has_buckets_of_its_own() {
     let mut ledger = begin(&State::Active);
     let last = ledger.close(at(10));
-    assert_eq!((last.closed.len(), last.account.open), (1, None));
+    assert_eq!((last.closed.len(), last.account.open.is_none()), (1, true));
     let again = Ledger::resume(subject(&State::Stopped), last.account, Grid::default(), at(0));
     assert_ne!(again.buckets().next().unwrap().start, last.closed[0].start);
     assert_eq!(total(again.buckets()), Amounts::default());
