@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
-use dormouse_types::{Depth, MacAddr, MachineName};
+use dormouse_types::{Depth, MacAddr, MachineName, Timestamp};
 
 const EXIT_STATUS: &str = "\
 Exit status:
@@ -35,7 +35,7 @@ pub(crate) struct Cli {
     )]
     pub(crate) socket: PathBuf,
 
-    /// A table for people, or the daemon's answers as they are, one JSON text a line.
+    /// A table for people, the daemon's answers as they are, one JSON text a line, or CSV (only `usage`).
     #[arg(
         short,
         long,
@@ -60,6 +60,9 @@ pub(crate) enum Format {
     /// For programs.
     #[value(help = None)]
     Json,
+    /// For spreadsheets: only what `usage` prints.
+    #[value(help = None)]
+    Csv,
 }
 
 /// What to do.
@@ -94,6 +97,8 @@ pub(crate) enum Verb {
     Why(Names),
     /// Say what a frame would do to a machine that sleeps, without sending it.
     WakeTest(WakeTest),
+    /// Say what machines used: time awake and asleep, wakes, memory, processor time, energy.
+    Usage(Usage),
     /// Look for what stands in the way, and say how to put it right.
     Doctor(Doctor),
     /// Print the completions for a shell.
@@ -291,6 +296,35 @@ pub(crate) struct Events {
     /// Only those after this number.
     #[arg(long, value_name = "SEQ")]
     pub(crate) after: Option<u64>,
+}
+
+const SINCE: &str = "\
+Times:
+  7d, 12h            so long ago
+  2026-11-01         a day; 2026-11 the first day of a month
+  monday, today      the last one, from midnight on
+  2026-11-01T08:00   an instant, of the local zone unless it has an offset
+They are rounded down to the hour.";
+
+#[derive(Debug, Args)]
+#[command(after_help = SINCE)]
+pub(crate) struct Usage {
+    /// Only these machines, also such that were removed; all when absent.
+    #[arg(value_name = "NAME")]
+    pub(crate) names: Vec<MachineName>,
+    /// From when on.
+    #[arg(long, value_name = "TIME", default_value = "7d", value_parser = instant)]
+    pub(crate) since: Timestamp,
+    /// Until when; now when absent.
+    #[arg(long, value_name = "TIME", value_parser = instant)]
+    pub(crate) until: Option<Timestamp>,
+    /// What to sum by: machine, owner, label:KEY, day, hour, or several with commas between.
+    #[arg(long, value_name = "KEYS", default_value = "machine")]
+    pub(crate) by: String,
+}
+
+fn instant(text: &str) -> Result<Timestamp, String> {
+    crate::span::instant(text, &jiff::Zoned::now())
 }
 
 /// The depths by their names, so that help and completions list them.

@@ -6,6 +6,7 @@
 //! client   HTTP over the daemon's unix socket
 //! doctor   what can be looked at without the daemon
 //! render   answers as text: pure, `now` is a parameter
+//! span     instants as people write them
 //! exit     which error ends with which exit status
 //! ```
 #![forbid(unsafe_code)]
@@ -16,6 +17,7 @@ mod doctor;
 mod exit;
 mod generate;
 mod render;
+mod span;
 mod verbs;
 
 use std::process::ExitCode;

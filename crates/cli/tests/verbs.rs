@@ -361,3 +361,45 @@ fn completions_and_man_pages_are_generated() {
     assert!(page.contains("what woke them"), "{page}");
     assert!(std::fs::read_to_string(pages.join("dormouse.1")).unwrap().contains("Exit status"));
 }
+
+#[test]
+fn usage_is_asked_for_a_span_and_printed_in_three_ways() {
+    use dormouse_api_types::{Usage, UsageLine, UsageReport};
+    let usage = Usage { total_seconds: 60.0, awake_seconds: 60.0, ..Usage::default() };
+    let report = UsageReport {
+        since: "2026-11-01T00:00:00+00:00".into(),
+        by: vec!["label:a b".into()],
+        lines: vec![UsageLine { group: [("label:a b".into(), "x".into())].into(), usage }],
+        ..UsageReport::default()
+    };
+    const ASKED: &str = "GET /v1/usage?by=label:a%20b&since=2026-11-01T00:00:00.000Z\
+                         &until=2026-11-02T00:00:00.000Z&machine=web,db";
+    let args = [
+        "usage",
+        "web",
+        "db",
+        "--by",
+        "label:a b",
+        "--since",
+        "2026-11-01T00:00Z",
+        "--until",
+        "2026-11-02T00:00Z",
+    ];
+    for (format, part) in [
+        ("table", "LABEL:A B"),
+        ("json", "\"total_seconds\":60"),
+        ("csv", "since,until,label:a b,total_seconds"),
+    ] {
+        let daemon = Daemon::start([(ASKED, json(200, &report))]);
+        let ended = daemon.run(&[&args[..], &["-o", format]].concat());
+        assert_eq!((ended.code, ended.err.as_str()), (0, ""), "{format}");
+        assert!(ended.out.contains(part), "{format}: {}", ended.out);
+    }
+    let daemon = Daemon::start([("GET /v1/machines", json(200, &[machine("web")]))]);
+    let ended = daemon.run(&["ls", "-o", "csv"]);
+    assert_eq!(ended.code, 1);
+    assert!(ended.err.contains("only `dormouse usage`"), "{}", ended.err);
+    let ended = daemon.run(&["usage", "--since", "soon"]);
+    assert_eq!(ended.code, 2);
+    assert!(ended.err.contains("2026-11-01"), "{}", ended.err);
+}

@@ -10,6 +10,7 @@ mod human;
 mod import;
 mod machines;
 mod table;
+mod usage;
 mod why;
 
 pub(crate) use doctor::report;
@@ -17,6 +18,7 @@ pub(crate) use events::event;
 pub(crate) use human::clean;
 pub(crate) use import::{importable, imported, rehearsed};
 pub(crate) use machines::{list, outcome, show};
+pub(crate) use usage::{usage, usage_csv};
 pub(crate) use why::{wake_test, why};
 
 use anstyle::{AnsiColor, Style};

@@ -2,8 +2,8 @@
 
 use anyhow::Context as _;
 use dormouse_api_types::{
-    CheckStatus, Event, MachineDetail, MachineSummary, Report, WakeTest, WakeTestRequest, WakeVerdict, Why,
-    routes,
+    CheckStatus, Event, MachineDetail, MachineSummary, Report, Time, UsageReport, WakeTest, WakeTestRequest,
+    WakeVerdict, Why, routes,
 };
 use dormouse_types::MachineName;
 
@@ -86,6 +86,31 @@ pub(super) async fn doctor_of(client: &Client, to: &Printer, names: &[MachineNam
 
 fn is_well(report: &Report) -> bool {
     report.checks.iter().all(|check| check.status < CheckStatus::Fail)
+}
+
+pub(super) async fn usage(client: &Client, to: &Printer, args: &args::Usage) -> anyhow::Result<Code> {
+    let answer = client.get(&usage_path(args)).await?;
+    to.answer_or_csv(&answer, |report: &UsageReport| render::usage(report), render::usage_csv)?;
+    Ok(Code::Ok)
+}
+
+fn usage_path(args: &args::Usage) -> String {
+    let time = |key: &str, at| format!("&{key}={}", Time::from(at));
+    let until = args.until.map(|at| time("until", at)).unwrap_or_default();
+    let names: Vec<_> = args.names.iter().map(MachineName::as_str).collect();
+    let names = if names.is_empty() { String::new() } else { format!("&machine={}", names.join(",")) };
+    format!("{}?by={}{}{until}{names}", routes::USAGE, escaped(&args.by), time("since", args.since))
+}
+
+/// RFC 3986, section 2.1: what is not unreserved is written as its octets. Commas and colons may stay.
+fn escaped(text: &str) -> String {
+    let octet = |byte: u8| match byte {
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b',' | b':' => {
+            char::from(byte).to_string()
+        }
+        _ => format!("%{byte:02X}"),
+    };
+    text.bytes().map(octet).collect()
 }
 
 pub(super) async fn doctor(client: &Client, to: &Printer) -> anyhow::Result<Code> {

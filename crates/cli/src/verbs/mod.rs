@@ -44,6 +44,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Code> {
         Verb::Events(args) => look::events(&client, &to, &args).await,
         Verb::Doctor(args) if args.names.is_empty() => look::doctor(&client, &to).await,
         Verb::Doctor(args) => look::doctor_of(&client, &to, &args.names).await,
+        Verb::Usage(args) => look::usage(&client, &to, &args).await,
         Verb::Completions { shell } => {
             generate::completions(shell, &mut std::io::stdout()).map_err(anyhow::Error::from)?;
             Ok(Code::Ok)

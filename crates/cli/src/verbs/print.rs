@@ -31,6 +31,20 @@ impl Printer {
         match self.format {
             Format::Json => self.line(&answer.line()?),
             Format::Table => self.text(&render(&answer.read()?)),
+            Format::Csv => anyhow::bail!("only `dormouse usage` prints CSV; use -o json"),
+        }
+    }
+
+    /// As [`Printer::answer`], where there is CSV too.
+    pub(super) fn answer_or_csv<T: DeserializeOwned>(
+        &self,
+        answer: &Answer,
+        render: impl FnOnce(&T) -> String,
+        csv: impl FnOnce(&T) -> String,
+    ) -> anyhow::Result<()> {
+        match self.format {
+            Format::Csv => self.text(&csv(&answer.read()?)),
+            _ => self.answer(answer, render),
         }
     }
 
