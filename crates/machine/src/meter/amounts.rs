@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use dormouse_types::Depth;
 use serde::{Deserialize, Serialize};
 
-use crate::lifecycle::State;
+use crate::lifecycle::{SleepReason, State};
 
 /// What a machine's time is counted as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -71,6 +71,10 @@ impl Class {
     pub const fn of(state: &State) -> Self {
         match state {
             State::Stopped => Self::Stopped,
+            // On its way from one depth to another.
+            State::Settling { depth: Depth::Saved, reason: SleepReason::Deeper(from) } => {
+                Self::of_depth(*from)
+            }
             State::Active | State::Settling { .. } | State::Undoing { .. } | State::Stopping => Self::Awake,
             State::Asleep { depth } => Self::of_depth(*depth),
             State::Waking { .. } => Self::Waking,

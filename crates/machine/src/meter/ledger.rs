@@ -177,7 +177,9 @@ impl Ledger {
         let (was, is) = (self.open.class, Class::of(state));
         let amounts = &mut self.bucket.amounts;
         match state {
-            State::Settling { reason, .. } => self.open.reason = Some(reason.word().into()),
+            State::Settling { reason, .. } if is == Class::Awake => {
+                self.open.reason = Some(reason.word().into())
+            }
             State::Waking { cause, .. } | State::Undoing { cause } if was.is_asleep() => {
                 count(&mut amounts.wakes, cause.word());
             }

@@ -106,6 +106,20 @@ fn hours_begin_with_the_grid_and_owners_have_buckets_of_their_own() {
 }
 
 #[test]
+fn a_sleep_that_goes_deeper_is_one() {
+    let mut ledger = begin(&State::Active);
+    let deeper = settling(SleepReason::Deeper(Depth::Paused));
+    let paused = State::Asleep { depth: Depth::Paused };
+    for (second, state) in [(1, settling(SleepReason::Idle)), (2, paused), (12, deeper), (13, SAVED)] {
+        ledger.handle(Event::Entered(&state), at(second));
+    }
+    ledger.handle(Event::Tick, at(33));
+    let sum = total(ledger.buckets());
+    assert_eq!([Class::Awake, Class::Paused, Class::Saved].map(|class| seconds(&sum, class)), [2, 11, 20]);
+    assert_eq!((&sum.sleeps, &sum.wakes), (&[("idle".into(), 1)].into(), &[].into()));
+}
+
+#[test]
 fn what_others_do_is_counted_as_theirs() {
     let mut ledger = begin(&State::Active);
     for state in [SAVED, State::Active, State::Stopped, State::Active] {
