@@ -1,6 +1,6 @@
 //! Domains of libvirt's own mock driver, `test:///default`: no guests, but the states, calls and events of
 //! real ones. Its domains are this process's, so that "another client" is another connection of it.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
 use std::time::Duration;
 

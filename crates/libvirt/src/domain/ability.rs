@@ -21,6 +21,7 @@ impl Inner {
 
     /// Asks libvirt, and keeps the answer.
     pub(super) async fn look_for_obstacles(&self) -> Vec<Obstacle> {
+        let age = self.age();
         let mut found = match self.circumstances().await {
             Ok(found) => found,
             Err(error) => {
@@ -31,7 +32,7 @@ impl Inner {
         };
         found.extend(self.paging_obstacle().await);
         found.extend(self.ram_file_obstacle().await);
-        self.known().capabilities = Some(capabilities(found.clone()));
+        self.note(age, |known| known.capabilities = Some(capabilities(found.clone())));
         found
     }
 

@@ -17,6 +17,8 @@ use crate::{
 
 /// Events may be lost with a connection: whoever waits for one looks for himself as often as this.
 const LOOK: Duration = Duration::from_secs(1);
+/// An agent may say yes and have no program to do it by: then the button is pressed all the same.
+const AGENT: Duration = Duration::from_secs(5);
 /// A guest that is booting does not see the button that it is to shut down by: it is pressed again.
 const PRESS: Duration = Duration::from_secs(10);
 /// How long a guest may take to run on from S3, as far as QEMU can see.
@@ -131,8 +133,10 @@ impl Inner {
         }
         let is_clock_behind = started == Start::Restored;
         *self.known() = super::Known { is_clock_behind, ..super::Known::default() };
+        if let Some(quiet) = quiet {
+            quiet.end().await;
+        }
         self.quiet_all().await;
-        drop(quiet);
         Ok(())
     }
 
@@ -233,14 +237,16 @@ impl Inner {
     pub(super) async fn shut_down(&self, patience: Duration) -> Result<(), Error> {
         let _expected = self.expect(Deed::PowerDown);
         let deadline = Instant::now() + patience;
+        // By default the guest's agent is asked, and the button pressed where there is none that answers.
+        let (mut how, mut wait) = (ffi::VIR_DOMAIN_SHUTDOWN_DEFAULT, AGENT);
         loop {
-            // Without flags it asks the guest's agent, and where there is none presses the button.
-            let asked = self.ask(Lane::Guest, |domain| Ok(domain.shutdown().map(drop)?)).await;
+            let asked = self.ask(Lane::Guest, move |domain| Ok(domain.shutdown_flags(how).map(drop)?)).await;
             match asked {
                 Err(_) if self.is_off().await => return Ok(()),
                 asked => asked.map_err(self.failed("shut down"))?,
             }
-            let span = deadline.saturating_duration_since(Instant::now()).min(PRESS);
+            let span = deadline.saturating_duration_since(Instant::now()).min(wait);
+            (how, wait) = (ffi::VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN, PRESS);
             match self.wait_for("the guest's shutting down", span, |status| status == Status::Off).await {
                 Err(Error::Timeout { what, .. }) if Instant::now() >= deadline => {
                     return Err(Error::Timeout { what, after: patience });

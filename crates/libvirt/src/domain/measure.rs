@@ -16,6 +16,8 @@ use crate::{clock::now, hub::Lane};
 
 /// `VIR_DOMAIN_STATS_VCPU`, `_INTERFACE`, `_BLOCK`
 const GROUPS: u32 = 8 | 16 | 32;
+/// How long a fact that is nice to know may take.
+const FACT: Duration = Duration::from_millis(500);
 
 impl Inner {
     pub(super) async fn count(&self) -> Result<Counters, Error> {
@@ -24,7 +26,8 @@ impl Inner {
     }
 
     pub(super) async fn tell(&self) -> Facts {
-        let pid = self.pid().await;
+        // Who lists machines does not wait for a libvirtd that hangs.
+        let pid = tokio::time::timeout(FACT, self.pid()).await.ok().flatten();
         let resident_bytes = pid.map_or(0, resident_bytes);
         let disk_bytes = self.managed_save().map_or(0, |path| allocated(&path));
         Facts { pid, resident_bytes, disk_bytes, ..Facts::default() }
@@ -38,10 +41,14 @@ impl Inner {
         if !is_local(self.hub.uri()) {
             return None;
         }
+        let age = self.age();
         let uuid = self.ask(Lane::Quick, |domain| Ok((domain.is_active()?, domain.get_uuid_string()?)));
-        let Ok((true, uuid)) = uuid.await else { return None };
-        let found = tokio::task::spawn_blocking(move || find(&uuid)).await.ok().flatten();
-        self.known().pid = Some(found);
+        let found = match uuid.await {
+            Ok((true, uuid)) => tokio::task::spawn_blocking(move || find(&uuid)).await.ok().flatten(),
+            Ok((false, _)) => None,
+            Err(_) => return None,
+        };
+        self.note(age, |known| known.pid = Some(found));
         found
     }
 

@@ -144,6 +144,19 @@ impl Inner {
         self.expectations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How much has happened to it.
+    fn age(&self) -> u64 {
+        *self.changed.borrow()
+    }
+
+    /// Notes what was found out, unless something happened since it was `age` old.
+    fn note(&self, age: u64, note: impl FnOnce(&mut Known)) {
+        let mut known = self.known();
+        if self.age() == age {
+            note(&mut known);
+        }
+    }
+
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }

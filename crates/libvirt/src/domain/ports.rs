@@ -28,6 +28,7 @@ impl Inner {
         if let Some(ports) = self.known().ports.as_ref().and_then(fresh) {
             return Ok(ports);
         }
+        let age = self.age();
         let live = self.ask(Lane::Quick, |domain| match Status::of(domain)? {
             Status::Off => Ok(None),
             _ => Ok(Some(domain.get_xml_desc(0)?)),
@@ -37,9 +38,10 @@ impl Inner {
         let pid = self.pid().await;
         let port = |interface| port(&description, interface, pid);
         let ports: Vec<Port> = self.interfaces.iter().map(port).collect::<Result<_, _>>()?;
-        let mut known = self.known();
-        known.description = Some(Arc::new(description));
-        known.ports = Some((Instant::now(), ports.clone()));
+        self.note(age, |known| {
+            known.description = Some(Arc::new(description));
+            known.ports = Some((Instant::now(), ports.clone()));
+        });
         Ok(ports)
     }
 
@@ -61,9 +63,10 @@ impl Inner {
         if let Some(description) = self.known().description.clone() {
             return Ok(description);
         }
+        let age = self.age();
         let xml = self.ask(Lane::Quick, |domain| Ok(domain.get_xml_desc(0)?)).await;
         let description = Arc::new(self.read(&xml.map_err(self.failed("describe"))?)?);
-        self.known().description = Some(Arc::clone(&description));
+        self.note(age, |known| known.description = Some(Arc::clone(&description)));
         Ok(description)
     }
 

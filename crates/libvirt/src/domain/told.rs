@@ -16,9 +16,10 @@ impl Member for Inner {
     }
 
     fn happened(&self, happening: Happening) -> Option<Notice> {
+        // First: what is found out meanwhile is not noted.
+        self.changed.send_modify(|count| *count = count.wrapping_add(1));
         self.forget_after(happening);
         self.mind_memory(happening);
-        self.changed.send_modify(|count| *count = count.wrapping_add(1));
         let is_ours = self.expectations().is_ours(happening, now());
         if is_ours { None } else { self.news(happening) }
     }
@@ -28,9 +29,9 @@ impl Member for Inner {
     }
 
     fn back(&self) -> Notice {
+        self.changed.send_modify(|count| *count = count.wrapping_add(1));
         *self.known() = super::Known::default();
         self.expectations().forget_answered();
-        self.changed.send_modify(|count| *count = count.wrapping_add(1));
         Notice::Changed(self.machine.clone(), "libvirt is back".into())
     }
 
