@@ -72,6 +72,11 @@ impl Driver {
         kept: &mut Vec<Message>,
     ) -> bool {
         let is_forced = match (&message, obstacle) {
+            // The platform may be able to say now.
+            (Message::Platform(dormouse_platform::Notice::Changed(..)), Some(_)) => {
+                kept.push(message);
+                return true;
+            }
             (_, None) | (Message::Rewrite { .. } | Message::Presence(_) | Message::Platform(_), _) => {
                 kept.push(message);
                 return false;
