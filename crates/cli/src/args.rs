@@ -99,6 +99,8 @@ pub(crate) enum Verb {
     WakeTest(WakeTest),
     /// Say what machines used: time awake and asleep, wakes, memory, processor time, energy.
     Usage(Usage),
+    /// Replay traces of processor use against the sleep policies; needs no daemon.
+    Simulate(Simulate),
     /// Look for what stands in the way, and say how to put it right.
     Doctor(Doctor),
     /// Print the completions for a shell.
@@ -327,6 +329,55 @@ fn instant(text: &str) -> Result<Timestamp, String> {
     crate::span::instant(text, &jiff::Zoned::now())
 }
 
+const SIMULATE: &str = "\
+Traces:
+  A line for each machine: its name, and then for each interval the use of its
+  processors in percent of one: web,3,0,41. Several files are consecutive days
+  of the machines with the same names.
+
+Parameters (--set):
+  idle_after   fixed: sleep after so much idle time; hysteresis: never sooner
+  idle_most    hysteresis: never later
+  wake_cost    predictive: a wake that a user waits for is worth so much time
+               awake in vain
+  lead         predictive: how long before the machine may be needed it is woken
+  idle_least   predictive: never sleep sooner";
+
+#[derive(Debug, Args)]
+#[command(after_help = SIMULATE)]
+pub(crate) struct Simulate {
+    /// Traces; `-` reads standard input.
+    #[arg(value_name = "TRACE.csv", required = true, value_hint = ValueHint::FilePath)]
+    pub(crate) traces: Vec<PathBuf>,
+    /// Which policy: fixed, hysteresis, predictive or all; may be given several times.
+    #[arg(long, value_name = "POLICY", default_value = "all", value_parser = ["all", "fixed", "hysteresis", "predictive"])]
+    pub(crate) policy: Vec<String>,
+    /// A parameter; with several values every policy that heeds it is tried with each.
+    #[arg(long = "set", value_name = "KEY=VALUE[,VALUE...]")]
+    pub(crate) set: Vec<String>,
+    /// A machine's use begins at so much of one processor, and ends below half of it, in percent.
+    #[arg(long, value_name = "PERCENT", default_value = "10", value_parser = percent)]
+    pub(crate) cpu_below: f64,
+    /// From a value to the next.
+    #[arg(long, value_name = "SPAN", default_value = "5m", value_parser = interval)]
+    pub(crate) interval: Duration,
+    /// When the first trace begins, in local time: it matters to policies that learn hours of the week.
+    #[arg(long, value_name = "TIME", default_value = "1970-01-05 00:00:00", value_parser = time)]
+    pub(crate) start: Timestamp,
+    /// Learn from so much of the beginning of each machine without counting it, as 1d.
+    #[arg(long, value_name = "SPAN", default_value = "0s", value_parser = span)]
+    pub(crate) warm_up: Duration,
+    /// The traces are of different machines, even where names are the same.
+    #[arg(long)]
+    pub(crate) separate: bool,
+    /// Print the table as CSV.
+    #[arg(long)]
+    pub(crate) csv: bool,
+    /// Draw hours asleep, user hits, and the day of some machines.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) svg: Option<PathBuf>,
+}
+
 /// The depths by their names, so that help and completions list them.
 fn depths() -> impl TypedValueParser<Value = Depth> {
     PossibleValuesParser::new(Depth::ALL.map(Depth::as_str))
@@ -335,6 +386,26 @@ fn depths() -> impl TypedValueParser<Value = Depth> {
 
 fn span(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|_| "write a span of time as 90s, 10m or 1h 30m".into())
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let span = span(text)?;
+    let allowed = Duration::from_secs(1)..=Duration::from_secs(86_400);
+    if allowed.contains(&span) { Ok(span) } else { Err("write a span of time from 1s to 1d".into()) }
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).parse().ok();
+    let number = number.filter(|number: &f64| *number > 0.0 && *number <= 25_600.0);
+    number.ok_or_else(|| "write percent of one processor, more than 0, as 10 or 2.5".into())
+}
+
+fn time(text: &str) -> Result<Timestamp, String> {
+    let time = humantime::parse_rfc3339_weak(text)
+        .or_else(|_| humantime::parse_rfc3339_weak(&format!("{text} 00:00:00")));
+    let since = time.ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+    let since = since.ok_or("write a time since 1970 as \"2011-03-03 08:00:00\" or 2011-03-03")?;
+    Ok(Timestamp::default() + since)
 }
 
 #[cfg(test)]

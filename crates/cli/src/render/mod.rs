@@ -9,6 +9,7 @@ mod events;
 mod human;
 mod import;
 mod machines;
+mod simulate;
 mod table;
 mod usage;
 mod why;
@@ -18,6 +19,7 @@ pub(crate) use events::event;
 pub(crate) use human::clean;
 pub(crate) use import::{importable, imported, rehearsed};
 pub(crate) use machines::{list, outcome, show};
+pub(crate) use simulate::{simulation, simulation_csv};
 pub(crate) use usage::{usage, usage_csv};
 pub(crate) use why::{wake_test, why};
 

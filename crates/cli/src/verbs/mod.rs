@@ -5,6 +5,7 @@ mod holding;
 mod import;
 mod look;
 mod print;
+mod simulate;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -45,6 +46,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Code> {
         Verb::Doctor(args) if args.names.is_empty() => look::doctor(&client, &to).await,
         Verb::Doctor(args) => look::doctor_of(&client, &to, &args.names).await,
         Verb::Usage(args) => look::usage(&client, &to, &args).await,
+        Verb::Simulate(args) => simulate::run(&to, &args),
         Verb::Completions { shell } => {
             generate::completions(shell, &mut std::io::stdout()).map_err(anyhow::Error::from)?;
             Ok(Code::Ok)

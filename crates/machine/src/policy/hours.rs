@@ -10,10 +10,10 @@ use dormouse_types::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// The width of a cell.
-pub(super) const CELL: Duration = Duration::from_secs(900);
+const CELL: Duration = Duration::from_secs(900);
 
-const CELLS_A_DAY: u64 = 96;
-pub(super) const CELLS: u64 = CELLS_A_DAY * 7;
+const CELLS_A_DAY: usize = 96;
+pub(super) const CELLS: usize = CELLS_A_DAY * 7;
 
 /// What was counted a week ago counts for so much of what is counted now.
 const FADE: f32 = 0.9;
@@ -32,11 +32,22 @@ struct Cell {
     begun: f32,
 }
 
-/// The cells of a week that were ever visited, Monday's first.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "BTreeMap<u16, (f32, f32)>", into = "BTreeMap<u16, (f32, f32)>")]
+/// The cells of a week, Monday's first.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "BTreeMap<usize, (f32, f32)>", into = "BTreeMap<usize, (f32, f32)>")]
 pub(super) struct Hours {
-    cells: BTreeMap<u16, Cell>,
+    cells: Vec<Cell>,
+    /// Use began in some cell, or in those like it, often enough to tell something.
+    is_telling: bool,
+}
+
+/// So often use must have begun in a cell before it tells something by itself.
+const TELLING: f32 = 1.5;
+
+impl Default for Hours {
+    fn default() -> Self {
+        Self { cells: vec![Cell::default(); CELLS], is_telling: false }
+    }
 }
 
 impl Hours {
@@ -44,12 +55,14 @@ impl Hours {
     pub(super) fn add(&mut self, since: u64, until: u64) {
         let last = until / CELL.as_secs();
         // Longer than a week tells of each cell no more than its last week.
-        let first = since.div_ceil(CELL.as_secs()).max(last.saturating_sub(CELLS - 1));
+        let week = 7 * 86_400 / CELL.as_secs();
+        let first = since.div_ceil(CELL.as_secs()).max(last.saturating_sub(week - 1));
         for at in first..=last {
-            let cell = self.cells.entry(index(at)).or_default();
+            let Some(cell) = self.cells.get_mut(index(at)) else { continue };
             cell.idle = cell.idle * FADE + 1.0;
             cell.begun = cell.begun * FADE + if at == last { 1.0 } else { 0.0 };
         }
+        self.is_telling |= self.tells(until);
     }
 
     /// How likely use begins in the cell at local second `at`, where `expected` is what is known from
@@ -59,19 +72,24 @@ impl Hours {
         ((times.begun + PRIOR * expected) / (times.idle + PRIOR), times)
     }
 
-    /// Did use ever begin in the cell at local second `at`, or in one like it?
-    pub(super) fn has_begun(&self, at: u64) -> bool {
-        self.times(at).begun > 0.0
+    /// Is there a cell that tells something by itself?
+    pub(super) const fn is_telling(&self) -> bool {
+        self.is_telling
+    }
+
+    /// Does the cell at local second `at` tell something by itself?
+    pub(super) fn tells(&self, at: u64) -> bool {
+        self.times(at).begun >= TELLING
     }
 
     fn times(&self, at: u64) -> Times {
-        let cell = u64::from(index(at / CELL.as_secs()));
+        let cell = index(at / CELL.as_secs());
         let (day, quarter) = (cell / CELLS_A_DAY, cell % CELLS_A_DAY);
         let alike = if day < 5 { 0..5 } else { 5..7 };
         let mut times = Times::default();
         for other in alike {
             let weight = if other == day { 1.0 } else { ALIKE };
-            if let Some(known) = self.cells.get(&narrow(other * CELLS_A_DAY + quarter)) {
+            if let Some(known) = self.cells.get(other * CELLS_A_DAY + quarter) {
                 times.idle += weight * known.idle;
                 times.begun += weight * known.begun;
             }
@@ -93,32 +111,35 @@ pub(super) fn local_seconds(at: Timestamp, ahead: i64) -> u64 {
 }
 
 /// The cell of the week; the epoch was a Thursday.
-fn index(cell: u64) -> u16 {
-    narrow((cell + 3 * CELLS_A_DAY) % CELLS)
+fn index(cell: u64) -> usize {
+    let week = 7 * 86_400 / CELL.as_secs();
+    let cell = (cell % week + 3 * 86_400 / CELL.as_secs()) % week;
+    usize::try_from(cell).unwrap_or_default()
 }
 
-/// Of what is less than the cells of a week.
-fn narrow(cell: u64) -> u16 {
-    u16::try_from(cell).unwrap_or(u16::MAX)
-}
-
-impl TryFrom<BTreeMap<u16, (f32, f32)>> for Hours {
+impl TryFrom<BTreeMap<usize, (f32, f32)>> for Hours {
     type Error = String;
 
-    fn try_from(counts: BTreeMap<u16, (f32, f32)>) -> Result<Self, String> {
-        let is_sane = |(cell, (idle, begun)): (&u16, &(f32, f32))| {
-            u64::from(*cell) < CELLS && (0.0..=16.0).contains(idle) && (0.0..=*idle).contains(begun)
-        };
-        if !counts.iter().all(is_sane) {
-            return Err(format!("a cell is below {CELLS} and its use began no oftener than it was idle"));
+    /// Cells that were never visited may be left out.
+    fn try_from(counts: BTreeMap<usize, (f32, f32)>) -> Result<Self, String> {
+        let mut hours = Self::default();
+        for (number, (idle, begun)) in counts {
+            let cell = hours.cells.get_mut(number);
+            let cell = cell.ok_or_else(|| format!("there is no cell {number}, only {CELLS}"))?;
+            if !((0.0..=16.0).contains(&idle) && (0.0..=idle).contains(&begun)) {
+                return Err(format!("cell {number} was idle {idle} times, of which use began in {begun}"));
+            }
+            *cell = Cell { idle, begun };
         }
-        let cells = counts.into_iter().map(|(cell, (idle, begun))| (cell, Cell { idle, begun }));
-        Ok(Self { cells: cells.collect() })
+        let week = (0..7 * 86_400).step_by(900);
+        hours.is_telling = week.into_iter().any(|at| hours.tells(at));
+        Ok(hours)
     }
 }
 
-impl From<Hours> for BTreeMap<u16, (f32, f32)> {
+impl From<Hours> for BTreeMap<usize, (f32, f32)> {
     fn from(hours: Hours) -> Self {
-        hours.cells.into_iter().map(|(cell, Cell { idle, begun })| (cell, (idle, begun))).collect()
+        let visited = hours.cells.into_iter().enumerate().filter(|(_, cell)| cell.idle > 0.0);
+        visited.map(|(number, Cell { idle, begun })| (number, (idle, begun))).collect()
     }
 }

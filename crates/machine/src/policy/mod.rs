@@ -84,6 +84,18 @@ impl Kind {
     }
 }
 
+impl Kind {
+    /// The parameters that it heeds; all heed that `idle_after` is `never`.
+    #[must_use]
+    pub const fn keys(self) -> &'static [&'static str] {
+        match self {
+            Self::Fixed => &["idle_after"],
+            Self::Hysteresis => &["idle_after", "idle_most"],
+            Self::Predictive => &["wake_cost", "lead", "idle_least"],
+        }
+    }
+}
+
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
@@ -130,6 +142,9 @@ impl Default for Settings {
     }
 }
 
+/// No time in a parameter is longer, so that sums of times do not overflow.
+const MOST: Duration = Duration::from_secs(366 * 86_400);
+
 /// Seconds that local time is ahead of UTC at an instant.
 pub type LocalTime = fn(Timestamp) -> i64;
 
@@ -140,6 +155,32 @@ pub const fn utc(_: Timestamp) -> i64 {
 }
 
 impl Settings {
+    /// Parameters by their names, in the order of what they are about.
+    pub const KEYS: [&str; 5] = ["idle_after", "idle_most", "wake_cost", "lead", "idle_least"];
+
+    /// Changes one parameter, as `idle_after` to `10m` or, of this one alone, `never`.
+    ///
+    /// # Errors
+    /// What may be written.
+    pub fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
+        let span = humantime::parse_duration(value).ok().filter(|span| *span <= MOST);
+        let needed = span.ok_or_else(|| {
+            format!(
+                "{key} = {value:?}: write a time of at most a year with its unit, as 90s, 10m or \"1h 30m\""
+            )
+        });
+        match key {
+            "idle_after" if value == "never" => self.idle_after = None,
+            "idle_after" => self.idle_after = Some(needed?),
+            "idle_most" => self.idle_most = needed?,
+            "wake_cost" => self.wake_cost = needed?,
+            "lead" => self.lead = needed?,
+            "idle_least" => self.idle_least = needed?,
+            _ => return Err(format!("{key:?} is no parameter; there are {}", Self::KEYS.join(", "))),
+        }
+        Ok(())
+    }
+
     /// The policy, with what it learned before. A memory that is none of its own is passed over.
     #[must_use]
     pub fn build(&self, local: LocalTime, memory: Option<&serde_json::Value>) -> Box<dyn Policy> {

@@ -13,11 +13,14 @@ use serde::{Deserialize, Serialize};
 use super::{
     LocalTime, Plan, Policy, Settings,
     ages::{Ages, BIN, BINS, count},
-    hours::{CELL, CELLS, Hours, Times, local_seconds},
+    hours::{CELLS, Hours, Times, local_seconds},
     words,
 };
 
 const VERSION: u32 = 1;
+
+/// Bins in a cell of the week.
+const BINS_A_CELL: usize = 3;
 
 /// The share of time in use that is remembered fades by 10 % in each bin.
 const FADE: f32 = 0.9;
@@ -103,7 +106,7 @@ impl Predictive {
             1.0 / (1.0 + (-sum).exp())
         };
         // From a bin to a cell and back, as if each of its bins were alike.
-        let bins = CELL.as_secs_f32() / BIN.as_secs_f32();
+        let bins = count(BINS_A_CELL);
         let expected = 1.0 - (1.0 - by_age).powf(bins);
         let at = start(since, age);
         let (chance, times) = hours.chance(local_seconds(at, (self.local)(at)), expected);
@@ -122,8 +125,11 @@ impl Predictive {
     }
 
     /// The first bin to sleep in, from one on.
-    fn first_free(&self, since: Timestamp, from: usize) -> Option<usize> {
-        (from..from + HORIZON).find(|age| !self.guarded(since, *age))
+    ///
+    /// After as many that are guarded as the histogram has, it is time to look again.
+    fn first_free(&self, since: Timestamp, from: usize) -> usize {
+        let mut ages = from..from + BINS;
+        ages.find(|age| !self.guarded(since, *age)).unwrap_or(from + BINS)
     }
 
     fn describe(&self, outlook: Outlook) -> String {
@@ -137,9 +143,6 @@ impl Predictive {
         }
     }
 }
-
-/// After so many bins in which it would have to be awake a machine is left to users' orders: two weeks.
-const HORIZON: usize = 2 * 7 * 24 * 12;
 
 impl Policy for Predictive {
     fn turned(&mut self, busy: bool, at: Timestamp) {
@@ -164,7 +167,7 @@ impl Policy for Predictive {
         // What is due was so since its bin began.
         let due = start(since, age(since, now)).max(least);
         let mut at = least.max(now);
-        let mut free = self.first_free(since, age(since, at))?;
+        let mut free = self.first_free(since, age(since, at));
         loop {
             at = at.max(start(since, free));
             // Who would be woken at once does not go to sleep.
@@ -172,7 +175,7 @@ impl Policy for Predictive {
             if ahead == free || !self.guarded(since, ahead) {
                 break;
             }
-            free = self.first_free(since, ahead)?;
+            free = self.first_free(since, ahead);
         }
         let at = if at <= now { due } else { at };
         let outlook = self.outlook(since, free);
@@ -183,19 +186,16 @@ impl Policy for Predictive {
     fn wake_at(&self, now: Timestamp) -> Option<Plan> {
         let since = self.idle_since.filter(|_| !self.never)?;
         let next = age(since, now) + 1;
+        let found = (next..BINS).map(|age| (age, self.outlook(since, age))).find(|(_, it)| self.guards(*it));
         // Beyond what the histogram knows, only hours of the week tell something.
-        let by_age = next..BINS.max(next);
-        let week = usize::try_from(CELLS * CELL.as_secs() / BIN.as_secs()).unwrap_or(HORIZON);
-        let by_hour = by_age.end..by_age.end + week;
-        let found = by_age.map(|age| (age, self.outlook(since, age))).find(|(_, it)| self.guards(*it));
-        let known = |age: &usize| {
+        let beyond = next.max(BINS);
+        let bins = if self.learned.hours.is_telling() { CELLS * BINS_A_CELL } else { 0 };
+        let week = (beyond..beyond + bins).filter(|age| {
             let at = start(since, *age);
-            self.learned.hours.has_begun(local_seconds(at, (self.local)(at)))
-        };
-        let found = found.or_else(|| {
-            let mut known = by_hour.filter(known).map(|age| (age, self.outlook(since, age)));
-            known.find(|(_, it)| self.guards(*it))
+            self.learned.hours.tells(local_seconds(at, (self.local)(at)))
         });
+        let found = found
+            .or_else(|| week.map(|age| (age, self.outlook(since, age))).find(|(_, it)| self.guards(*it)));
         let (age, outlook) = found?;
         let at = Timestamp(start(since, age).0.saturating_sub(nanos(self.lead)));
         Some(Plan { at, why: self.describe(outlook) })

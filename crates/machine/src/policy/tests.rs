@@ -5,10 +5,6 @@ const MINUTE: u64 = 60_000_000_000;
 /// A Monday, midnight.
 const MONDAY: u64 = 1_299_456_000_000_000_000;
 
-fn minutes(n: u64) -> Duration {
-    Duration::from_secs(n * 60)
-}
-
 fn at(minute: u64) -> Timestamp {
     Timestamp(MONDAY + minute * MINUTE)
 }
@@ -37,6 +33,23 @@ fn never_means_never() {
         assert_eq!(policy.sleep_at(at(1_000)), None, "{kind}");
         assert_eq!(policy.wake_at(at(1_000)), None, "{kind}");
     }
+}
+
+#[test]
+fn parameters_are_set_by_name() {
+    let mut settings = Settings::default();
+    for key in Settings::KEYS {
+        settings.set(key, "7m").unwrap();
+        assert!(settings.set(key, "7").unwrap_err().contains("with its unit"), "{key}");
+        assert!(settings.set(key, "2y").unwrap_err().contains("at most a year"), "{key}");
+    }
+    let span = Duration::from_secs(420);
+    let Settings { idle_after, idle_most, wake_cost, lead, idle_least, .. } = settings;
+    assert_eq!([idle_after, Some(idle_most), Some(wake_cost), Some(lead), Some(idle_least)], [Some(span); 5]);
+    settings.set("idle_after", "never").unwrap();
+    assert_eq!(settings.idle_after, None);
+    assert!(settings.set("idle", "7m").unwrap_err().contains("idle_after, idle_most"));
+    assert!(Kind::ALL.iter().flat_map(|kind| kind.keys()).all(|key| Settings::KEYS.contains(key)));
 }
 
 #[test]
