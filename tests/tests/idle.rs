@@ -19,6 +19,21 @@ fn guest(idle_after: &str) -> Guest {
     Guest::new("web", 2).set("sleep.idle_after", idle_after).set("sleep.cpu_below", 90)
 }
 
+/// As [`Scene::boot`], with a hold: a boot may take longer than the guest may be idle.
+#[track_caller]
+fn boot_held(prefix: &str, guest: Guest) -> Scene {
+    let scene = Scene::new(prefix, FAST_SAMPLES, guest);
+    scene.daemon.run(&["hold", scene.name(), "--no-wait", "--reason", "boots"]).unwrap();
+    scene.start(&[]);
+    scene
+}
+
+/// Ends that hold.
+#[track_caller]
+fn let_sleep(scene: &Scene) {
+    scene.daemon.run(&["release", scene.name()]).unwrap();
+}
+
 /// A rule of `sleep.connections`.
 fn rule(matcher: &str, idle_after: Option<&str>) -> Value {
     let pairs = [("match", Some(matcher)), ("idle_after", idle_after)];
@@ -55,8 +70,9 @@ fn only_busy_by(why: &Why, name: &str, idle_after: Duration) -> bool {
 #[test]
 fn an_open_ssh_session_keeps_awake_if_the_file_says_so() {
     let rules = Value::Array(vec![rule("tcp:22", None)]);
-    let scene = Scene::boot("idle-ssh", FAST_SAMPLES, guest("3s").set("sleep.connections", rules));
+    let scene = boot_held("idle-ssh", guest("3s").set("sleep.connections", rules));
     let session = scene.client.ssh(&scene.image, scene.guest.ip()).unwrap();
+    let_sleep(&scene);
     let name = "connections tcp:22";
     let why = wait_why(&scene, "the session alone to keep it awake", |why| {
         only_busy_by(why, name, Duration::from_secs(3))
@@ -72,8 +88,9 @@ fn an_open_ssh_session_keeps_awake_if_the_file_says_so() {
 #[test]
 fn a_silent_session_keeps_awake_no_longer_than_its_rule_says() {
     let rules = Value::Array(vec![rule("tcp:22", Some("8s"))]);
-    let scene = Scene::boot("idle-silent", FAST_SAMPLES, guest("2s").set("sleep.connections", rules));
+    let scene = boot_held("idle-silent", guest("2s").set("sleep.connections", rules));
     let mut session = scene.client.ssh(&scene.image, scene.guest.ip()).unwrap();
+    let_sleep(&scene);
     let why = wait_why(&scene, "the session alone to keep it awake", |why| {
         only_busy_by(why, "connections tcp:22", Duration::from_secs(2))
     });
@@ -93,7 +110,8 @@ fn hold(scene: &Scene, args: &[&str]) -> Child {
 
 #[test]
 fn a_hold_lasts_as_long_as_the_program() {
-    let scene = Scene::boot("idle-hold", FAST_SAMPLES, guest("2s"));
+    let scene = boot_held("idle-hold", guest("2s"));
+    let_sleep(&scene);
     scene.wait(MachineState::Asleep);
     // A command: the machine is woken first, and the status is the command's.
     let out = scene.daemon.cli(&["hold", scene.name(), "--", "sh", "-c", "exit 7"]).unwrap();
