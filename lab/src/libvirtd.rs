@@ -71,13 +71,26 @@ impl Libvirtd {
     ///
     /// As [`Self::start`].
     pub fn start_with(lab: &Lab, environment: &[(&str, &str)]) -> Result<Self> {
-        let dir = lab.dir().join("libvirt");
+        Self::start_in(lab, "libvirt", environment)
+    }
+
+    /// One more on the same switch, as that of another host: of another name, and with domains of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::start`].
+    pub fn start_another(lab: &Lab, host: &str) -> Result<Self> {
+        Self::start_in(lab, host, &[])
+    }
+
+    fn start_in(lab: &Lab, host: &str, environment: &[(&str, &str)]) -> Result<Self> {
+        let dir = lab.dir().join(host);
         configure(&dir)?;
         let path = dir.join("run/orders");
         command::stdout(Command::new("mkfifo").arg(&path))?;
         let orders = OpenOptions::new().read(true).write(true).open(&path);
         let orders = orders.map_err(Error::file("open", path))?;
-        let keeper = keep(lab.switch(), &dir, environment)?;
+        let keeper = keep(lab.switch(), host, &dir, environment)?;
         let libvirtd = Self { dir, orders, keeper, detached: false };
         libvirtd.resume()?;
         Ok(libvirtd)
@@ -246,6 +259,21 @@ impl Libvirtd {
         self.resume()
     }
 
+    /// As [`Self::restart`], after which it starts its domains with autostart, as it does once after the
+    /// host has booted.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::restart`].
+    pub fn restart_as_at_boot(&self) -> Result<Duration> {
+        self.stop()?;
+        let done = self.dir.join("run/qemu/autostarted");
+        if done.exists() {
+            fs::remove_file(&done).map_err(Error::file("remove", &done))?;
+        }
+        self.resume()
+    }
+
     /// Stops its process so that it answers nobody, while its connections stay open.
     ///
     /// # Errors
@@ -294,8 +322,9 @@ impl Drop for Libvirtd {
 
 /// Starts who starts libvirtd when told, again and again, in one mount namespace with the lab's folders and
 /// below one parent that reaps. `ip netns exec` makes that mount namespace.
-fn keep(namespace: &Namespace, dir: &Path, environment: &[(&str, &str)]) -> Result<Child> {
-    let mut script = String::from("set -e\n");
+fn keep(namespace: &Namespace, host: &str, dir: &Path, environment: &[(&str, &str)]) -> Result<Child> {
+    // libvirt migrates nothing to a host of the same name.
+    let mut script = format!("set -e\nhostname {host}\n");
     for (place, name) in FOLDERS {
         script += &format!("mkdir -p {place}; mount --bind {} {place}\n", dir.join(name).display());
     }
@@ -304,7 +333,7 @@ fn keep(namespace: &Namespace, dir: &Path, environment: &[(&str, &str)]) -> Resu
         exec 3<>/run/libvirt/orders\n\
         while read -r _ <&3; do (libvirtd -p /run/libvirt/libvirtd.pid 3<&- &); done\n";
     let mut command = namespace.command(programs::find("dormouse-lab")?.join("dormouse-lab"));
-    command.args(["reap", "sh", "-c", &script]).envs(environment.iter().copied());
+    command.args(["reap", "unshare", "--uts", "sh", "-c", &script]).envs(environment.iter().copied());
     let path = dir.join(LOG);
     let log = OpenOptions::new().create(true).append(true).open(&path);
     let log = log.map_err(Error::file("open", &path))?;
@@ -318,9 +347,16 @@ fn configure(dir: &Path) -> Result<()> {
         let folder = dir.join(name);
         fs::create_dir_all(&folder).map_err(Error::file("create", &folder))?;
     }
+    // By this, hosts between which domains migrate are told apart.
+    let id = Path::new("/proc/sys/kernel/random/uuid");
+    let id = fs::read_to_string(id).map_err(Error::file("read", id))?;
+    let libvirtd = format!(
+        "auth_unix_rw = \"none\"\nauth_unix_ro = \"none\"\nunix_sock_group = \"root\"\nhost_uuid = \"{}\"\n",
+        id.trim()
+    );
     // Groups of processes have names that two labs would share.
     let files = [
-        ("libvirtd.conf", "auth_unix_rw = \"none\"\nauth_unix_ro = \"none\"\nunix_sock_group = \"root\"\n"),
+        ("libvirtd.conf", &*libvirtd),
         (
             "qemu.conf",
             "user = \"root\"\ngroup = \"root\"\nsecurity_driver = \"none\"\ndynamic_ownership = 0\n\

@@ -75,6 +75,29 @@ impl DomainScene {
         this
     }
 
+    /// A domain that is off, imported as a machine with these keys in its file.
+    ///
+    /// # Panics
+    ///
+    /// When something of it cannot be made.
+    #[track_caller]
+    #[must_use]
+    pub fn imported(prefix: &str, config: &str, domain: Domain, keys: &[&str]) -> Self {
+        let lab = Lab::new(prefix).unwrap();
+        let libvirtd = Libvirtd::start(&lab).unwrap();
+        let (image, guest) = (Image::build().unwrap(), domain.guest().clone());
+        libvirtd.define(&lab, &image, &domain).unwrap();
+        let daemon = Daemon::start_with(&lab, config, &[]).unwrap();
+        let uri = libvirtd.uri();
+        let set = keys.iter().flat_map(|key| ["--set", key]);
+        let words: Vec<&str> =
+            ["import", "libvirt", "--uri", &uri, guest.name()].into_iter().chain(set).collect();
+        daemon.run(&words).unwrap();
+        let events = daemon.events().unwrap();
+        let scene = Scene { events, daemon, client: lab.client(), guest, image, lab };
+        Self { libvirtd, domain, scene }
+    }
+
     /// Waits until its services run, for so manieth time since it was defined.
     ///
     /// # Panics
