@@ -18,7 +18,7 @@ pub use crashes::Crashes;
 pub use domain::DomainScene;
 pub use numbered::Numbered;
 pub use openvswitch::OpenVSwitch;
-pub use processes::{freeze, kill9};
+pub use processes::{freeze, kill9, thaw};
 pub use scene::{Before, Scene};
 
 use std::time::Duration;

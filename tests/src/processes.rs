@@ -24,3 +24,13 @@ pub fn kill9(pid: i32) {
 pub fn freeze(pid: i32) {
     kill(Pid::from_raw(pid), Signal::SIGSTOP).unwrap();
 }
+
+/// Lets a process go on after [`freeze`].
+///
+/// # Panics
+///
+/// When there is no such process.
+#[track_caller]
+pub fn thaw(pid: i32) {
+    kill(Pid::from_raw(pid), Signal::SIGCONT).unwrap();
+}
