@@ -53,3 +53,57 @@ fn libvirtd_may_go_and_come() {
     scene.virsh(&["resume"]);
     scene.follows(MachineState::Active);
 }
+
+/// The daemon is killed while libvirtd is away, and comes back before it: its sleepers are answered for.
+#[track_caller]
+fn restarts_without_it(
+    scene: &mut DomainScene,
+    depth: &str,
+    away: impl FnOnce(&Libvirtd) -> Result<()>,
+    back: impl FnOnce(&Libvirtd) -> Result<()>,
+) {
+    let before = scene.before();
+    scene.sleep_at(depth);
+    away(&scene.libvirtd).unwrap();
+    scene.daemon.kill9().unwrap();
+    scene.restart("");
+    scene.client.forget_neighbours().unwrap();
+    scene.speaks();
+    assert_eq!(scene.state(), MachineState::Asleep);
+    thread::scope(|scope| {
+        let page = scope.spawn(|| scene.page());
+        // Longer than a wake takes.
+        thread::sleep(3 * SECOND);
+        assert!(!page.is_finished());
+        scene.speaks();
+        back(&scene.libvirtd).unwrap();
+        page.join().unwrap();
+    });
+    scene.wait(MachineState::Active);
+    assert_eq!(scene.before(), before);
+}
+
+#[test]
+fn a_daemon_that_starts_without_libvirtd_stands_in_for_its_sleepers() {
+    let guest = Guest::new("web", 2).dirty(10);
+    let mut scene = DomainScene::boot("lv-away-d", FAST_SAMPLES, Domain::new(guest));
+    scene.speaks();
+    for depth in ["saved", "paused"] {
+        let back = |libvirtd: &Libvirtd| libvirtd.resume().map(drop);
+        restarts_without_it(&mut scene, depth, Libvirtd::stop, back);
+    }
+    restarts_without_it(&mut scene, "saved", Libvirtd::freeze, Libvirtd::thaw);
+
+    // Somebody starts it while neither looks: there is no second one of its address.
+    let before = scene.before();
+    scene.sleep_at("saved");
+    scene.daemon.kill9().unwrap();
+    scene.virsh(&["start"]);
+    scene.libvirtd.stop().unwrap();
+    scene.restart("");
+    scene.logged(&["seems to have been started meanwhile"]);
+    assert_eq!(scene.before(), before);
+    scene.libvirtd.resume().unwrap();
+    scene.wait(MachineState::Active);
+    assert_eq!(scene.before(), before);
+}

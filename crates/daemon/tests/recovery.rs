@@ -85,6 +85,31 @@ async fn a_sleeper_whose_bridge_comes_late_is_stood_in_for() {
     bench.wait_state(MachineState::Active).await;
 }
 
+/// Its platform refuses, or does not answer at all.
+#[tokio::test]
+async fn a_sleeper_is_stood_in_for_before_its_platform_can_be_asked() {
+    for hangs in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        remember(dir.path(), State::Asleep { depth: Depth::Saved }).await;
+        let world = Arc::new(World::default());
+        world.set(Process::Absent, true);
+        world.fail("observe", !hangs);
+        if hangs {
+            world.gate("observe");
+        }
+        let bench = Bench::start_with(dir.path(), Arc::clone(&world), "").await;
+        let calls = world.take_calls();
+        assert!(calls.contains(&"stand-in".into()), "{calls:?}");
+        assert_eq!(bench.state().await, MachineState::Asleep);
+        // What wants it waits until it is known what is so.
+        bench.packet();
+        world.fail("observe", false);
+        world.let_all_go();
+        bench.wait_state(MachineState::Active).await;
+        assert_eq!(world.resumes(), 1);
+    }
+}
+
 #[tokio::test]
 async fn nothing_is_left_of_a_guest_that_ended_meanwhile() {
     let (bench, mut calls) = found(State::Active, Process::Absent, false).await;

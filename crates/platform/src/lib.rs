@@ -43,6 +43,12 @@ pub trait Instance: Send + Sync {
     /// What is true now: asked after a restart, and after [`Notice::Changed`].
     async fn observe(&self) -> Result<Observed, Error>;
 
+    /// Is there a process of this machine on this host, as far as can be told without its platform? For
+    /// sleepers that should have none, while the platform cannot be asked.
+    async fn has_process_here(&self) -> bool {
+        false
+    }
+
     /// Makes sure that the machine's network interfaces exist on the host, in their bridges.
     async fn attach(&self) -> Result<Vec<Port>, Error>;
 

@@ -113,8 +113,9 @@ impl Driver {
         });
     }
 
-    fn start(&mut self, task: Task) {
-        let context = Context {
+    /// What a task that is given now has to know.
+    pub(super) fn context(&self) -> Context {
+        Context {
             shared: self.shared.clone(),
             instance: Arc::clone(&self.subject.instance),
             spec: Arc::clone(&self.subject.spec),
@@ -129,7 +130,11 @@ impl Driver {
                     | State::Asleep { depth: Depth::Off }
                     | State::Waking { from: Some(Depth::Off), .. }
             ),
-        };
+        }
+    }
+
+    fn start(&mut self, task: Task) {
+        let context = self.context();
         let (begin, begun) = oneshot::channel();
         if matches!(task, Task::Save | Task::Flush) {
             self.begun = Some(begun);

@@ -1,17 +1,29 @@
 //! How a driver begins: it asks the platform what is true, and goes on from there.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use dormouse_api_types::{EventKind, Problem, ProblemKind};
-use dormouse_machine::lifecycle::{Lifecycle, Observed, Process, State, StateOnDisk};
+use dormouse_machine::lifecycle::{Lifecycle, Observed, Process, State, StateOnDisk, Task};
+use dormouse_types::Depth;
 use tokio::time::Instant;
 
-use super::{End, Ends, Message, Order, Shared, Subject, run::Driver, view::state_of};
+use super::{End, Ends, Message, Order, Shared, Subject, run::Driver, tasks::Output, view::state_of};
 use crate::{chain::chain, events::Draft};
 
 /// How long to wait before a platform that could not say what is true is asked again: at first, and
 /// at most, doubling between.
 const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// A sleeper whose platform has not said by then what is true is stood in for as it was last.
+const PROMPT: Duration = Duration::from_secs(2);
+
+/// A sleeper is stood in for while nobody can say what is true.
+#[derive(Default)]
+struct Meanwhile {
+    /// When to begin.
+    due: Option<Instant>,
+    /// It is being done.
+    task: Option<Pin<Box<dyn Future<Output = Result<Output, String>> + Send>>>,
+}
 
 /// Drives a machine that was just created: there is nothing to find.
 pub(crate) async fn drive_new(shared: Shared, subject: Subject, ends: Ends) -> End {
@@ -29,12 +41,39 @@ pub(crate) async fn drive_known(shared: Shared, subject: Subject, ends: Ends) ->
     driver.drive().await
 }
 
+impl Meanwhile {
+    /// What takes long is known to take long.
+    fn hasten(&mut self) {
+        if let Some(due) = &mut self.due {
+            *due = Instant::now().min(*due);
+        }
+    }
+
+    /// `None` once it is due; the result once it is done.
+    async fn step(&mut self) -> Option<Result<Output, String>> {
+        if let Some(task) = &mut self.task {
+            let result = task.await;
+            self.task = None;
+            return Some(result);
+        }
+        match self.due {
+            Some(due) => tokio::time::sleep_until(due).await,
+            None => std::future::pending().await,
+        }
+        self.due = None;
+        None
+    }
+}
+
 impl Driver {
     /// Asks the platform until it can say what is true, and takes orders to stop by force meanwhile. Also
     /// gives what waits until then. `None` when the daemon ends.
+    ///
+    /// Who sleeps by the record is stood in for as soon as it is known that this takes its time.
     async fn look(&mut self) -> Option<(Observed, Vec<Message>)> {
         let (mut next, mut again) = (Instant::now(), AGAIN.0);
         let (mut kept, mut obstacle) = (Vec::new(), None);
+        let mut meanwhile = Meanwhile { due: self.sleeps_by_record().then_some(next + PROMPT), task: None };
         loop {
             let instance = Arc::clone(&self.subject.instance);
             let asked = async move {
@@ -44,21 +83,72 @@ impl Driver {
             // A message ends the question, so that an order to end the process finds nothing in its way.
             tokio::select! {
                 message = self.receive() => {
-                    if self.told_before_adoption(message?, obstacle.as_deref(), &mut kept).await {
+                    let message = message?;
+                    if matches!(message, Message::Platform(dormouse_platform::Notice::Unreachable(..))) {
+                        meanwhile.hasten();
+                    }
+                    if self.told_before_adoption(message, obstacle.as_deref(), &mut kept).await {
                         next = Instant::now();
                     }
                 }
+                stood_in = meanwhile.step() => match stood_in {
+                    None => meanwhile.task = self.stand_in_as_recorded().await,
+                    Some(result) => self.stood_in_as_recorded(result, &mut meanwhile),
+                },
                 seen = asked => match seen {
-                    Ok(seen) => return Some((seen, kept)),
+                    Ok(seen) => {
+                        if let Some(task) = meanwhile.task.take() {
+                            self.stood_in_as_recorded(task.await, &mut meanwhile);
+                        }
+                        return Some((seen, kept));
+                    }
                     Err(error) => {
                         let why = format!("cannot tell whether it runs; asking again: {}", chain(&error));
-                        self.warn(why.clone());
+                        if obstacle.as_ref() != Some(&why) {
+                            self.warn(why.clone());
+                        }
                         self.show_unknown(&why);
                         obstacle = Some(why);
                         next = Instant::now() + again;
                         again = (again * 2).min(AGAIN.1);
+                        meanwhile.hasten();
                     }
                 },
+            }
+        }
+    }
+
+    fn sleeps_by_record(&self) -> bool {
+        matches!(self.journal.record().state, State::Asleep { .. })
+    }
+
+    /// Stands in for a machine that sleeps by its record. One that somebody seems to have woken is left to
+    /// itself until it is known.
+    async fn stand_in_as_recorded(
+        &self,
+    ) -> Option<Pin<Box<dyn Future<Output = Result<Output, String>> + Send>>> {
+        let keeps_process =
+            matches!(self.journal.record().state, State::Asleep { depth } if Depth::keeps_process(depth));
+        if !keeps_process && self.subject.instance.has_process_here().await {
+            self.warn(
+                "it seems to have been started meanwhile: nobody stands in for it until that is known".into(),
+            );
+            return None;
+        }
+        Some(Box::pin(self.context().carry_out(Task::StandIn)))
+    }
+
+    fn stood_in_as_recorded(&mut self, result: Result<Output, String>, meanwhile: &mut Meanwhile) {
+        match result {
+            Ok(output) => {
+                let name = &self.subject.spec.name;
+                tracing::info!(machine = %name, "is stood in for as it was last, until its platform can be asked");
+                self.ports = output.ports.unwrap_or_default();
+                self.is_recovered();
+            }
+            Err(why) => {
+                tracing::warn!(machine = %self.subject.spec.name, "cannot {} yet: {why}", Task::StandIn);
+                meanwhile.due = Some(Instant::now() + PROMPT);
             }
         }
     }

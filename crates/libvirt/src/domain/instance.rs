@@ -26,6 +26,10 @@ impl Instance for Domain {
         self.0.see().await
     }
 
+    async fn has_process_here(&self) -> bool {
+        self.0.has_process_here().await
+    }
+
     async fn attach(&self) -> Result<Vec<Port>, Error> {
         self.0.attached().await
     }

@@ -44,12 +44,30 @@ impl Inner {
         let age = self.age();
         let uuid = self.ask(Lane::Quick, |domain| Ok((domain.is_active()?, domain.get_uuid_string()?)));
         let found = match uuid.await {
-            Ok((true, uuid)) => tokio::task::spawn_blocking(move || find(&uuid)).await.ok().flatten(),
+            Ok((true, uuid)) => tokio::task::spawn_blocking(move || find(|line| has(line, "-uuid", &uuid)))
+                .await
+                .ok()
+                .flatten(),
             Ok((false, _)) => None,
             Err(_) => return None,
         };
         self.note(age, |known| known.pid = Some(found));
         found
+    }
+
+    /// Is there a process of it, by what libvirt gives its QEMUs to know them by? libvirt is not asked.
+    pub(super) async fn has_process_here(&self) -> bool {
+        if !is_local(self.hub.uri()) {
+            return false;
+        }
+        let who = self.who.clone();
+        let found = tokio::task::spawn_blocking(move || {
+            find(|line| match &who.uuid {
+                Some(uuid) => has(line, "-uuid", &uuid.to_string()),
+                None => has(line, "-name", &format!("guest={},debug-threads=on", who.name)),
+            })
+        });
+        found.await.is_ok_and(|pid| pid.is_some())
     }
 
     /// Where libvirt keeps its managed save, if that is where it keeps them.
@@ -60,7 +78,7 @@ impl Inner {
 }
 
 /// Is its libvirtd on this host? `qemu:///system`, `qemu+unix:///system?socket=...`: no host is named.
-fn is_local(uri: &str) -> bool {
+pub(super) fn is_local(uri: &str) -> bool {
     uri.starts_with("qemu") && uri.contains(":///") && !uri.contains("+ssh")
 }
 
@@ -82,18 +100,19 @@ fn counters(stats: &BTreeMap<String, Value>) -> Counters {
     }
 }
 
-/// The process that libvirt gave `-uuid UUID`.
-fn find(uuid: &str) -> Option<u32> {
+/// The process with such a command line.
+fn find(is_it: impl Fn(&[u8]) -> bool) -> Option<u32> {
     let pids = fs::read_dir("/proc").ok()?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     pids.into_iter().find(|pid: &u32| {
         // It may be gone.
-        fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| is_of(&line, uuid))
+        fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| is_it(&line))
     })
 }
 
-fn is_of(command_line: &[u8], uuid: &str) -> bool {
+/// Is there `option` with this `value`, as libvirt gives QEMU `-uuid UUID`?
+fn has(command_line: &[u8], option: &str, value: &str) -> bool {
     let mut words = command_line.split(|octet| *octet == 0);
-    words.any(|word| word == b"-uuid") && words.next() == Some(uuid.as_bytes())
+    words.any(|word| word == option.as_bytes()) && words.next() == Some(value.as_bytes())
 }
 
 fn allocated(path: &Path) -> u64 {
@@ -141,13 +160,15 @@ mod tests {
     }
 
     #[test]
-    fn finds_the_process_by_its_uuid() {
+    fn finds_the_process_by_what_libvirt_gave_it() {
         let uuid = "c7a5fdbd-edaf-9455-926a-d65c16db1809";
-        let line = format!("qemu\0-name\0guest=web\0-uuid\0{uuid}\0-display\0none\0");
-        assert!(is_of(line.as_bytes(), uuid));
-        assert!(!is_of(line.as_bytes(), "c7a5fdbd-edaf-9455-926a-d65c16db1800"));
-        assert!(!is_of(format!("grep\0{uuid}\0").as_bytes(), uuid));
-        assert!(!is_of(b"qemu\0-uuid", uuid));
+        let line = format!("qemu\0-name\0guest=web,debug-threads=on\0-uuid\0{uuid}\0-display\0none\0");
+        assert!(has(line.as_bytes(), "-uuid", uuid));
+        assert!(has(line.as_bytes(), "-name", "guest=web,debug-threads=on"));
+        assert!(!has(line.as_bytes(), "-name", "guest=we,debug-threads=on"));
+        assert!(!has(line.as_bytes(), "-uuid", "c7a5fdbd-edaf-9455-926a-d65c16db1800"));
+        assert!(!has(format!("grep\0{uuid}\0").as_bytes(), "-uuid", uuid));
+        assert!(!has(b"qemu\0-uuid", "-uuid", uuid));
     }
 
     #[test]

@@ -17,6 +17,9 @@ use crate::{hub::Lane, xml::Description};
 /// we hear.
 const FRESH: Duration = Duration::from_secs(10);
 
+/// Who is to be stood in for does not wait longer for a libvirtd that is away, or hangs.
+const PROMPT: Duration = Duration::from_secs(1);
+
 /// A name that no tap of libvirt has: that of a domain without a process, whose last one may be another's
 /// by now.
 const NO_TAP: &str = "vnet-none";
@@ -45,16 +48,15 @@ impl Inner {
         Ok(ports)
     }
 
-    /// The same of a domain that may be off: then there are none, and its file says the bridges.
+    /// The same of a domain that may be off: then there are none, and its file says the bridges. So it does
+    /// where libvirt does not say in time: nobody can stop it by libvirt then either.
     pub(super) async fn attached_or_named(&self) -> Result<Vec<Port>, Error> {
         let last = self.known().ports.as_ref().map(|(_, ports)| ports.clone());
-        match self.attached().await {
-            Err(Error::NotRunning) => Ok(self.interfaces.iter().map(named).collect()),
-            // As long as libvirt cannot be asked nobody can stop it by libvirt either.
-            Err(Error::Unreachable { .. }) => {
-                Ok(last.unwrap_or_else(|| self.interfaces.iter().map(named).collect()))
-            }
-            ports => ports,
+        let named = || self.interfaces.iter().map(named).collect();
+        match tokio::time::timeout(PROMPT, self.attached()).await {
+            Ok(Err(Error::NotRunning)) => Ok(named()),
+            Err(_) | Ok(Err(Error::Unreachable { .. })) => Ok(last.unwrap_or_else(named)),
+            Ok(ports) => ports,
         }
     }
 

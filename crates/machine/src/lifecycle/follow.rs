@@ -158,7 +158,7 @@ impl Lifecycle {
         self.begin(waking, steps);
     }
 
-    fn suspended_by(&mut self, by: &str) {
+    pub(super) fn suspended_by(&mut self, by: &str) {
         let suspended = State::Suspended { by: by.into() };
         // Nobody stands in for a machine that is stopped or active.
         let is_plain = matches!(self.state, State::Active | State::Stopped);

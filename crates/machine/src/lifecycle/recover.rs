@@ -126,8 +126,7 @@ impl Lifecycle {
     }
 
     fn suspended_meanwhile(&mut self) {
-        let suspended = State::Suspended { by: OTHERS_UNWATCHED.into() };
-        self.begin(suspended.clone(), [Step::Journal(suspended)]);
+        self.suspended_by(OTHERS_UNWATCHED);
     }
 
     /// Its process is gone, and nobody knows why.
