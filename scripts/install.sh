@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what `make build` made, with its unit, user and example responder. The configuration is left
+# Installs what `make build` made, with its unit, user, example responder and example policy. The configuration is left
 # alone if there is one.
 #
 #   [DESTDIR=DIR] scripts/install.sh
@@ -21,6 +21,7 @@ put() { # MODE FILE DIRECTORY
 put 755 "$built/dormoused" /usr/bin
 put 755 "$built/dormouse" /usr/bin
 put 755 packaging/responders/udp-echo.py /usr/libexec/dormouse/responders
+put 755 packaging/policies/office.py /usr/libexec/dormouse/policies
 put 644 packaging/sysusers.d/dormouse.conf /usr/lib/sysusers.d
 put 644 packaging/dormoused.service /usr/lib/systemd/system
 [[ -e $root/etc/dormouse/dormoused.toml ]] || put 644 packaging/dormoused.toml /etc/dormouse

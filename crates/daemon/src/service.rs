@@ -1,7 +1,8 @@
 //! The daemon put together: what it opens at its start, in order, and gives up at its end.
 
-use std::{fs, io, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, fs, io, path::PathBuf, sync::Arc};
 
+use dormouse_external::External;
 use dormouse_net::Net;
 use dormouse_registry::Redb;
 use dormouse_surrogate::{Settings, Surrogate};
@@ -15,7 +16,7 @@ use tokio::{
 use crate::{
     api::{ServeError, Server},
     clock::{Clock, SystemClock},
-    config::{Config, Handover},
+    config::{Config, Handover, UserProgram},
     driver::Shared,
     events::Events,
     fault::Fault,
@@ -85,6 +86,7 @@ pub async fn run(config: Config, fault: Fault) -> Result<(), ServiceError> {
         clock,
         config: Arc::clone(&config),
         inhibitors: Arc::default(),
+        policies: Arc::new(policies(&config)),
         fault,
     };
     let notices = Notices { presence, platform };
@@ -123,6 +125,15 @@ async fn open_registry(config: &Config) -> Result<Redb, ServiceError> {
         Redb::open(&path).map_err(ServiceError::Registry)
     });
     opened.await.unwrap_or(Err(ServiceError::Registry(dormouse_registry::Error::Closed)))
+}
+
+/// The programs of `[policy]`; each is started when it is first asked.
+#[must_use]
+pub fn policies(config: &Config) -> BTreeMap<String, External> {
+    let root = nix::unistd::geteuid().is_root();
+    let program =
+        |(name, policy): (&String, &UserProgram)| (name.clone(), External::new(policy.program(name, root)));
+    config.policy.iter().map(program).collect()
 }
 
 fn surrogate_settings(config: &Config) -> Settings {

@@ -7,7 +7,10 @@ use std::{net::IpAddr, time::Duration};
 
 use common::{Bench, SLEEP, WEB_MAC, create, file, hold, unaddressed_file, web, within};
 use dormouse_api_types::{EventKind, MachineState, ProblemKind, Why};
-use dormouse_daemon::driver::Order;
+use dormouse_daemon::{
+    clock::{Clock as _, SystemClock},
+    driver::Order,
+};
 use dormouse_machine::lifecycle::Process;
 use dormouse_surrogate::{ExternalRule, Notice};
 use dormouse_types::{Depth, LeasePolicy, Service, ServiceKind};
@@ -447,4 +450,87 @@ async fn who_came_between_the_timer_and_the_last_look_wins() {
     let why = bench.wait_why(is_used).await;
     assert_eq!(why.state, MachineState::Active, "it was due, and is in use");
     bench.wait_state(MachineState::Asleep).await;
+}
+
+/// A policy program that does `body` for each question, in `dir`, and the configuration that has it.
+fn policy_program(dir: &std::path::Path, body: &str) -> String {
+    use std::os::unix::fs::PermissionsExt as _;
+    let path = dir.join("policy");
+    let text = format!(
+        "#!/usr/bin/python3\nimport json, sys\ndef say(**a): print(json.dumps(a), flush=True)\n\
+         for line in sys.stdin:\n    q = json.loads(line)\n    {body}\n"
+    );
+    std::fs::write(&path, text).unwrap();
+    for path in [dir, &*path] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    format!("[policy.test]\nprogram = {path:?}\ntimeout = \"20s\"\n")
+}
+
+/// The machine `web`, of which that program says when it sleeps.
+fn judged_by_program(idle_after: &str) -> String {
+    let keys = format!("{idle_after:?}\npolicy = \"external:test\"\nmin_awake = \"0s\"");
+    file("web", 2).replace("\"never\"", &keys)
+}
+
+#[tokio::test]
+async fn a_policy_program_says_when_to_sleep() {
+    let (dir, programs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let body = "say(id=q['id'], why='quiet', verdict='sleep' if q['version'] == 1 and q['machine'] == 'web' and \
+                q['idle_after'] is None and q['idle_for'] and len(q['signals']) == 3 else 'keep')";
+    let config = policy_program(programs.path(), body);
+    let bench = Bench::with_file(dir.path(), &judged_by_program("never"), &config).await;
+    bench.wait_state(MachineState::Asleep).await;
+    let causes: Vec<_> = bench.events().into_iter().filter_map(|event| event.cause).collect();
+    assert!(causes.iter().any(|cause| cause == "policy test: quiet"), "{causes:?}");
+}
+
+#[tokio::test]
+async fn a_policy_program_keeps_awake_and_says_why() {
+    let (dir, programs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let config = policy_program(programs.path(), "say(id=q['id'], verdict='keep', why='month end')");
+    let bench = Bench::with_file(dir.path(), &judged_by_program("1s"), &config).await;
+    // It would sleep by its idle time, and does not.
+    let is_overdue = |why: &Why| {
+        let quiet = |s: &dormouse_api_types::Signal| {
+            !s.busy
+                && s.since
+                    .is_some_and(|since| SystemClock.now().since(since.timestamp()) > Duration::from_secs(2))
+        };
+        why.keeps.len() == 1 && why.signals.len() == 3 && why.signals.iter().all(quiet)
+    };
+    let why = bench.wait_why(is_overdue).await;
+    assert_eq!((&*why.keeps[0].kind, &*why.keeps[0].why), ("policy", "month end"));
+    assert_eq!((why.state, why.would_sleep_at), (MachineState::Active, None));
+    assert_eq!(bench.warnings(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn without_an_answer_of_a_policy_program_the_idle_time_decides() {
+    let bodies = [
+        ("ended", "sys.exit(1)", "20s"),
+        ("nonsense", "print('nonsense', flush=True)", "100ms"),
+        ("no verdict", "say(id=q['id'], verdict='wake')", "100ms"),
+        ("late", "pass", "100ms"),
+    ];
+    for (what, body, timeout) in bodies {
+        let (dir, programs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let config = policy_program(programs.path(), body).replace("20s", timeout);
+        let bench = Bench::with_file(dir.path(), &judged_by_program("1s"), &config).await;
+        let why = bench.wait_why(|why| why.signals.iter().any(|s| s.name == "policy")).await;
+        let detail = why.signals.last().unwrap().detail.clone().unwrap();
+        assert!(detail.contains("does not answer"), "{what}: {detail}");
+        bench.wait_state(MachineState::Asleep).await;
+        let told = bench.warnings().into_iter().filter(|why| why.contains("policy test does not answer"));
+        assert_eq!(told.count(), 1, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn a_machine_with_an_unknown_policy_program_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::start(dir.path()).await;
+    let problem = bench.host.create(create(&judged_by_program("1s"))).await.unwrap_err();
+    assert_eq!((problem.kind, problem.key.as_deref()), (ProblemKind::Invalid, Some("sleep.policy")));
+    assert!(problem.fix.unwrap().contains("[policy.test]"));
 }

@@ -1,5 +1,5 @@
-//! Responders that are programs of the user: one line of JSON in for a frame, one line out for
-//! what to do about it. `docs/responders.md` is the protocol.
+//! Programs of the user: responders get a line of JSON for a frame and say what to do about it, policies
+//! get one for a sample and say whether to sleep. `docs/responders.md` and `docs/policies.md` are the protocols.
 //!
 //! A program is started when it is first asked, serves every machine that names it, and is started
 //! again, ever later, when it ends. It is asked about at most a bounded number of frames at a time,
@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod line;
+mod policy;
 mod process;
 mod protocol;
 mod task;
@@ -21,6 +22,7 @@ use std::{
 use dormouse_types::MachineName;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
+pub use policy::{Occasion, Opinion};
 use task::Asked;
 
 /// Frames that a program may be asked about at a time.
@@ -131,8 +133,25 @@ impl External {
     #[must_use]
     pub fn ask(&self, question: Question) -> Option<oneshot::Receiver<Verdict>> {
         let room = Room::take(self, &question.machine)?;
-        let (answer, verdict) = oneshot::channel();
-        self.asked.try_send(Asked { question, answer, room }).ok()?;
-        Some(verdict)
+        self.put(room, move |id| protocol::ask(id, &question), protocol::answer)
+    }
+
+    /// As [`External::ask`], whether a machine is to sleep.
+    #[must_use]
+    pub fn ask_policy(&self, occasion: Occasion) -> Option<oneshot::Receiver<Opinion>> {
+        let room = Room::take(self, &occasion.machine)?;
+        self.put(room, move |id| policy::ask(id, &occasion), policy::answer)
+    }
+
+    fn put<A: Send + 'static>(
+        &self,
+        room: Room,
+        line: impl FnOnce(u64) -> serde_json::Result<Vec<u8>> + Send + 'static,
+        read: fn(&[u8]) -> Result<A, protocol::Error>,
+    ) -> Option<oneshot::Receiver<A>> {
+        let (answer, answered) = oneshot::channel();
+        let ear = Box::new(task::Ear { read, answer: Some(answer) });
+        self.asked.try_send(Asked { line: Box::new(line), ear, room }).ok()?;
+        Some(answered)
     }
 }

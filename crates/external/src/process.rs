@@ -30,7 +30,7 @@ const LOG_SPAN: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// There is no such user here.
-    #[error("there is no user {0}: create it, or name another one as the responder's \"user\"")]
+    #[error("there is no user {0}: create it, or name another one as the program's \"user\"")]
     User(String),
     /// The users could not be looked up.
     #[error("cannot look up user {name}")]
@@ -160,10 +160,10 @@ async fn log(stderr: ChildStderr, name: Arc<str>) {
             (left, end) = (LOG_LINES, Instant::now() + LOG_SPAN);
         }
         let text = String::from_utf8_lossy(&line.octets);
-        tracing::info!(responder = %name, cut = line.cut, "{}", text.escape_debug());
+        tracing::info!(program = %name, cut = line.cut, "{}", text.escape_debug());
         left -= 1;
         if left == 0 {
-            tracing::warn!(responder = %name, "the responder writes too much to its standard error: it has to wait");
+            tracing::warn!(program = %name, "the program writes too much to its standard error: it has to wait");
             sleep_until(end).await;
             (left, end) = (LOG_LINES, Instant::now() + LOG_SPAN);
         }

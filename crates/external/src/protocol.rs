@@ -22,9 +22,14 @@ struct QuestionLine<'a> {
     summary: &'a str,
 }
 
+/// Of any answer: the question's number.
+#[derive(Deserialize)]
+struct IdLine {
+    id: u64,
+}
+
 #[derive(Deserialize)]
 struct AnswerLine {
-    id: u64,
     verdict: Word,
     #[serde(default)]
     frames: Vec<String>,
@@ -45,6 +50,12 @@ pub(crate) enum Error {
     /// It is not the JSON of one.
     #[error("it is not {{\"id\": N, \"verdict\": \"reply|wake|ignore|hold\", \"frames\": [\"HEX\"]}}")]
     Json(#[from] serde_json::Error),
+    /// It has no number.
+    #[error("it is no JSON object with the \"id\" of a question")]
+    Id(#[source] serde_json::Error),
+    /// It is not the JSON of a policy's answer.
+    #[error("it is not {{\"id\": N, \"verdict\": \"keep|sleep\", \"why\": \"...\"}}")]
+    Opinion(#[source] serde_json::Error),
     /// A frame is not hexadecimal.
     #[error("a frame is not pairs of hexadecimal digits")]
     Hex(#[from] hex::FromHexError),
@@ -72,16 +83,21 @@ pub(crate) fn ask(id: u64, question: &Question) -> Result<Vec<u8>, serde_json::E
     Ok(line)
 }
 
-/// The question that a line answers, and its answer.
-pub(crate) fn answer(line: &[u8]) -> Result<(u64, Verdict), Error> {
+/// The number of the question that a line answers.
+pub(crate) fn id(line: &[u8]) -> Result<u64, Error> {
+    let IdLine { id } = serde_json::from_slice(line).map_err(Error::Id)?;
+    Ok(id)
+}
+
+/// The answer in a line.
+pub(crate) fn answer(line: &[u8]) -> Result<Verdict, Error> {
     let answer: AnswerLine = serde_json::from_slice(line)?;
-    let verdict = match answer.verdict {
+    Ok(match answer.verdict {
         Word::Reply => Verdict::Reply(frames(&answer.frames)?),
         Word::Wake => Verdict::Wake,
         Word::Ignore => Verdict::Ignore,
         Word::Hold => Verdict::Hold,
-    };
-    Ok((answer.id, verdict))
+    })
 }
 
 fn frames(texts: &[String]) -> Result<Vec<Vec<u8>>, Error> {
@@ -119,11 +135,12 @@ mod tests {
     fn answers_are_read() {
         let frame = "00".repeat(14);
         let text = format!("{{\"id\":1,\"verdict\":\"reply\",\"frames\":[\"{frame}\"],\"more\":2}}");
-        assert_eq!(answer(text.as_bytes()).unwrap(), (1, Verdict::Reply(vec![vec![0; 14]])));
+        assert_eq!(answer(text.as_bytes()).unwrap(), Verdict::Reply(vec![vec![0; 14]]));
+        assert_eq!(id(text.as_bytes()).unwrap(), 1);
         for (word, verdict) in [("wake", Verdict::Wake), ("ignore", Verdict::Ignore), ("hold", Verdict::Hold)]
         {
             let text = format!("{{\"verdict\":\"{word}\",\"id\":2}}");
-            assert_eq!(answer(text.as_bytes()).unwrap(), (2, verdict));
+            assert_eq!((id(text.as_bytes()).unwrap(), answer(text.as_bytes()).unwrap()), (2, verdict));
         }
     }
 
@@ -133,7 +150,6 @@ mod tests {
         let many = vec![format!("\"{}\"", "00".repeat(14)); MAX_FRAMES + 1].join(",");
         for (text, error) in [
             ("hello".into(), "is not {"),
-            ("{\"id\":-1,\"verdict\":\"wake\"}".into(), "is not {"),
             ("{\"id\":1,\"verdict\":\"sleep\"}".into(), "is not {"),
             (reply("\"0\""), "hexadecimal"),
             (reply("\"zz\""), "hexadecimal"),
@@ -146,10 +162,17 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_line_without_a_number_answers_nothing() {
+        for text in ["hello", "{}", "{\"id\":-1,\"verdict\":\"wake\"}", "{\"id\":\"1\"}"] {
+            assert!(id(text.as_bytes()).unwrap_err().to_string().contains("\"id\""), "{text}");
+        }
+    }
+
     proptest! {
         #[test]
         fn any_line_is_an_answer_or_an_error(octets in prop::collection::vec(any::<u8>(), 0..100), text in "\\PC*") {
-            let _ = answer(&octets);
+            let _ = (id(&octets), answer(&octets));
             let _ = answer(format!("{{\"id\":1,\"verdict\":\"reply\",\"frames\":[\"{text}\"]}}").as_bytes());
         }
     }

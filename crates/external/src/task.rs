@@ -7,7 +7,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use crate::{Program, Question, Room, Verdict, line::Line, process::Process, protocol};
+use crate::{Program, Room, line::Line, process::Process, protocol};
 
 /// The pause before a program is started again, doubled with each failure.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -20,17 +20,41 @@ const MAX_JUNK: u64 = 100;
 const JUNK_SPAN: Duration = Duration::from_secs(10);
 
 /// A question on its way.
-#[derive(Debug)]
 pub(crate) struct Asked {
-    pub(crate) question: Question,
-    pub(crate) answer: oneshot::Sender<Verdict>,
+    /// The line that asks, by its number.
+    pub(crate) line: Box<dyn FnOnce(u64) -> serde_json::Result<Vec<u8>> + Send>,
+    /// What becomes of the answer.
+    pub(crate) ear: Box<dyn Hear>,
     /// Its place among those outstanding.
     pub(crate) room: Room,
 }
 
+/// Takes an answer in.
+pub(crate) trait Hear: Send {
+    /// Gives it to whoever asked; an error if the line is none.
+    fn hear(&mut self, line: &[u8]) -> Result<(), protocol::Error>;
+}
+
+/// Reads answers of one kind.
+pub(crate) struct Ear<A> {
+    pub(crate) read: fn(&[u8]) -> Result<A, protocol::Error>,
+    pub(crate) answer: Option<oneshot::Sender<A>>,
+}
+
+impl<A: Send> Hear for Ear<A> {
+    fn hear(&mut self, line: &[u8]) -> Result<(), protocol::Error> {
+        let read = (self.read)(line)?;
+        if let Some(answer) = self.answer.take() {
+            // Whoever asked may be gone.
+            let _ = answer.send(read);
+        }
+        Ok(())
+    }
+}
+
 /// A question that the program has.
 struct Open {
-    answer: oneshot::Sender<Verdict>,
+    ear: Box<dyn Hear>,
     until: Instant,
     _room: Room,
 }
@@ -113,7 +137,7 @@ impl Task {
         }
         let id = self.next_id;
         self.next_id += 1;
-        let told = match (&mut self.running, protocol::ask(id, &asked.question)) {
+        let told = match (&mut self.running, (asked.line)(id)) {
             (Some(running), Ok(line)) => {
                 running.allowance = running.allowance.saturating_add(1);
                 running.process.tell(line)
@@ -123,7 +147,7 @@ impl Task {
         // Else the channel is closed with it: nothing will be said.
         if told {
             let until = now + self.program.timeout;
-            self.open.insert(id, Open { answer: asked.answer, until, _room: asked.room });
+            self.open.insert(id, Open { ear: asked.ear, until, _room: asked.room });
         }
     }
 
@@ -131,14 +155,14 @@ impl Task {
         match Process::start(&self.program) {
             Ok(process) => {
                 let name = &self.program.name;
-                tracing::info!(responder = %name, program = %self.program.program.display(), "responder started");
+                tracing::info!(program = %name, path = %self.program.program.display(), "program started");
                 self.running = Some(Running { process, since: now, allowance: MAX_JUNK });
             }
             Err(error) => {
                 let cause = std::error::Error::source(&error).map(ToString::to_string);
                 let pause = self.pause(now);
                 let name = &self.program.name;
-                tracing::error!(responder = %name, cause, ?pause, "responder: {error}");
+                tracing::error!(program = %name, cause, ?pause, "program: {error}");
             }
         }
     }
@@ -152,13 +176,14 @@ impl Task {
     }
 
     async fn hear(&mut self, line: &Line) {
-        let wrong = match protocol::answer(&line.octets) {
+        let wrong = match protocol::id(&line.octets) {
             _ if line.cut => "it is longer than a mebibyte".into(),
-            Ok((id, verdict)) => match self.open.remove(&id) {
-                Some(open) => {
-                    let _ = open.answer.send(verdict);
+            Ok(id) => match self.open.get_mut(&id).map(|open| open.ear.hear(&line.octets)) {
+                Some(Ok(())) => {
+                    self.open.remove(&id);
                     return;
                 }
+                Some(Err(error)) => error.to_string(),
                 None => format!("no question {id} is open: it was answered, or is late"),
             },
             Err(error) => error.to_string(),
@@ -180,7 +205,7 @@ impl Task {
         self.junk_logged = Some(now);
         let (start, _) = octets.split_at(octets.len().min(100));
         let line = String::from_utf8_lossy(start);
-        tracing::warn!(responder = %self.program.name, line = ?line, "a line of the responder is ignored: {wrong}");
+        tracing::warn!(program = %self.program.name, line = ?line, "a line of the program is ignored: {wrong}");
     }
 
     /// Ends the program, which says nothing of what it was asked.
@@ -193,7 +218,7 @@ impl Task {
         }
         let pause = self.pause(now);
         let status = running.process.end().await;
-        tracing::warn!(responder = %self.program.name, %status, ?pause, "responder ended ({why}); it is started again when it is asked after the pause");
+        tracing::warn!(program = %self.program.name, %status, ?pause, "program ended ({why}); it is started again when it is asked after the pause");
     }
 
     /// Gives up what the program took too long for.

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dormouse_external::{External, MAX_OUTSTANDING, Program, Question, SHARE, Verdict};
+use dormouse_external::{External, MAX_OUTSTANDING, Occasion, Opinion, Program, Question, SHARE, Verdict};
 use tempfile::TempDir;
 
 /// Far longer than anything here takes.
@@ -261,6 +261,49 @@ async fn the_example_answers_udp_echo() {
     for other in [&ask_for[..41], &[0; 60]] {
         assert_eq!(ask(&external, other).await, Some(Verdict::Hold));
     }
+}
+
+/// A sample of a machine that has been idle for so long; `None`: it is in use.
+fn occasion(idle_for: Option<f64>) -> Occasion {
+    let cpu = serde_json::json!({"name": "cpu", "busy": idle_for.is_none()});
+    // A Sunday, wherever one is.
+    let facts =
+        [("now", 1_795_334_400.0.into()), ("idle_for", idle_for.into()), ("signals", vec![cpu].into())];
+    let facts =
+        facts.into_iter().map(|(name, fact): (_, serde_json::Value)| (name.to_owned(), fact)).collect();
+    Occasion { machine: "web".parse().unwrap(), facts }
+}
+
+#[tokio::test]
+async fn the_example_of_a_policy_heeds_office_hours() {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging/policies/office.py");
+    for (days, enough) in [("1-7", "1800"), ("1-5", "60")] {
+        let args = ["--days", days, "--hours", "0-24"].map(str::to_owned).to_vec();
+        let program = Program { args, ..program(&example.canonicalize().unwrap(), LONG) };
+        let external = External::new(program);
+        for (idle, sleep, why) in [
+            (None, false, "in use: cpu".to_owned()),
+            (Some(59.0), false, format!("idle for 59 s of {enough} s")),
+            (Some(1800.0), true, "idle for 1800 s".into()),
+        ] {
+            let opinion = external.ask_policy(occasion(idle)).unwrap().await.unwrap();
+            assert_eq!(opinion, Opinion { sleep, why });
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_policy_that_says_nonsense_says_nothing() {
+    let (_dir, path) = python(
+        "v = ['wake', 7, None, 'keep'][q['id']]\nsay(id=q['id'], verdict=v, why='x' * 1000)\n\
+         if q['id'] == 2: print('sleep', flush=True)",
+    );
+    let external = External::new(program(&path, Duration::from_secs(2)));
+    for _ in 0..3 {
+        external.ask_policy(occasion(None)).unwrap().await.unwrap_err();
+    }
+    let opinion = external.ask_policy(occasion(None)).unwrap().await.unwrap();
+    assert_eq!((opinion.sleep, opinion.why.len()), (false, 200));
 }
 
 fn sum(octets: &[u8]) -> u32 {

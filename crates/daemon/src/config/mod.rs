@@ -5,7 +5,7 @@
 //! default, and `packaging/dormoused.toml` shows all of them; a test compares the two.
 
 mod energy;
-mod responder;
+mod program;
 mod value;
 
 use std::{
@@ -19,7 +19,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use energy::{Energy, Metering};
-pub use responder::Responder;
+pub use program::UserProgram;
 pub use value::{Handover, OnStop, Span};
 use value::{Rule, check};
 
@@ -61,7 +61,9 @@ pub struct Config {
     /// See [`Scan`].
     pub scan: Scan,
     /// Programs that machine files may name as responders, by name.
-    pub responder: BTreeMap<String, Responder>,
+    pub responder: BTreeMap<String, UserProgram>,
+    /// Programs that machine files may name as policies, by name.
+    pub policy: BTreeMap<String, UserProgram>,
 }
 
 /// How QEMU is run.
@@ -178,6 +180,7 @@ impl Default for Config {
             energy: Energy::default(),
             scan: Scan::default(),
             responder: BTreeMap::new(),
+            policy: BTreeMap::new(),
         }
     }
 }
@@ -362,7 +365,8 @@ impl Config {
         rules.extend(self.scan_rules());
         rules.extend(self.metering.rules());
         rules.extend(self.energy.rules());
-        rules.extend(self.responder.iter().flat_map(|(name, responder)| responder.rules(name)));
+        rules.extend(self.responder.iter().flat_map(|(name, responder)| responder.rules("responder", name)));
+        rules.extend(self.policy.iter().flat_map(|(name, policy)| policy.rules("policy", name)));
         rules
     }
 
@@ -455,6 +459,7 @@ mod tests {
             ("[responder.a]\nargs = []", ["responder.a", "missing field", "program"]),
             ("[responder.a]\nprogram = \"b\"", ["responder.a.program", "= b ", "absolute path"]),
             ("[responder.\"a b\"]\nprogram = \"/b\"", ["responder", "= a b ", "letters, digits"]),
+            ("[policy.a]\nprogram = \"b\"", ["policy.a.program", "= b ", "absolute path"]),
             ("[responder.a]\nprogram = \"/b\"\ntimeout = \"2m\"", ["responder.a.timeout", "2m", "1ms to 1m"]),
         ] {
             let error = chain(&parse(text).unwrap_err());

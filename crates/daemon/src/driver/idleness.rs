@@ -12,7 +12,7 @@ use dormouse_machine::{
     spec::{MachineSpec, SleepSpec},
 };
 use dormouse_platform::{Counters, Inside, Instance};
-use dormouse_types::Timestamp;
+use dormouse_types::{Depth, Timestamp};
 use dormouse_wire::Flow;
 use futures::future::join_all;
 use jiff::tz::TimeZone;
@@ -20,6 +20,7 @@ use jiff::tz::TimeZone;
 use super::{
     Shared,
     jobs::{Finished, Job},
+    opinion::Word,
     run::Driver,
     view::unaddressed,
 };
@@ -36,26 +37,34 @@ const FRESH: Duration = Duration::from_secs(10);
 pub(super) struct Idleness {
     pub(super) policy: IdlePolicy,
     pub(super) schedule: Schedule,
-    pub(super) report: Option<Verdict>,
-    /// What keeps it awake whatever its use, as of the report.
-    pub(super) keeps: Vec<Keep>,
+    report: Option<Verdict>,
+    /// What keeps it awake whatever its use and whatever its policy says, as of the report.
+    keeps: Vec<Keep>,
     /// Answers are under way.
     is_asking: bool,
     guest_asked: Option<Timestamp>,
     guest_silent: bool,
+    /// What the program that says when it sleeps said last.
+    pub(super) word: Word,
+}
+
+/// A look at the machine's use.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Look {
+    pub(super) asked: Timestamp,
+    /// The machine was due to sleep before.
+    is_last: bool,
 }
 
 /// What was asked for, as it was while the answers came.
 #[derive(Debug)]
 pub(super) struct Answers {
-    asked: Timestamp,
+    look: Look,
     counters: Counters,
     connections: Vec<Connection>,
     /// The guest's, if it was asked.
     guest: Option<Option<Inside>>,
     inhibitors: Vec<Keep>,
-    /// The machine was due to sleep before they were asked for.
-    is_last: bool,
 }
 
 impl Idleness {
@@ -69,6 +78,7 @@ impl Idleness {
             is_asking: false,
             guest_asked: None,
             guest_silent: false,
+            word: Word::None,
         }
     }
 
@@ -80,7 +90,20 @@ impl Idleness {
         } else {
             self.report = None;
             self.keeps.clear();
+            self.word.forget();
         }
+    }
+
+    /// All that keeps it awake whatever its use, besides its holds.
+    pub(super) fn keeps(&self) -> Vec<Keep> {
+        self.keeps.iter().cloned().chain(self.word.keep()).collect()
+    }
+
+    /// The report as it is shown: with what is wrong with the judgement.
+    pub(super) fn shown(&self) -> Option<Verdict> {
+        let mut shown = self.report.clone()?;
+        shown.signals.extend(self.word.silence());
+        Some(shown)
     }
 
     /// An asking came to its end, whatever that is.
@@ -116,7 +139,7 @@ async fn ask(
     let (counters, flows, inhibitors) = tokio::join!(instance.counters(), flows, inhibitors);
     let counters = counters.map_err(|e| chain(&e))?;
     let connections = flows.into_iter().flatten().map(|flow| connection(&flow)).collect();
-    Ok(Answers { asked, counters, connections, guest, inhibitors, is_last })
+    Ok(Answers { look: Look { asked, is_last }, counters, connections, guest, inhibitors })
 }
 
 const fn connection(flow: &Flow) -> Connection {
@@ -151,7 +174,7 @@ impl Driver {
         if *self.life.state() != State::Active {
             return;
         }
-        let Answers { asked, counters, connections, guest, inhibitors, is_last } = answers;
+        let Answers { look, counters, connections, guest, inhibitors } = answers;
         let now = self.now();
         self.idleness.policy.connections(&connections, now);
         if let Some(inside) = guest {
@@ -162,15 +185,38 @@ impl Driver {
         self.shared.meters.tell(&self.subject.spec.name, meter::Event::Counter(counters.cpu));
         let Counters { at, cpu, network_bytes, disk_bytes } = counters;
         let verdict = self.idleness.policy.sample(Sample { at, cpu, network_bytes, disk_bytes });
-        let keeps = self.keeps(inhibitors, now);
+        self.idleness.keeps = self.keeps(inhibitors, now);
+        self.idleness.is_asking = self.ask_policy(&verdict, look);
+        self.idleness.report = Some(verdict);
+        if !self.idleness.is_asking {
+            self.sleep_if_idle(look);
+        }
+    }
+
+    /// Puts the machine to sleep if its idle time is over; see [`Driver::sleep_by`].
+    pub(super) fn sleep_if_idle(&mut self, look: Look) {
+        let now = self.now();
+        if self.idleness.report.as_ref().is_some_and(|verdict| verdict.is_due(now)) {
+            self.sleep_by(look, Event::Idle);
+        }
+    }
+
+    /// Puts the machine to sleep unless something keeps it awake whatever its use; after a last look.
+    pub(super) fn sleep_by(&mut self, look: Look, event: impl FnOnce(Depth) -> Event) {
+        let now = self.now();
         let is_held = self.journal.record().holds.blocking(now).next().is_some();
         let unaddressed = unaddressed(&self.subject.spec, &self.journal.record().learned);
-        let is_due = verdict.is_due(now) && keeps.is_empty() && !is_held && !unaddressed.all();
-        (self.idleness.report, self.idleness.keeps) = (Some(verdict), keeps);
-        if is_due && is_last && now.since(asked) < FRESH {
-            self.event(Event::Idle(self.subject.spec.sleep.depth));
-        } else if is_due && !is_last {
+        if *self.life.state() != State::Active
+            || !self.idleness.keeps.is_empty()
+            || is_held
+            || unaddressed.all()
+        {
+            return;
+        }
+        if !look.is_last {
             self.ask(true);
+        } else if look.asked >= self.since && now.since(look.asked) < FRESH {
+            self.event(event(self.subject.spec.sleep.depth));
         }
     }
 
@@ -193,7 +239,7 @@ impl Driver {
         }
         let holds = record.holds.blocking(now);
         let holds = holds.map(|hold| Keep { what: "hold", why: String::new(), until: hold.until });
-        let keeps: Vec<_> = holds.chain(self.idleness.keeps.iter().cloned()).collect();
+        let keeps: Vec<_> = holds.chain(self.idleness.keeps()).collect();
         self.idleness.schedule.outlook(self.idleness.report.as_ref()?.expected, &keeps)
     }
 

@@ -2,12 +2,13 @@
 
 use std::{future::Future, mem, time::Duration};
 
+use dormouse_external::Opinion;
 use dormouse_machine::lifecycle::{Event, Observed, Task};
 use dormouse_registry::{Record, Revision};
 use tokio::task::{Id, JoinError};
 
 use super::{
-    idleness::Answers,
+    idleness::{Answers, Look},
     run::{Driver, Ticket},
     tasks::Output,
 };
@@ -27,6 +28,7 @@ pub(super) enum Finished {
     Task(Task, Duration, Result<Output, String>),
     Write(Result<Revision, dormouse_registry::Error>),
     Sample(Box<Result<Answers, String>>),
+    Opinion(Option<Opinion>, Look),
     Look(Result<Observed, String>),
 }
 
@@ -83,6 +85,7 @@ impl Driver {
                 }
                 self.event(Event::Found(seen));
             }
+            Finished::Opinion(opinion, look) => self.judge_by(opinion, look),
             Finished::Sample(result) => {
                 self.idleness.asked();
                 match *result {

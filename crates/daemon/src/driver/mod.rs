@@ -20,15 +20,17 @@ mod idleness;
 mod jobs;
 mod journal;
 mod notices;
+mod opinion;
 mod orders;
 mod run;
 mod story;
 mod tasks;
 mod view;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use dormouse_api_types::Problem;
+use dormouse_external::External;
 use dormouse_machine::spec::MachineSpec;
 use dormouse_platform::Instance;
 use dormouse_registry::{Record, Registry, Revision};
@@ -68,6 +70,8 @@ pub struct Shared {
     pub config: Arc<Config>,
     /// Locks that others took.
     pub inhibitors: Arc<Inhibitors>,
+    /// Programs that say whether machines are to sleep, by name.
+    pub policies: Arc<BTreeMap<String, External>>,
     /// A planted crash, for tests.
     pub fault: Fault,
 }

@@ -295,8 +295,8 @@ impl Driver {
         view.since = self.since;
         view.reason.clone_from(&self.reason);
         view.taps = self.ports.iter().map(|port| (port.mac, port.tap.clone())).collect();
-        view.idle.clone_from(&self.idleness.report);
-        view.keeps.clone_from(&self.idleness.keeps);
+        view.idle = self.idleness.shown();
+        view.keeps = self.idleness.keeps();
         let outlook = self.outlook(self.now()).map(|at| (at, self.subject.spec.sleep.depth));
         view.sleeps_at = outlook.or_else(|| self.deeper_at());
         view.last_status.clone_from(&self.last_status);

@@ -131,6 +131,7 @@ fn words(state: &State) -> String {
 pub(super) fn reason_of(state: &State) -> Option<String> {
     match state {
         State::Settling { reason: SleepReason::Budget(why), .. } => Some(format!("put to sleep {why}")),
+        State::Settling { reason: SleepReason::Policy(why), .. } => Some(why.clone()),
         State::Settling { reason, .. } => Some(reason.word().into()),
         State::Undoing { cause } | State::Waking { cause, .. } => Some(cause_line(cause)),
         State::Suspended { by } => Some(by.clone()),

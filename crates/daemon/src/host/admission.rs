@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 use dormouse_api_types::{Problem, ProblemKind};
 use dormouse_machine::{
     lifecycle::{Process, State, StateOnDisk},
-    spec::{InterfaceSpec, LibvirtSpec, MachineSpec, PlatformSpec},
+    spec::{InterfaceSpec, LibvirtSpec, MachineSpec, PlatformSpec, PolicySpec},
 };
 use dormouse_platform::{Activity, Capabilities, Error, Instance};
 use dormouse_types::MachineName;
@@ -58,6 +58,17 @@ pub(super) fn check_responders(spec: &MachineSpec, config: &Config) -> Result<()
     let detail = format!("{key} = {name:?}: is no program of dormoused.toml, which has {known}");
     let fix = format!("write a table [responder.{name}] there and restart dormoused");
     Err(Problem::new(ProblemKind::Invalid, detail).key(key).fix(fix))
+}
+
+/// The program that says when it sleeps is in the daemon's configuration.
+pub(super) fn check_policy(spec: &MachineSpec, config: &Config) -> Result<(), Problem> {
+    let PolicySpec::External(name) = &spec.sleep.keep.policy else { return Ok(()) };
+    if config.policy.contains_key(name) {
+        return Ok(());
+    }
+    let detail = format!("sleep.policy = \"external:{name}\": is no program of dormoused.toml");
+    let fix = format!("write a table [policy.{name}] there and restart dormoused");
+    Err(Problem::new(ProblemKind::Invalid, detail).key("sleep.policy").fix(fix))
 }
 
 /// The time zone of its schedule is known on this host.

@@ -143,6 +143,7 @@ impl Host {
         let Newcomer { toml, base, spec, state, hints } = newcomer;
         admission::check_files(&spec)?;
         admission::check_zone(&spec)?;
+        admission::check_policy(&spec, self.config())?;
         admission::check_responders(&spec, self.config())?;
         let instance = self.platforms.instance(&spec).map_err(|error| admission::unsupported(&error))?;
         admission::check_depth(&spec, &admission::abilities(&*instance).await)?;

@@ -92,8 +92,9 @@ impl Bench {
             presence: Arc::clone(&world) as _,
             events: Events::new(1000, Arc::clone(&clock)),
             clock,
-            config,
+            config: Arc::clone(&config),
             inhibitors: Arc::default(),
+            policies: Arc::new(dormouse_daemon::service::policies(&config)),
             fault: Fault::default(),
         };
         let (presence, told) = mpsc::unbounded_channel();

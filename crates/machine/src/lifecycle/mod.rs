@@ -233,6 +233,8 @@ impl fmt::Display for State {
 pub enum SleepReason {
     /// It was idle for as long as its file says.
     Idle,
+    /// The program that its file names says so; its name, and why.
+    Policy(String),
     /// A user asked.
     Command,
     /// It has slept at this depth for as long as its file says, and is to sleep deeper.
@@ -247,6 +249,7 @@ impl SleepReason {
     pub const fn word(&self) -> &'static str {
         match self {
             Self::Idle => "idle",
+            Self::Policy(_) => "policy",
             Self::Command => "command",
             Self::Budget(_) => "budget",
             Self::Deeper(_) => "deeper",

@@ -402,16 +402,19 @@ fn link_name(value: &Value<'_>) -> Result<String, String> {
     if fits && clean { Ok(name.into()) } else { Err(allowed.into()) }
 }
 
-/// A key of `[responder]` in the daemon's configuration.
 fn responder_name(value: &Value<'_>) -> Result<String, String> {
-    let name = text(value, "it in quotes")?;
+    program_name(text(value, "it in quotes")?, "responder")
+}
+
+/// A key of `[responder]` or `[policy]` in the daemon's configuration.
+pub(super) fn program_name(name: &str, table: &str) -> Result<String, String> {
     let clean = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
     if clean && (1..=63).contains(&name.len()) {
-        Ok(name.into())
-    } else {
-        Err("must be the NAME of a table [responder.NAME] of dormoused.toml: letters, digits, '-' and '_'"
-            .into())
+        return Ok(name.into());
     }
+    Err(format!(
+        "must have the NAME of a table [{table}.NAME] of dormoused.toml: letters, digits, '-' and '_'"
+    ))
 }
 
 fn banner(value: &Value<'_>) -> Result<String, String> {

@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 pub use deeper::Deeper;
 pub use error::{SpecError, SpecErrors};
-pub use keep::{ConnectionRule, KeepSpec};
+pub use keep::{ConnectionRule, KeepSpec, PolicySpec};
 
 /// A machine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
