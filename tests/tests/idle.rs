@@ -1,14 +1,17 @@
 //! What keeps a guest awake, and what does not: open sessions by rule, holds of running programs,
-//! inhibitor locks, and a schedule.
+//! inhibitor locks, a schedule, and a program that decides.
 #![allow(missing_docs, clippy::unwrap_used, reason = "helpers of tests")]
 
 use dormouse_e2e::{FAST_SAMPLES, LONG, Scene};
 use dormouse_lab::{
-    Guest,
+    Daemon, Guest, Lab,
     api::{MachineState, Signal, Why},
     wait_until,
 };
 use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
     process::{Child, Stdio},
     time::Duration,
 };
@@ -22,7 +25,11 @@ fn guest(idle_after: &str) -> Guest {
 /// As [`Scene::boot`], with a hold: a boot may take longer than the guest may be idle.
 #[track_caller]
 fn boot_held(prefix: &str, guest: Guest) -> Scene {
-    let scene = Scene::new(prefix, FAST_SAMPLES, guest);
+    start_held(Scene::new(prefix, FAST_SAMPLES, guest))
+}
+
+#[track_caller]
+fn start_held(scene: Scene) -> Scene {
     scene.daemon.run(&["hold", scene.name(), "--no-wait", "--reason", "boots"]).unwrap();
     scene.start(&[]);
     scene
@@ -162,4 +169,28 @@ fn a_schedule_keeps_awake_and_bad_ones_are_refused() {
     let file = lost.write(&scene.lab, &scene.image).unwrap();
     let said = scene.refused(&["create", file.to_str().unwrap()], 1);
     assert!(said.contains("Mars/Olympus") && said.contains("timedatectl"), "{said}");
+}
+
+#[test]
+fn a_policy_program_says_when_to_sleep() {
+    let lab = Lab::new("idle-policy").unwrap();
+    // The example that is installed, where the user of programs can read it.
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/policies/office.py");
+    let office = lab.write("office", &fs::read_to_string(example).unwrap()).unwrap();
+    fs::set_permissions(&office, fs::Permissions::from_mode(0o755)).unwrap();
+    let policy = format!(
+        "{FAST_SAMPLES}[policy.office]\nprogram = {office:?}\nargs = [\"--soon\", \"3\", \"--late\", \"3\"]\n\
+         timeout = \"30s\"\n"
+    );
+    let daemon = Daemon::start_with(&lab, &policy, &[]).unwrap();
+    let guest = guest("never").set("sleep.policy", "external:office");
+    let scene = start_held(Scene::with(lab, daemon, guest));
+    let_sleep(&scene);
+    scene.wait(MachineState::Asleep);
+    let why = scene.daemon.why(scene.name()).unwrap();
+    assert!(why.cause.as_ref().is_some_and(|why| why.starts_with("policy office: idle for ")), "{why:?}");
+    let lost = Guest::new("lost", 3).set("sleep.policy", "external:none");
+    let file = lost.write(&scene.lab, &scene.image).unwrap();
+    let said = scene.refused(&["create", file.to_str().unwrap()], 1);
+    assert!(said.contains("sleep.policy") && said.contains("[policy.none]"), "{said}");
 }

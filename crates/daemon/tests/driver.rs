@@ -502,7 +502,7 @@ async fn a_policy_program_keeps_awake_and_says_why() {
     let why = bench.wait_why(is_overdue).await;
     assert_eq!((&*why.keeps[0].kind, &*why.keeps[0].why), ("policy", "month end"));
     assert_eq!((why.state, why.would_sleep_at), (MachineState::Active, None));
-    assert_eq!(bench.warnings(), Vec::<String>::new());
+    assert!(!bench.warnings().iter().any(|why| why.contains("policy")));
 }
 
 #[tokio::test]
