@@ -1,10 +1,11 @@
 //! How a driver begins: it asks the platform what is true, and goes on from there.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use dormouse_api_types::{EventKind, Problem, ProblemKind};
 use dormouse_machine::lifecycle::{Lifecycle, Observed, Process, State, StateOnDisk, Task};
 use dormouse_types::Depth;
+use futures::future::BoxFuture;
 use tokio::time::Instant;
 
 use super::{End, Ends, Message, Order, Shared, Subject, run::Driver, tasks::Output, view::state_of};
@@ -16,13 +17,15 @@ const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 /// A sleeper whose platform has not said by then what is true is stood in for as it was last.
 const PROMPT: Duration = Duration::from_secs(2);
 
+type StandingIn = BoxFuture<'static, Result<Output, String>>;
+
 /// A sleeper is stood in for while nobody can say what is true.
 #[derive(Default)]
 struct Meanwhile {
     /// When to begin.
     due: Option<Instant>,
     /// It is being done.
-    task: Option<Pin<Box<dyn Future<Output = Result<Output, String>> + Send>>>,
+    task: Option<StandingIn>,
 }
 
 /// Drives a machine that was just created: there is nothing to find.
@@ -124,9 +127,7 @@ impl Driver {
 
     /// Stands in for a machine that sleeps by its record. One that somebody seems to have woken is left to
     /// itself until it is known.
-    async fn stand_in_as_recorded(
-        &self,
-    ) -> Option<Pin<Box<dyn Future<Output = Result<Output, String>> + Send>>> {
+    async fn stand_in_as_recorded(&self) -> Option<StandingIn> {
         let keeps_process =
             matches!(self.journal.record().state, State::Asleep { depth } if Depth::keeps_process(depth));
         if !keeps_process && self.subject.instance.has_process_here().await {
