@@ -59,11 +59,22 @@ impl Crashes {
         }
     }
 
+    /// It is what it was.
+    ///
+    /// # Panics
+    ///
+    /// When it is not.
+    #[track_caller]
+    pub fn is_the_same(&self, step: &str) {
+        assert_eq!(self.scene.before(), self.before, "{step}");
+    }
+
     /// With the crash planted, does as told, and waits until the daemon is dead.
     #[track_caller]
     fn die_at(&mut self, step: &str, verb: &str) {
         self.scene.restart(step);
-        let out = self.scene.daemon.cli(&[verb, "web"]).unwrap();
+        let words: Vec<&str> = verb.split(' ').chain(["web"]).collect();
+        let out = self.scene.daemon.cli(&words).unwrap();
         assert_ne!(out.code, Some(0), "{step}: {verb} went well: {out:?}");
         let ended = self.scene.daemon.wait_end(LONG);
         assert!(ended.is_ok(), "{step}: {ended:?}; {out:?}");
@@ -89,11 +100,11 @@ impl Crashes {
         assert_eq!(adopted.machine.unwrap().as_str(), "web");
         scene.page();
         scene.wait(MachineState::Active);
-        assert_eq!(scene.before(), self.before, "{step}");
+        self.is_the_same(step);
         println!("{step}: found {found}, answered for: {answered}, after {took:?}");
     }
 
-    /// The daemon dies there, is restarted, and nothing is lost.
+    /// The daemon dies there as it does what the command's words tell it, is restarted, and nothing is lost.
     ///
     /// # Panics
     ///
@@ -123,7 +134,7 @@ impl Crashes {
         // It sleeps and wakes as if nothing had been.
         self.sleep();
         self.scene.page();
-        assert_eq!(self.scene.before(), self.before);
+        self.is_the_same("undisturbed");
         self.scene.wait(MachineState::Active);
     }
 }

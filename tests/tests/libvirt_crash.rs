@@ -2,7 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used, reason = "helpers of tests")]
 
 use dormouse_e2e::{Crashes, DomainScene, FAST_SAMPLES};
-use dormouse_lab::{Domain, Guest};
+use dormouse_lab::{Domain, Guest, api::MachineState};
 
 /// In the order of a platform whose interfaces come with the process, and whose save ends it.
 const SLEEP_SAVED: [&str; 7] =
@@ -11,31 +11,56 @@ const WAKE_SAVED: [&str; 6] = ["load", "journal:waking", "prepare", "resume", "r
 /// It suspends itself once: the lab's firmware brings its guest back from S3 without what it needs for another.
 const UNTIL_SUSPENDED: [&str; 4] = ["capture:after", "drain:after", "suspend:before", "suspend:after"];
 
-fn domain(depth: &str) -> Domain {
-    Domain::new(Guest::new("web", 2).dirty(10).set("sleep.depth", depth))
+/// With as little memory as it boots with: it is saved and restored some forty times.
+fn domain() -> Domain {
+    Domain::new(Guest::new("web", 2).dirty(10)).memory(128)
 }
 
 #[test]
-fn while_it_is_saved() {
-    let DomainScene { libvirtd, scene, .. } = DomainScene::boot("lv-crash-s", FAST_SAMPLES, domain("saved"));
-    Crashes::of(scene).at_each_edge(&SLEEP_SAVED, "sleep");
-    drop(libvirtd);
-}
-
-#[test]
-fn while_it_is_started() {
-    let DomainScene { libvirtd, scene, .. } = DomainScene::boot("lv-crash-l", FAST_SAMPLES, domain("saved"));
-    Crashes::of(scene).at_each_edge(&WAKE_SAVED, "wake");
-    drop(libvirtd);
-}
-
-#[test]
-fn while_it_suspends_itself() {
-    let domain = domain("pmsuspended").agent().suspend_to_memory();
-    let DomainScene { libvirtd, scene, .. } = DomainScene::boot("lv-crash-p", FAST_SAMPLES, domain);
+fn while_it_falls_asleep() {
+    let domain = domain().agent().suspend_to_memory();
+    let DomainScene { libvirtd, scene, .. } = DomainScene::boot("lv-crash-s", FAST_SAMPLES, domain);
     let mut crashes = Crashes::of(scene);
+    crashes.at_each_edge(&SLEEP_SAVED, "sleep");
     for step in UNTIL_SUSPENDED {
-        crashes.dies_at(step, "sleep");
+        crashes.dies_at(step, "sleep --depth pmsuspended");
     }
+    assert_eq!(libvirtd.domstate("web").unwrap(), "running");
+}
+
+/// Where its process is told to leave its memory out of what it saves, and to put it in again.
+const BESIDE_A_RAM_FILE: [(&str, &str); 5] = [
+    ("save:before", "sleep"),
+    ("save:after", "sleep"),
+    ("load:before", "wake"),
+    ("load:after", "wake"),
+    ("resume:after", "wake"),
+];
+
+#[test]
+fn beside_a_ram_file() {
+    let guest = Guest::new("web", 2).dirty(10).with_disk().set("libvirt.save", "ram-file");
+    let domain = Domain::new(guest).memory(128);
+    let DomainScene { libvirtd, scene, .. } = DomainScene::boot("lv-crash-r", FAST_SAMPLES, domain);
+    let mut crashes = Crashes::of(scene);
+    for (step, verb) in BESIDE_A_RAM_FILE {
+        if verb == "wake" {
+            crashes.scene.sleep();
+        }
+        crashes.dies_at(step, verb);
+        // What others save then is whole.
+        libvirtd.virsh(&["managedsave", "web"]).unwrap();
+        crashes.scene.wait(MachineState::Stopped);
+        libvirtd.virsh(&["start", "web"]).unwrap();
+        crashes.scene.wait(MachineState::Active);
+        crashes.is_the_same(step);
+    }
+}
+
+#[test]
+fn while_it_wakes() {
+    let DomainScene { libvirtd, scene, .. } = DomainScene::boot("lv-crash-w", FAST_SAMPLES, domain());
+    let mut crashes = Crashes::of(scene);
+    crashes.at_each_edge(&WAKE_SAVED, "wake");
     assert_eq!(libvirtd.domstate("web").unwrap(), "running");
 }
