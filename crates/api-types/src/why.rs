@@ -46,6 +46,12 @@ pub struct Why {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<DepthWord>)]
     pub would_sleep_depth: Option<Depth>,
+    /// What its policy plans, and why, if it does more than to wait for a fixed time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// When it would be woken ahead of need.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub would_wake_at: Option<Time>,
     /// What last woke it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_wake: Option<LastWake>,

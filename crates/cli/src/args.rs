@@ -60,7 +60,7 @@ pub(crate) enum Format {
     /// For programs.
     #[value(help = None)]
     Json,
-    /// For spreadsheets: only what `usage` prints.
+    /// For spreadsheets: what `usage` and `simulate` print.
     #[value(help = None)]
     Csv,
 }
@@ -370,9 +370,6 @@ pub(crate) struct Simulate {
     /// The traces are of different machines, even where names are the same.
     #[arg(long)]
     pub(crate) separate: bool,
-    /// Print the table as CSV.
-    #[arg(long)]
-    pub(crate) csv: bool,
     /// Draw hours asleep, user hits, and the day of some machines.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) svg: Option<PathBuf>,

@@ -45,6 +45,9 @@ pub struct Record {
     /// What forbids sleep.
     #[serde(default)]
     pub holds: Holds,
+    /// What its policy has learned, and needs after a restart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<serde_json::Value>,
     /// What woke it last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_wake: Option<LastWake>,
@@ -80,6 +83,7 @@ impl Record {
             learned: BTreeMap::new(),
             personas: BTreeMap::new(),
             holds: Holds::default(),
+            policy: None,
             last_wake: None,
             unknown: serde_json::Map::new(),
         }

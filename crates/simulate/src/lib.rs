@@ -22,8 +22,9 @@ use std::{
     time::Duration,
 };
 
-use dormouse_machine::policy::{LocalTime, Settings};
+use dormouse_machine::policy::Settings;
 use dormouse_types::Timestamp;
+use jiff::tz::TimeZone;
 
 pub use replay::{Move, Replay, What};
 pub use tally::{Report, Row, Tally};
@@ -48,8 +49,8 @@ pub struct Options {
     pub warm_up: Duration,
     /// Files tell of different machines, even where names are the same.
     pub separate: bool,
-    /// Local time.
-    pub local: LocalTime,
+    /// The zone of local time.
+    pub zone: TimeZone,
     /// The policies, each with its name in the report.
     pub policies: Vec<(String, Settings)>,
 }

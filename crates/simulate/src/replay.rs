@@ -79,7 +79,7 @@ impl Replay {
     #[must_use]
     pub fn new(options: &Options, now: Timestamp) -> Self {
         let run = |(_, settings): &(String, dormouse_machine::policy::Settings)| Run {
-            policy: settings.build(options.local, None),
+            policy: settings.build(options.zone.clone(), None),
             asleep: false,
             ahead: false,
             barred: now,

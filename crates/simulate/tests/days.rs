@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use dormouse_machine::policy::{Kind, Settings, utc};
+use dormouse_machine::policy::{Kind, Settings};
 use dormouse_simulate::{Options, Simulation};
 use dormouse_types::Timestamp;
+use jiff::tz::TimeZone;
 use proptest::prelude::*;
 
 fn options(kinds: &[Kind]) -> Options {
@@ -16,7 +17,7 @@ fn options(kinds: &[Kind]) -> Options {
         start: Timestamp::default() + Duration::from_secs(4 * 86_400),
         warm_up: Duration::ZERO,
         separate: false,
-        local: utc,
+        zone: TimeZone::UTC,
         policies: policies.collect(),
     }
 }

@@ -14,7 +14,7 @@ pub(crate) fn simulation(report: &Report) -> String {
     let body = report.rows().iter().map(row).collect();
     let mut text = table(&HEADING, body);
     let (machines, hours, uses) = (report.machines(), report.hours(), report.uses());
-    let _ = writeln!(text, "\n{machines} machine days or lines, {hours:.0} h; use began {uses} times");
+    let _ = writeln!(text, "\n{machines} lines of {hours:.0} h together; use began {uses} times");
     text
 }
 

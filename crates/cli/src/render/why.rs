@@ -37,6 +37,8 @@ pub(crate) fn why(why: &Why, now: Timestamp) -> String {
     let page = fields(&[
         ("failed", failed(why)),
         ("will sleep", will_sleep(why, now)),
+        ("wakes", wakes_ahead(why, now)),
+        ("policy", why.policy.iter().flat_map(|policy| wrapped(policy, 1, PLAIN)).collect()),
         ("use", awake(signals(&why.signals, now))),
         ("kept awake", awake(listed(&why.keeps, |keep| self::keep(keep, now), yellow))),
         ("holds", listed(&why.holds, |h| hold(h, now), yellow)),
@@ -161,9 +163,21 @@ fn will_sleep(why: &Why, now: Timestamp) -> Vec<Cell> {
     vec![format!("in {span} if nothing changes{depth}").into()]
 }
 
+/// When it will be awake before anybody wants it.
+fn wakes_ahead(why: &Why, now: Timestamp) -> Vec<Cell> {
+    let at = why.would_wake_at.filter(|_| why.state == MachineState::Asleep);
+    at.map(|at| format!("ahead of need in {}", human::span(at.timestamp().since(now))).into())
+        .into_iter()
+        .collect()
+}
+
 /// What must end before it can be said when it goes to sleep.
 fn waits_for(why: &Why) -> String {
-    let busy = why.signals.iter().filter(|signal| signal.busy && signal.until.is_none());
+    let busy = || why.signals.iter().filter(|signal| signal.busy);
+    let endless = busy().filter(|signal| signal.until.is_none());
+    // Where it is not known what follows the end of its use, that has to end first.
+    let ending = busy().filter(|signal| signal.until.is_some() && why.keeps.is_empty());
+    let busy = endless.chain(ending);
     let keeps = why.keeps.iter().filter(|keep| keep.until.is_none()).map(|keep| keep.kind.clone());
     let holds = why.holds.iter().filter(|hold| hold.until.is_none()).map(|hold| format!("hold #{}", hold.id));
     let all: Vec<_> = busy.map(|signal| signal.name.clone()).chain(keeps).chain(holds).collect();
@@ -252,6 +266,8 @@ mod tests {
             keeps: vec![],
             would_sleep_at: None,
             would_sleep_depth: None,
+            policy: None,
+            would_wake_at: None,
             last_wake: None,
             would_wake: vec!["tcp:22,80".into(), "any-unicast".into()],
             answered: BTreeMap::new(),
@@ -397,6 +413,8 @@ web is active for 3m 12s
                 holds: vec![Hold { id: 1, reason: text.clone(), since: ago(1), until: None }; many],
                 obstacles: vec![words.clone(); many],
                 last_wake: Some(wake),
+                policy: Some(words.clone()),
+                would_wake_at: later(7),
                 would_wake: vec![text.clone(); many],
                 answered: counts.clone(),
                 ignored: vec![ignored; many],

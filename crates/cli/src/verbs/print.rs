@@ -22,6 +22,10 @@ impl Printer {
         self.format == Format::Table
     }
 
+    pub(super) const fn format(&self) -> Format {
+        self.format
+    }
+
     /// The answer as it is, or rendered for people.
     pub(super) fn answer<T: DeserializeOwned>(
         &self,
@@ -31,7 +35,9 @@ impl Printer {
         match self.format {
             Format::Json => self.line(&answer.line()?),
             Format::Table => self.text(&render(&answer.read()?)),
-            Format::Csv => anyhow::bail!("only `dormouse usage` prints CSV; use -o json"),
+            Format::Csv => {
+                anyhow::bail!("only `dormouse usage` and `dormouse simulate` print CSV; use -o json")
+            }
         }
     }
 

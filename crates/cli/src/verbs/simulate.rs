@@ -5,11 +5,12 @@ use std::io::{BufReader, stdin};
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow};
-use dormouse_machine::policy::{Kind, Settings, utc};
+use dormouse_machine::policy::{Kind, Settings};
 use dormouse_simulate::{Options, Simulation};
+use jiff::tz::TimeZone;
 
 use super::print::Printer;
-use crate::args::Simulate;
+use crate::args::{Format, Simulate};
 use crate::exit::Code;
 use crate::render;
 
@@ -23,7 +24,7 @@ pub(super) fn run(to: &Printer, args: &Simulate) -> anyhow::Result<Code> {
         start: args.start,
         warm_up: args.warm_up,
         separate: args.separate,
-        local: utc,
+        zone: TimeZone::UTC,
         policies: policies(args)?,
     });
     for trace in &args.traces {
@@ -34,14 +35,14 @@ pub(super) fn run(to: &Printer, args: &Simulate) -> anyhow::Result<Code> {
         written.with_context(|| format!("cannot write the picture {}", path.display()))?;
     }
     let report = simulation.report();
-    if !to.is_table() {
-        for row in report.rows() {
-            to.line(&serde_json::to_string(&row)?)?;
+    match to.format() {
+        Format::Json => {
+            for row in report.rows() {
+                to.line(&serde_json::to_string(&row)?)?;
+            }
         }
-    } else if args.csv {
-        to.text(&render::simulation_csv(report))?;
-    } else {
-        to.text(&render::simulation(report))?;
+        Format::Csv => to.text(&render::simulation_csv(report))?,
+        Format::Table => to.text(&render::simulation(report))?,
     }
     Ok(Code::Ok)
 }

@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use dormouse_machine::spec::MemoryBacking;
+use dormouse_machine::{policy::Kind, spec::MemoryBacking};
 use dormouse_wire::ScanLimits;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -84,6 +84,8 @@ pub struct Qemu {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Sleep {
+    /// The policy of machines whose files name none.
+    pub policy: Kind,
     /// How long a guest has to read what its tap holds, before it is stopped.
     pub drain_grace: Span,
     /// How long a booting guest may take until it is first heard on its network.
@@ -199,6 +201,7 @@ impl Default for Qemu {
 impl Default for Sleep {
     fn default() -> Self {
         Self {
+            policy: Kind::Fixed,
             drain_grace: Span::millis(200),
             boot_timeout: Span::seconds(120),
             stop_timeout: Span::seconds(60),
@@ -449,6 +452,7 @@ mod tests {
             ("on_stop = \"kill\"", ["on_stop", "kill", "leave"]),
             ("log = \"loud=quiet\"", ["log", "loud=quiet", "debug"]),
             ("event_history = 0", ["event_history", "= 0 ", "from 1"]),
+            ("[sleep]\npolicy = \"lazy\"", ["policy", "lazy", "predictive"]),
             ("[scan]\nports = 257", ["scan.ports", "= 257 ", "256"]),
             ("[scan]\nwithin = \"2h\"", ["scan.within", "2h", "100ms to 1h"]),
             ("[scan]\ntrusted = [\"ten\"]", ["trusted", "\"ten\"", "10.0.0.0/8"]),

@@ -94,6 +94,9 @@ impl Driver {
         }
         self.page_out(to);
         self.idleness.entered(to);
+        let caused = self.story.caused();
+        self.idleness.mind.entered(from, to, caused, now);
+        self.keep_mind(now);
     }
 
     /// The memory of who sleeps paused is given back beside everything else: nobody waits for it.

@@ -197,6 +197,7 @@ impl Driver {
         let shape = self.subject.instance.shape();
         let (life, actions) = Lifecycle::recover(last.clone(), shape, seen, self.now());
         self.life = life;
+        self.idleness.mind.adopt(self.life.state(), self.since);
         self.shared.meters.adopt(&self.subject.spec, self.life.state());
         self.tell_adopted(&last, seen);
         self.tell_unknown_responders();

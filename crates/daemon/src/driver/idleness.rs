@@ -9,6 +9,7 @@ use dormouse_machine::{
     idle::{Connection, GuestWord, IdlePolicy, Keep, Sample, Schedule, Verdict},
     lifecycle::{Cause, Event, State},
     meter,
+    policy::Kind,
     spec::{MachineSpec, SleepSpec},
 };
 use dormouse_platform::{Counters, Inside, Instance};
@@ -20,6 +21,7 @@ use jiff::tz::TimeZone;
 use super::{
     Shared,
     jobs::{Finished, Job},
+    mind::Mind,
     opinion::Word,
     run::Driver,
     view::unaddressed,
@@ -37,7 +39,9 @@ const FRESH: Duration = Duration::from_secs(10);
 pub(super) struct Idleness {
     pub(super) policy: IdlePolicy,
     pub(super) schedule: Schedule,
-    report: Option<Verdict>,
+    /// What decides when it sleeps, and wakes ahead.
+    pub(super) mind: Mind,
+    pub(super) report: Option<Verdict>,
     /// What keeps it awake whatever its use and whatever its policy says, as of the report.
     keeps: Vec<Keep>,
     /// Answers are under way.
@@ -69,8 +73,9 @@ pub(super) struct Answers {
 
 impl Idleness {
     /// Of a machine whose use nobody has looked at yet.
-    pub(super) fn new(spec: &SleepSpec) -> Self {
+    pub(super) fn new(spec: &SleepSpec, usual: Kind, kept: Option<&serde_json::Value>) -> Self {
         Self {
+            mind: Mind::new(spec.settings(usual), zone(spec), kept),
             policy: IdlePolicy::new(spec),
             schedule: Schedule::new(&spec.keep, zone(spec)),
             report: None,
@@ -186,6 +191,8 @@ impl Driver {
         let Counters { at, cpu, network_bytes, disk_bytes } = counters;
         let verdict = self.idleness.policy.sample(Sample { at, cpu, network_bytes, disk_bytes });
         self.idleness.keeps = self.keeps(inhibitors, now);
+        self.idleness.mind.saw(&verdict);
+        self.keep_mind(now);
         self.idleness.is_asking = self.ask_policy(&verdict, look);
         self.idleness.report = Some(verdict);
         if !self.idleness.is_asking {
@@ -196,7 +203,9 @@ impl Driver {
     /// Puts the machine to sleep if its idle time is over; see [`Driver::sleep_by`].
     pub(super) fn sleep_if_idle(&mut self, look: Look) {
         let now = self.now();
-        if self.idleness.report.as_ref().is_some_and(|verdict| verdict.is_due(now)) {
+        let plan =
+            self.idleness.report.as_ref().and_then(|verdict| self.idleness.mind.sleep_at(verdict, now));
+        if plan.is_some_and(|plan| plan.at <= now) {
             self.sleep_by(look, Event::Idle);
         }
     }
@@ -240,7 +249,8 @@ impl Driver {
         let holds = record.holds.blocking(now);
         let holds = holds.map(|hold| Keep { what: "hold", why: String::new(), until: hold.until });
         let keeps: Vec<_> = holds.chain(self.idleness.keeps()).collect();
-        self.idleness.schedule.outlook(self.idleness.report.as_ref()?.expected, &keeps)
+        let expected = self.idleness.mind.outlook(self.idleness.report.as_ref()?, now);
+        self.idleness.schedule.outlook(expected, &keeps)
     }
 
     /// Says once that a guest that is to be asked does not answer.
@@ -256,15 +266,31 @@ impl Driver {
     /// When a sleeper is to be woken ahead.
     pub(super) fn wake_ahead_at(&self, now: Timestamp) -> Option<Timestamp> {
         let is_asleep = matches!(self.life.state(), State::Asleep { .. });
-        is_asleep.then(|| self.idleness.schedule.wake_at(self.since, now)).flatten()
+        let scheduled = || self.idleness.schedule.wake_at(self.since, now);
+        let planned = || self.idleness.mind.wake_at().map(|plan| plan.at);
+        is_asleep.then(|| scheduled().into_iter().chain(planned()).min()).flatten()
+    }
+
+    /// Makes what its policy knows durable with the next write of the record.
+    pub(super) fn keep_mind(&mut self, now: Timestamp) {
+        if let Some(kept) = self.idleness.mind.to_keep(now) {
+            self.journal.change(|record| record.policy = Some(kept), None);
+        }
     }
 
     /// Wakes a sleeper whose time it is.
     pub(super) fn wake_ahead(&mut self) {
         let now = self.now();
-        if self.wake_ahead_at(now).is_some_and(|at| at <= now) {
-            let spans = &self.subject.spec.sleep.keep.stay_awake;
-            self.wanted(Cause::Ahead(format!("stay_awake {spans}")));
+        let is_asleep = matches!(self.life.state(), State::Asleep { .. });
+        if is_asleep {
+            self.idleness.mind.plan_anew(now);
         }
+        if self.wake_ahead_at(now).is_none_or(|at| at > now) {
+            return;
+        }
+        let planned = self.idleness.mind.wake_at().filter(|plan| plan.at <= now);
+        let spans = &self.subject.spec.sleep.keep.stay_awake;
+        let why = planned.map_or_else(|| format!("stay_awake {spans}"), |plan| plan.why.clone());
+        self.wanted(Cause::Ahead(why));
     }
 }

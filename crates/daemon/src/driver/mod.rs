@@ -19,6 +19,7 @@ mod deeper;
 mod idleness;
 mod jobs;
 mod journal;
+mod mind;
 mod notices;
 mod opinion;
 mod orders;

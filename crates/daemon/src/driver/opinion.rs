@@ -10,7 +10,6 @@ use dormouse_external::{Occasion, Opinion};
 use dormouse_machine::{
     idle::{Keep, Signal, Verdict},
     lifecycle::{Event, SleepReason, State},
-    spec::PolicySpec,
 };
 use dormouse_types::Timestamp;
 use serde_json::{Map, Value, json};
@@ -68,7 +67,7 @@ impl Word {
 impl Driver {
     /// Asks the program that is to say whether the machine sleeps; `false` if its file names none.
     pub(super) fn ask_policy(&mut self, verdict: &Verdict, look: Look) -> bool {
-        let PolicySpec::External(name) = &self.subject.spec.sleep.keep.policy else { return false };
+        let Some(name) = &self.subject.spec.sleep.policy.external else { return false };
         let occasion = Occasion { machine: self.subject.spec.name.clone(), facts: self.facts(verdict) };
         let answer = self.shared.policies.get(name).and_then(|program| program.ask_policy(occasion));
         self.spawn(Job::Sample, async move {
@@ -134,9 +133,7 @@ impl Driver {
     }
 
     fn policy_name(&self) -> String {
-        match &self.subject.spec.sleep.keep.policy {
-            PolicySpec::External(name) => format!("policy {name}"),
-            PolicySpec::Fixed => "policy".into(),
-        }
+        let name = self.subject.spec.sleep.policy.external.as_deref();
+        name.map_or_else(|| "policy".into(), |name| format!("policy {name}"))
     }
 }

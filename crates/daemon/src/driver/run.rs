@@ -73,6 +73,7 @@ impl Driver {
     pub(super) fn new(shared: Shared, subject: Subject, ends: Ends) -> Self {
         let record = subject.record.clone();
         let reason = record.reason.clone();
+        let record_policy = record.policy.clone();
         Self {
             life: Lifecycle::new(record.state.clone(), subject.instance.shape()),
             since: record.since,
@@ -83,7 +84,7 @@ impl Driver {
             undone: None,
             removal: None,
             story: Story::new(shared.clock.now()),
-            idleness: Idleness::new(&subject.spec.sleep),
+            idleness: Idleness::new(&subject.spec.sleep, shared.config.sleep.policy, record_policy.as_ref()),
             last_status: None,
             absence_told: false,
             begun: None,
@@ -105,6 +106,10 @@ impl Driver {
     /// Boxed, for a future has room for each place where a value is held, and thousands sleep.
     pub(super) async fn drive(mut self: Box<Self>) -> End {
         let mut ticks = None;
+        if let Some(why) = self.idleness.mind.take_loss() {
+            self.warn(why);
+            self.keep_mind(self.now());
+        }
         self.after_change();
         loop {
             // Thousands of sleepers do nothing at all.
@@ -299,6 +304,8 @@ impl Driver {
         view.keeps = self.idleness.keeps();
         let outlook = self.outlook(self.now()).map(|at| (at, self.subject.spec.sleep.depth));
         view.sleeps_at = outlook.or_else(|| self.deeper_at());
+        view.plan = self.idleness.mind.words(self.life.state(), self.idleness.report.as_ref());
+        view.wakes_at = self.wake_ahead_at(self.now());
         view.last_status.clone_from(&self.last_status);
         view.absent = self.life.absent().map(str::to_owned);
         view.unaddressed = unaddressed(&self.subject.spec, &self.journal.record().learned);

@@ -45,6 +45,10 @@ pub struct View {
     pub keeps: Vec<Keep>,
     /// When it goes to sleep by itself, or sleeps deeper, if nothing happens; and how deep.
     pub sleeps_at: Option<(Timestamp, Depth)>,
+    /// What its policy plans, in words.
+    pub plan: Option<String>,
+    /// When it is woken ahead of need.
+    pub wakes_at: Option<Timestamp>,
     /// What the surrogate did in the last sleep.
     pub last_status: Option<Status>,
     /// Why nobody answers for it, though it sleeps.
@@ -103,6 +107,8 @@ impl View {
             idle: None,
             keeps: Vec::new(),
             sleeps_at: None,
+            plan: None,
+            wakes_at: None,
             last_status: None,
             absent: None,
             unreachable: None,

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 use dormouse_api_types::{Problem, ProblemKind};
 use dormouse_machine::{
     lifecycle::{Process, State, StateOnDisk},
-    spec::{InterfaceSpec, LibvirtSpec, MachineSpec, PlatformSpec, PolicySpec},
+    spec::{InterfaceSpec, LibvirtSpec, MachineSpec, PlatformSpec},
 };
 use dormouse_platform::{Activity, Capabilities, Error, Instance};
 use dormouse_types::MachineName;
@@ -62,7 +62,7 @@ pub(super) fn check_responders(spec: &MachineSpec, config: &Config) -> Result<()
 
 /// The program that says when it sleeps is in the daemon's configuration.
 pub(super) fn check_policy(spec: &MachineSpec, config: &Config) -> Result<(), Problem> {
-    let PolicySpec::External(name) = &spec.sleep.keep.policy else { return Ok(()) };
+    let Some(name) = &spec.sleep.policy.external else { return Ok(()) };
     if config.policy.contains_key(name) {
         return Ok(());
     }

@@ -97,6 +97,8 @@ pub(super) async fn why(shared: &Shared, handle: &Handle) -> Why {
         obstacles: unreachable(&view).into_iter().chain(view.absent.clone()).chain(unaddressed).collect(),
         would_sleep_at: view.sleeps_at.map(|(at, _)| at.into()),
         would_sleep_depth: view.sleeps_at.map(|(_, depth)| depth),
+        policy: view.plan.clone(),
+        would_wake_at: view.wakes_at.map(Time::from),
         last_wake: last_wake(&view),
         would_wake: handle.spec.wake.on.iter().map(ToString::to_string).collect(),
         answered: status.as_ref().map_or_else(BTreeMap::new, answered),

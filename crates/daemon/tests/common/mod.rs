@@ -15,7 +15,7 @@ use dormouse_daemon::{
     host::{Host, Notices},
     meters::Meters,
 };
-use dormouse_registry::{Error, Redb};
+use dormouse_registry::{Error, Redb, Registry};
 use dormouse_types::{MacAddr, MachineName};
 use tokio::sync::mpsc;
 
@@ -83,9 +83,20 @@ impl Bench {
     pub async fn start_with(dir: &Path, world: Arc<World>, more: &str) -> Self {
         let redb = open(dir).await;
         let registry = Arc::new(Journalled::new(redb.clone(), Arc::clone(&world)));
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        Self::start_at(world, redb, registry, config(dir, more), Arc::new(SystemClock)).await
+    }
+
+    /// A bench with a registry and a clock of its own.
+    pub async fn start_at(
+        world: Arc<World>,
+        redb: Redb,
+        registry: Arc<dyn Registry>,
+        config: Config,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         let meters = Meters::open(Arc::new(redb), Arc::clone(&clock)).await.unwrap();
-        let config = Arc::new(config(dir, more));
+        world.set_clock(Arc::clone(&clock));
+        let config = Arc::new(config);
         let shared = Shared {
             registry,
             meters,

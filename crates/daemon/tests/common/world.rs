@@ -8,7 +8,11 @@ use std::{
 };
 
 use async_trait::async_trait;
-use dormouse_daemon::{platforms::Platforms, presence::Presence};
+use dormouse_daemon::{
+    clock::{Clock, SystemClock},
+    platforms::Platforms,
+    presence::Presence,
+};
 use dormouse_machine::{
     lifecycle::{Observed, Process, Shape, State, StateOnDisk},
     spec::{LibvirtSpec, MachineSpec},
@@ -16,7 +20,7 @@ use dormouse_machine::{
 use dormouse_platform::{Candidate, Capabilities, Counters, Error, Facts, Finding, Instance, NotFound};
 use dormouse_registry::{Change, Entry, Registry, Revision, Transaction};
 use dormouse_surrogate as surrogate;
-use dormouse_types::{Depth, MacAddr, MachineName};
+use dormouse_types::{Depth, MacAddr, MachineName, Timestamp};
 use tokio::sync::watch;
 
 /// The state is kept across hosts, so that one can end and another find it.
@@ -58,6 +62,9 @@ struct Inner {
     domains: Vec<Candidate>,
     /// Others look after the machine too.
     shared: bool,
+    clock: Arc<dyn Clock>,
+    /// The share of a processor that the guest uses, and since when that is counted.
+    load: (f64, Timestamp),
 }
 
 impl Default for World {
@@ -83,8 +90,23 @@ impl Default for World {
             partly: false,
             domains: Vec::new(),
             shared: false,
+            clock: Arc::new(SystemClock),
+            load: (0.0, Timestamp::default()),
         };
         Self { inner: Mutex::new(inner), changed: watch::Sender::new(0) }
+    }
+}
+
+impl Inner {
+    /// The guest has worked until now.
+    fn work_on(&mut self) -> Timestamp {
+        let now = self.clock.now();
+        let (share, since) = self.load;
+        if share > 0.0 {
+            self.counters.cpu += now.since(since).mul_f64(share);
+        }
+        self.load.1 = now;
+        now
     }
 }
 
@@ -180,6 +202,19 @@ impl World {
 
     pub fn work(&self, cpu: Duration) {
         self.with(|w| w.counters.cpu += cpu);
+    }
+
+    /// Counters are read by this clock.
+    pub fn set_clock(&self, clock: Arc<dyn Clock>) {
+        self.with(|w| w.clock = clock);
+    }
+
+    /// From now on the guest uses this share of a processor.
+    pub fn load(&self, share: f64) {
+        self.with(|w| {
+            w.work_on();
+            w.load.0 = share;
+        });
     }
 
     /// The guest works so long just before its counters are read for the second time in a row: ticks are
@@ -413,14 +448,14 @@ impl Instance for Machine {
     }
 
     async fn counters(&self) -> Result<Counters, Error> {
-        use dormouse_daemon::clock::{Clock as _, SystemClock};
         let counters = self.0.with(|w| {
             let read = w.counters_read.replace(std::time::Instant::now());
             let is_last = read.is_some_and(|at| at.elapsed() < Duration::from_millis(50));
             w.counters.cpu += w.ambush.take_if(|_| is_last).unwrap_or_default();
-            w.counters
+            let at = w.work_on();
+            Counters { at, ..w.counters }
         });
-        Ok(Counters { at: SystemClock.now(), ..counters })
+        Ok(counters)
     }
 
     async fn inside(&self) -> Option<dormouse_platform::Inside> {

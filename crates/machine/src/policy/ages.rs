@@ -56,6 +56,21 @@ impl Ages {
         Self { ended, reached, bins }
     }
 
+    /// The hazard that the machine's own idle times show beyond chance: the lower end of Wilson's
+    /// interval of 95 % (E. B. Wilson, J. Am. Stat. Assoc. 22, 1927).
+    pub(super) fn at_least(&self, age: usize) -> f32 {
+        const Z: f32 = 1.96;
+        let age = age.min(BINS - 1);
+        let (Some(ended), Some(reached)) = (self.ended.get(age), self.reached.get(age)) else { return 0.0 };
+        if *reached < 1.0 || age == BINS - 1 {
+            return 0.0;
+        }
+        let (n, p) = (*reached, ended / reached);
+        let middle = p + Z * Z / (2.0 * n);
+        let spread = Z * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).max(0.0).sqrt();
+        ((middle - spread) / (1.0 + Z * Z / n)).clamp(0.0, 1.0)
+    }
+
     /// An idle time of so many whole bins ended.
     pub(super) fn add(&mut self, age: usize) {
         let mut ended = self.ended;

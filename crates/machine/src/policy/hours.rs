@@ -7,6 +7,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use dormouse_types::Timestamp;
+use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
 /// The width of a cell.
@@ -106,8 +107,12 @@ pub(super) struct Times {
 }
 
 /// Seconds since the epoch as a clock on the wall shows them.
-pub(super) fn local_seconds(at: Timestamp, ahead: i64) -> u64 {
-    (at.0 / 1_000_000_000).saturating_add_signed(ahead)
+pub(super) fn local_seconds(at: Timestamp, zone: &TimeZone) -> u64 {
+    let seconds = at.0 / 1_000_000_000;
+    // Of a time that no calendar knows it does not matter.
+    let moment = i64::try_from(seconds).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+    let ahead = moment.map_or(0, |moment| zone.to_offset(moment).seconds());
+    seconds.saturating_add_signed(ahead.into())
 }
 
 /// The cell of the week; the epoch was a Thursday.

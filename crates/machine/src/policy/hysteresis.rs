@@ -37,10 +37,17 @@ impl Hysteresis {
         let least = settings.idle_after;
         let first = least.unwrap_or_default();
         let most = settings.idle_most.max(first);
-        let known = memory.and_then(|memory| Memory::deserialize(memory).ok());
-        let after = known.filter(|known| known.version == VERSION).map_or(first, |known| known.idle_after);
+        let after = memory.and_then(read).map_or(first, |known| known.idle_after);
         Self { least, most, after: after.clamp(first, most), idle_since: None, slept: None }
     }
+
+    pub(super) fn reads(memory: &serde_json::Value) -> bool {
+        read(memory).is_some()
+    }
+}
+
+fn read(memory: &serde_json::Value) -> Option<Memory> {
+    Memory::deserialize(memory).ok().filter(|known| known.version == VERSION)
 }
 
 impl Policy for Hysteresis {

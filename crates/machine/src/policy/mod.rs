@@ -19,6 +19,7 @@ mod predictive;
 use std::{fmt, str::FromStr, time::Duration};
 
 use dormouse_types::Timestamp;
+use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
 pub use fixed::Fixed;
@@ -26,7 +27,7 @@ pub use hysteresis::Hysteresis;
 pub use predictive::Predictive;
 
 /// Decides for one machine.
-pub trait Policy: fmt::Debug + Send {
+pub trait Policy: fmt::Debug + Send + Sync {
     /// The machine's use began (`busy`) or ended at `at`; a wake by a packet is a beginning. Said
     /// again, it changes nothing.
     fn turned(&mut self, busy: bool, at: Timestamp);
@@ -85,6 +86,16 @@ impl Kind {
 }
 
 impl Kind {
+    /// Is this a memory of such a policy, in a form that it knows?
+    #[must_use]
+    pub fn reads(self, memory: &serde_json::Value) -> bool {
+        match self {
+            Self::Fixed => true,
+            Self::Hysteresis => Hysteresis::reads(memory),
+            Self::Predictive => Predictive::reads(memory),
+        }
+    }
+
     /// The parameters that it heeds; all heed that `idle_after` is `never`.
     #[must_use]
     pub const fn keys(self) -> &'static [&'static str] {
@@ -135,7 +146,7 @@ impl Default for Settings {
             kind: Kind::Fixed,
             idle_after: Some(Duration::from_secs(15 * 60)),
             idle_most: Duration::from_secs(2 * 3600),
-            wake_cost: Duration::from_secs(22 * 60),
+            wake_cost: Duration::from_secs(21 * 60),
             lead: Duration::from_secs(30),
             idle_least: Duration::from_secs(10),
         }
@@ -144,15 +155,6 @@ impl Default for Settings {
 
 /// No time in a parameter is longer, so that sums of times do not overflow.
 const MOST: Duration = Duration::from_secs(366 * 86_400);
-
-/// Seconds that local time is ahead of UTC at an instant.
-pub type LocalTime = fn(Timestamp) -> i64;
-
-/// Local time is UTC.
-#[must_use]
-pub const fn utc(_: Timestamp) -> i64 {
-    0
-}
 
 impl Settings {
     /// Parameters by their names, in the order of what they are about.
@@ -181,13 +183,14 @@ impl Settings {
         Ok(())
     }
 
-    /// The policy, with what it learned before. A memory that is none of its own is passed over.
+    /// The policy, with what it learned before; its hours are those of `zone`. A memory that it
+    /// [cannot read](Kind::reads) is passed over.
     #[must_use]
-    pub fn build(&self, local: LocalTime, memory: Option<&serde_json::Value>) -> Box<dyn Policy> {
+    pub fn build(&self, zone: TimeZone, memory: Option<&serde_json::Value>) -> Box<dyn Policy> {
         match self.kind {
             Kind::Fixed => Box::new(Fixed::new(self.idle_after)),
             Kind::Hysteresis => Box::new(Hysteresis::new(self, memory)),
-            Kind::Predictive => Box::new(Predictive::new(self, local, memory)),
+            Kind::Predictive => Box::new(Predictive::new(self, zone, memory)),
         }
     }
 }

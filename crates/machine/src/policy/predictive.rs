@@ -8,10 +8,11 @@
 use std::time::Duration;
 
 use dormouse_types::Timestamp;
+use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    LocalTime, Plan, Policy, Settings,
+    Plan, Policy, Settings,
     ages::{Ages, BIN, BINS, count},
     hours::{CELLS, Hours, Times, local_seconds},
     words,
@@ -45,7 +46,7 @@ pub struct Predictive {
     idle_least: Duration,
     lead: Duration,
     wake_cost: Duration,
-    local: LocalTime,
+    zone: TimeZone,
     learned: Learned,
     idle_since: Option<Timestamp>,
 }
@@ -78,17 +79,20 @@ struct Outlook {
 impl Predictive {
     /// For a machine in use.
     #[must_use]
-    pub fn new(settings: &Settings, local: LocalTime, memory: Option<&serde_json::Value>) -> Self {
-        let known = memory.and_then(|memory| Learned::deserialize(memory).ok());
+    pub fn new(settings: &Settings, zone: TimeZone, memory: Option<&serde_json::Value>) -> Self {
         Self {
             never: settings.idle_after.is_none(),
             idle_least: settings.idle_least,
             lead: settings.lead.min(BIN),
             wake_cost: settings.wake_cost,
-            local,
-            learned: known.filter(Learned::is_sane).unwrap_or_default(),
+            zone,
+            learned: memory.and_then(read).unwrap_or_default(),
             idle_since: None,
         }
+    }
+
+    pub(super) fn reads(memory: &serde_json::Value) -> bool {
+        read(memory).is_some()
     }
 
     /// What is expected of the bin `age` of the present idle time.
@@ -103,13 +107,16 @@ impl Predictive {
                 + WEIGHTS.age * count(age).ln()
                 + WEIGHTS.used * log_odds(used)
                 + WEIGHTS.bias;
-            1.0 / (1.0 + (-sum).exp())
+            let likely = 1.0 / (1.0 + (-sum).exp());
+            // Who comes like clockwork is expected so: the machine's own histogram is believed as far as it
+            // is beyond chance.
+            likely.max(ages.at_least(age))
         };
         // From a bin to a cell and back, as if each of its bins were alike.
         let bins = count(BINS_A_CELL);
         let expected = 1.0 - (1.0 - by_age).powf(bins);
         let at = start(since, age);
-        let (chance, times) = hours.chance(local_seconds(at, (self.local)(at)), expected);
+        let (chance, times) = hours.chance(local_seconds(at, &self.zone), expected);
         let chance = if times.idle > 0.0 { 1.0 - (1.0 - chance).powf(1.0 / bins) } else { by_age };
         Outlook { chance, times }
     }
@@ -144,6 +151,10 @@ impl Predictive {
     }
 }
 
+fn read(memory: &serde_json::Value) -> Option<Learned> {
+    Learned::deserialize(memory).ok().filter(Learned::is_sane)
+}
+
 impl Policy for Predictive {
     fn turned(&mut self, busy: bool, at: Timestamp) {
         let was_idle = self.idle_since;
@@ -153,7 +164,7 @@ impl Policy for Predictive {
         self.learned.used.take(was_idle.is_none(), at);
         if let Some(since) = was_idle {
             self.learned.ages.add(age(since, at));
-            let local = |at| local_seconds(at, (self.local)(at));
+            let local = |at| local_seconds(at, &self.zone);
             self.learned.hours.add(local(since), local(at));
             self.idle_since = None;
         } else {
@@ -192,7 +203,7 @@ impl Policy for Predictive {
         let bins = if self.learned.hours.is_telling() { CELLS * BINS_A_CELL } else { 0 };
         let week = (beyond..beyond + bins).filter(|age| {
             let at = start(since, *age);
-            self.learned.hours.tells(local_seconds(at, (self.local)(at)))
+            self.learned.hours.tells(local_seconds(at, &self.zone))
         });
         let found = found
             .or_else(|| week.map(|age| (age, self.outlook(since, age))).find(|(_, it)| self.guards(*it)));

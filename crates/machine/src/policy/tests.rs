@@ -10,7 +10,7 @@ fn at(minute: u64) -> Timestamp {
 }
 
 fn build(kind: Kind, memory: Option<&serde_json::Value>) -> Box<dyn Policy> {
-    Settings { kind, ..Settings::default() }.build(utc, memory)
+    Settings { kind, ..Settings::default() }.build(TimeZone::UTC, memory)
 }
 
 #[test]
@@ -28,7 +28,8 @@ fn fixed_sleeps_after_its_time() {
 #[test]
 fn never_means_never() {
     for kind in Kind::ALL {
-        let mut policy = Settings { kind, idle_after: None, ..Settings::default() }.build(utc, None);
+        let mut policy =
+            Settings { kind, idle_after: None, ..Settings::default() }.build(TimeZone::UTC, None);
         policy.turned(false, at(0));
         assert_eq!(policy.sleep_at(at(1_000)), None, "{kind}");
         assert_eq!(policy.wake_at(at(1_000)), None, "{kind}");
@@ -262,5 +263,28 @@ proptest! {
             policy.turned(busy, Timestamp(time));
             let _ = (policy.sleep_at(Timestamp(now)), policy.wake_at(Timestamp(now)));
         }
+    }
+}
+
+#[test]
+fn who_comes_like_clockwork_is_expected() {
+    let mut policy = build(Kind::Predictive, None);
+    for visit in 0..20 {
+        policy.turned(true, at(visit * 30));
+        policy.turned(false, at(visit * 30 + 5));
+    }
+    let idle = at(19 * 30 + 5);
+    policy.slept(idle);
+    let plan = policy.wake_at(at(19 * 30 + 16)).unwrap();
+    assert_eq!(plan.at, Timestamp(at(600).0 - MINUTE / 2), "{plan:?}");
+}
+
+#[test]
+fn a_memory_of_another_version_is_not_read() {
+    for kind in [Kind::Hysteresis, Kind::Predictive] {
+        let mut memory = build(kind, None).memory().unwrap();
+        assert!(kind.reads(&memory));
+        memory["version"] = 99.into();
+        assert!(!kind.reads(&memory));
     }
 }

@@ -15,7 +15,7 @@ use super::{
     Accel, DiskFormat, DiskSpec, InterfaceSpec, LibvirtSave, LibvirtSpec, LimitsSpec, MachineSpec,
     MachineType, MemoryBacking, PlatformSpec, QemuSpec, ResponderSpec, SleepSpec, SpecErrors, WakeSpec,
 };
-use super::{deeper, keep, label};
+use super::{deeper, keep, label, policy};
 
 const MIB: u64 = 1 << 20;
 /// The least and the most memory of a guest, bytes: less boots nothing, more is a slip of the pen.
@@ -186,6 +186,7 @@ fn sleep(section: Section<'_, '_>) -> SleepSpec {
         network_below: section.optional("network_below", rate).unwrap_or(usual.network_below),
         disk_below: section.optional("disk_below", rate).unwrap_or(usual.disk_below),
         grace: section.optional("grace", duration),
+        policy: policy::read(&section),
         deeper: deeper::read(&section),
         keep: keep::read(&section),
     };

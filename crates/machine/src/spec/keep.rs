@@ -5,7 +5,7 @@ use std::time::Duration;
 use dormouse_types::{Matcher, What};
 use serde::{Deserialize, Serialize};
 
-use super::file::{boolean, duration, idle_after, number, one_of, parsed, program_name, text};
+use super::file::{boolean, duration, idle_after, number, one_of, parsed, text};
 use super::read::{Section, Value};
 use crate::schedule::Spans;
 
@@ -34,19 +34,6 @@ pub struct KeepSpec {
     pub timezone: Option<String>,
     /// So long after a wake it does not go to sleep by itself.
     pub min_awake: Option<Duration>,
-    /// What says when it sleeps.
-    pub policy: PolicySpec,
-}
-
-/// `sleep.policy`
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum PolicySpec {
-    /// Its idle time alone.
-    #[default]
-    Fixed,
-    /// A program of the daemon's configuration, by its name there.
-    External(String),
 }
 
 /// An entry of `sleep.connections`.
@@ -84,7 +71,6 @@ pub(super) fn read(section: &Section<'_, '_>) -> KeepSpec {
         wake_ahead: section.optional("wake_ahead", duration),
         timezone: section.optional("timezone", zone),
         min_awake: section.optional("min_awake", duration),
-        policy: section.optional("policy", policy).unwrap_or_default(),
     };
     if section.has("wake_ahead") && !section.has("stay_awake") {
         section
@@ -138,16 +124,6 @@ fn spans(section: &Section<'_, '_>, key: &'static str) -> Spans {
 fn load(value: &Value<'_>) -> Result<f64, String> {
     let load = number(value).filter(|n| n.is_finite() && *n > 0.0 && *n <= 10_000.0);
     load.ok_or_else(|| "must be an average number of processes, more than 0, as 0.5".into())
-}
-
-fn policy(value: &Value<'_>) -> Result<PolicySpec, String> {
-    match text(value, "it in quotes")? {
-        "fixed" => Ok(PolicySpec::Fixed),
-        other => match other.strip_prefix("external:") {
-            Some(name) => program_name(name, "policy").map(PolicySpec::External),
-            None => Err("must be \"fixed\" or \"external:NAME\"".into()),
-        },
-    }
 }
 
 /// Whether there is such a zone, only the host knows.

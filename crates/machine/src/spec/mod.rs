@@ -9,6 +9,7 @@ mod error;
 mod file;
 mod keep;
 mod label;
+mod policy;
 mod read;
 
 use std::collections::BTreeMap;
@@ -22,7 +23,8 @@ use uuid::Uuid;
 
 pub use deeper::Deeper;
 pub use error::{SpecError, SpecErrors};
-pub use keep::{ConnectionRule, KeepSpec, PolicySpec};
+pub use keep::{ConnectionRule, KeepSpec};
+pub use policy::PolicySpec;
 
 /// A machine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -217,6 +219,9 @@ pub struct SleepSpec {
     pub disk_below: u64,
     /// How long a guest that is about to sleep has to read its network queue.
     pub grace: Option<Duration>,
+    /// What decides when it sleeps and wakes by itself.
+    #[serde(default)]
+    pub policy: PolicySpec,
     /// How deep it sleeps after how long.
     #[serde(default)]
     pub deeper: Vec<Deeper>,
@@ -234,6 +239,7 @@ impl Default for SleepSpec {
             network_below: 1024,
             disk_below: 16 * 1024,
             grace: None,
+            policy: PolicySpec::default(),
             deeper: Vec::new(),
             keep: KeepSpec::default(),
         }

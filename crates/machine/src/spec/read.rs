@@ -112,6 +112,11 @@ impl<'a, 'i> Section<'a, 'i> {
         self.report.add(self.path.clone(), self.span.clone(), None, fix.into());
     }
 
+    /// Is the value of `key` a table?
+    pub(super) fn has_table(&self, key: &str) -> bool {
+        self.table.iter().any(|(k, value)| k.get_ref() == key && value.get_ref().as_table().is_some())
+    }
+
     pub(super) fn has(&self, key: &str) -> bool {
         self.table.iter().any(|(k, _)| k.get_ref() == key)
     }
