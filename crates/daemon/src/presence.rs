@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use dormouse_surrogate::{Capabilities, Error, Port, Rehearsal, Replay, Sleeper, Status, Surrogate};
 use dormouse_types::{MacAddr, MachineName};
-use dormouse_wire::Flow;
+use dormouse_wire::Followed;
 
 /// Stands in for machines on the network. See [`Surrogate`] for what each call does.
 #[async_trait]
@@ -30,8 +30,9 @@ pub trait Presence: Send + Sync {
     async fn rehearse(&self, sleeper: &Sleeper, mac: MacAddr, ethernet: &[u8]) -> Rehearsal;
     /// A machine's numbers, if it is captured.
     async fn status(&self, name: &MachineName) -> Option<Status>;
-    /// The TCP connections of a running guest, as its frames on this bridge show them.
-    async fn connections(&self, bridge: &str, mac: MacAddr) -> Vec<Flow>;
+    /// The TCP connections of a running guest, as its frames on this bridge show them, also those that it
+    /// closed a moment ago.
+    async fn connections(&self, bridge: &str, mac: MacAddr) -> Vec<Followed>;
     /// What this host allows.
     async fn capabilities(&self) -> Capabilities;
 }
@@ -78,7 +79,7 @@ impl Presence for Surrogate {
         self.status(name).await
     }
 
-    async fn connections(&self, bridge: &str, mac: MacAddr) -> Vec<Flow> {
+    async fn connections(&self, bridge: &str, mac: MacAddr) -> Vec<Followed> {
         self.connections(bridge, mac)
     }
 

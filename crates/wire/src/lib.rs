@@ -54,7 +54,9 @@ pub use learn::learned;
 pub use magic::is_magic;
 pub use matching::fits;
 pub use network::{Arp, ArpOperation, Fragment, IpPacket, Network, protocol};
-pub use persona::{Flow, FlowTable, Lease, LeaseRequest, MdnsRecord, Names, NetbiosName, Persona, Way};
+pub use persona::{
+    Flow, FlowTable, Followed, Lease, LeaseRequest, MdnsRecord, Names, NetbiosName, Persona, Way,
+};
 pub use proxy::{Deed, Outcome, Policy, Proxy};
 pub use renewal::Renewal;
 pub use respond::{

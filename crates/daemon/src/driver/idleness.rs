@@ -13,8 +13,8 @@ use dormouse_machine::{
     spec::{MachineSpec, SleepSpec},
 };
 use dormouse_platform::{Counters, Inside, Instance};
-use dormouse_types::{Depth, Timestamp};
-use dormouse_wire::Flow;
+use dormouse_types::{Depth, MacAddr, Timestamp};
+use dormouse_wire::{Flow, Followed};
 use futures::future::join_all;
 use jiff::tz::TimeZone;
 
@@ -128,6 +128,7 @@ async fn ask(
     shared: Shared,
     instance: Arc<dyn Instance>,
     spec: Arc<MachineSpec>,
+    links: Vec<(String, MacAddr)>,
     ask_guest: bool,
     is_last: bool,
 ) -> Result<Answers, String> {
@@ -136,20 +137,19 @@ async fn ask(
         let patience = tokio::time::timeout(GUEST_PATIENCE, instance.inside());
         if ask_guest { Some(patience.await.ok().flatten()) } else { None }
     };
-    let flows =
-        join_all(spec.interfaces.iter().map(|link| shared.presence.connections(&link.bridge, link.mac)));
+    let flows = join_all(links.iter().map(|(bridge, mac)| shared.presence.connections(bridge, *mac)));
     // The guest first: what asking it costs is in the counters of all samples alike.
     let guest = guest.await;
     let inhibitors = shared.inhibitors.of(&spec.name, is_last);
     let (counters, flows, inhibitors) = tokio::join!(instance.counters(), flows, inhibitors);
     let counters = counters.map_err(|e| chain(&e))?;
-    let connections = flows.into_iter().flatten().map(|flow| connection(&flow)).collect();
+    let connections = flows.into_iter().flatten().map(|followed| connection(&followed)).collect();
     Ok(Answers { look: Look { asked, is_last }, counters, connections, guest, inhibitors })
 }
 
-const fn connection(flow: &Flow) -> Connection {
-    let Flow { local, remote, snd_nxt, rcv_nxt, heard, .. } = *flow;
-    Connection { local, remote, numbers: (snd_nxt, rcv_nxt), heard }
+const fn connection(followed: &Followed) -> Connection {
+    let Followed { flow: Flow { local, remote, snd_nxt, rcv_nxt, heard, .. }, closing } = *followed;
+    Connection { local, remote, numbers: (snd_nxt, rcv_nxt), heard, open: !closing }
 }
 
 impl Driver {
@@ -170,7 +170,9 @@ impl Driver {
         }
         self.idleness.is_asking = true;
         let (instance, spec) = (Arc::clone(&self.subject.instance), Arc::clone(&self.subject.spec));
-        let asking = ask(self.shared.clone(), instance, spec, ask_guest, is_last);
+        // As they are now: others may have changed what its file says.
+        let links = self.ports.iter().map(|port| (port.bridge.clone(), port.mac)).collect();
+        let asking = ask(self.shared.clone(), instance, spec, links, ask_guest, is_last);
         self.spawn(Job::Sample, async move { Finished::Sample(Box::new(asking.await)) });
     }
 

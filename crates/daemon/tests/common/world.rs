@@ -48,7 +48,7 @@ struct Inner {
     /// How often a running save or flush was to end early.
     hurries: u64,
     /// The guest's TCP connections.
-    connections: Vec<dormouse_wire::Flow>,
+    connections: Vec<dormouse_wire::Followed>,
     /// See [`World::ambush`].
     ambush: Option<Duration>,
     counters_read: Option<std::time::Instant>,
@@ -229,7 +229,7 @@ impl World {
             [([10, 9, 0, 2], port), ([10, 9, 0, 1], 40_000)].map(std::net::SocketAddr::from);
         let (snd_nxt, rcv_nxt, window, tsval, heard) = (1, 1, 1, None, dormouse_types::Timestamp(1));
         let flow = dormouse_wire::Flow { local, remote, snd_nxt, rcv_nxt, window, tsval, heard };
-        self.with(|w| w.connections = vec![flow]);
+        self.with(|w| w.connections = vec![dormouse_wire::Followed { flow, closing: false }]);
     }
 
     /// It has none any more.
@@ -479,8 +479,9 @@ impl Presence for World {
         self.stand("capture", Some(true)).await
     }
 
-    async fn connections(&self, _: &str, _: MacAddr) -> Vec<dormouse_wire::Flow> {
-        self.with(|w| w.connections.clone())
+    async fn connections(&self, bridge: &str, mac: MacAddr) -> Vec<dormouse_wire::Followed> {
+        let is_ours = (bridge, mac) == ("br0", MacAddr([0x52, 0x54, 0, 0, 0, 2]));
+        self.with(|w| if is_ours { w.connections.clone() } else { Vec::new() })
     }
 
     async fn drain(&self, _: &surrogate::Sleeper, _: Duration) -> Result<(), surrogate::Error> {

@@ -11,7 +11,7 @@ use dormouse_types::{Timestamp, What};
 use super::{Signal, in_words};
 use crate::spec::ConnectionRule;
 
-/// An established connection of the machine's.
+/// A connection of the machine's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Connection {
     /// The machine's end.
@@ -23,6 +23,8 @@ pub struct Connection {
     pub numbers: (u32, u32),
     /// When the machine last sent a segment on it.
     pub heard: Timestamp,
+    /// It is established; else it was, and is being closed or closed.
+    pub open: bool,
 }
 
 type Key = (SocketAddr, SocketAddr);
@@ -33,20 +35,24 @@ struct Seen {
     numbers: (u32, u32),
     /// When there was data on it last, as far as that is known.
     used: Timestamp,
+    open: bool,
 }
 
 /// The connections of one machine.
 #[derive(Clone, Debug)]
 pub(super) struct Connections {
     rules: Vec<ConnectionRule>,
-    seen: BTreeMap<Key, Seen>,
+    /// `None` before anybody looked.
+    seen: Option<BTreeMap<Key, Seen>>,
+    /// Of each rule and, last, of what no rule names: when the last connection that came was in use.
+    came: Vec<Option<Timestamp>>,
     /// A signal for each rule that keeps awake, or one that tells how many there are.
     signals: Vec<Signal>,
 }
 
 impl Connections {
     pub(super) fn new(rules: &[ConnectionRule]) -> Self {
-        Self { rules: rules.to_vec(), seen: BTreeMap::new(), signals: Vec::new() }
+        Self { rules: rules.to_vec(), seen: None, came: vec![None; rules.len() + 1], signals: Vec::new() }
     }
 
     pub(super) fn reset(&mut self) {
@@ -57,20 +63,41 @@ impl Connections {
         &self.signals
     }
 
-    /// Takes in those that are open now.
-    pub(super) fn take(&mut self, open: &[Connection], now: Timestamp) {
-        let seen = open.iter().map(|connection| {
-            let Connection { local, remote, numbers, heard } = *connection;
-            let known = self.seen.get(&(local, remote)).filter(|seen| seen.numbers == numbers);
-            let used = known.map_or_else(|| heard.min(now), |seen| seen.used);
-            ((local, remote), Seen { numbers, used })
-        });
-        self.seen = seen.collect();
+    /// Takes in those that there are now, and those that were there a moment ago.
+    pub(super) fn take(&mut self, all: &[Connection], now: Timestamp) {
+        let before = self.seen.take();
+        let mut seen = BTreeMap::new();
+        let mut strangers = 0;
+        for connection in all {
+            let Connection { local, remote, numbers, heard, open } = *connection;
+            let key = (local, remote);
+            let known = before.as_ref().and_then(|before| before.get(&key));
+            // One that was closed and is open again is another.
+            let is_new = before.is_some() && known.is_none_or(|known| open && !known.open);
+            if is_new {
+                let rule = self.rule_of(&key).unwrap_or(self.rules.len());
+                strangers += usize::from(rule == self.rules.len());
+                if let Some(came) = self.came.get_mut(rule) {
+                    *came = (*came).max(Some(heard.min(now)));
+                }
+            }
+            let known = known.filter(|known| known.numbers == numbers);
+            let used = known.map_or_else(|| heard.min(now), |known| known.used);
+            seen.insert(key, Seen { numbers, used, open });
+        }
+        let open = seen.values().filter(|seen| seen.open).count();
+        self.seen = Some(seen);
         let mut signals: Vec<_> = (0..self.rules.len()).filter_map(|rule| self.judge(rule, now)).collect();
-        if self.rules.is_empty() && !open.is_empty() {
+        if self.rules.is_empty() && open > 0 {
             let detail = Some("silent ones survive its sleep".into());
-            let value = Some(count(open.len()));
+            let value = Some(count(open));
             signals.push(Signal { value, detail, ..Signal::new("connections", "open", false, now) });
+        }
+        if let Some(&Some(came)) = self.came.last() {
+            // Also one that was gone before anybody looked was use: its client may well come again.
+            let signal = Signal::new("new connections", "", strangers > 0, came);
+            let (value, threshold) = (Some(count(strangers)), Some(1.0));
+            signals.push(Signal { value, threshold, ends: Some((now, came)), ..signal });
         }
         self.signals = signals;
     }
@@ -80,7 +107,8 @@ impl Connections {
         let ConnectionRule { matcher, keep_awake: true, idle_after } = self.rules.get(rule)? else {
             return None;
         };
-        let all: Vec<_> = self.seen.iter().filter(|(key, _)| self.rule_of(key) == Some(rule)).collect();
+        let open = self.seen.iter().flatten().filter(|(_, seen)| seen.open);
+        let all: Vec<_> = open.filter(|(key, _)| self.rule_of(key) == Some(rule)).collect();
         let quiet_at = |seen: &Seen| idle_after.map(|span| seen.used + span);
         let live = || all.iter().filter(|(_, seen)| quiet_at(seen).is_none_or(|at| at > now));
         let name = format!("connections {matcher}");
@@ -92,6 +120,8 @@ impl Connections {
             (Some(_), Some(used)) if !busy => used,
             _ => now,
         };
+        let came = self.came.get(rule).copied().flatten().filter(|_| !busy);
+        let since = came.map_or(since, |came| came.max(since));
         let last = live().max_by_key(|(_, seen)| seen.used);
         let ends = last.and_then(|(_, seen)| Some((quiet_at(seen)?, seen.used)));
         let detail = last.map(|(key, seen)| told(key, seen, live().count(), now));

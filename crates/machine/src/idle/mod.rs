@@ -116,9 +116,9 @@ impl IdlePolicy {
         self.guest.reset();
     }
 
-    /// Takes in the connections that are open at `now`.
-    pub fn connections(&mut self, open: &[Connection], now: Timestamp) {
-        self.connections.take(open, now);
+    /// Takes in the connections that there are at `now`, and those that were closed a moment before.
+    pub fn connections(&mut self, all: &[Connection], now: Timestamp) {
+        self.connections.take(all, now);
     }
 
     /// Is the guest to be asked? See [`IdlePolicy::guest`].

@@ -150,7 +150,7 @@ mod connections {
     /// A connection to `port` on which so many octets were sent, heard at `heard`.
     fn open(port: u16, sent: u32, heard: u64) -> Connection {
         let [local, remote] = [([10, 9, 0, 2], port), ([10, 9, 0, 1], 40_000)].map(SocketAddr::from);
-        Connection { local, remote, numbers: (sent, 7), heard: at(heard) }
+        Connection { local, remote, numbers: (sent, 7), heard: at(heard), open: true }
     }
 
     /// Quiet counters each second, and these connections.
@@ -193,6 +193,41 @@ mod connections {
         let verdict = run(&mut policy, 2000..2001, &[open(22, 6, 200)]);
         assert_eq!(verdict.idle_since, Some(at(200)));
         assert!(verdict.is_due(at(2000)));
+    }
+
+    fn closed(port: u16, heard: u64) -> Connection {
+        Connection { open: false, ..open(port, 9, heard) }
+    }
+
+    #[test]
+    fn one_that_came_and_went_restarts_the_clock() {
+        for rules in [vec![], vec![rule("tcp:22", true, None)], vec![rule("tcp:80", true, None)]] {
+            let mut policy = judge(rules.clone());
+            assert_eq!(run(&mut policy, 1..100, &[]).idle_since.map(|since| since < at(3)), Some(true));
+            // It lingers in the table, and is one use.
+            let verdict = run(&mut policy, 100..590, &[closed(22, 99)]);
+            assert_eq!(verdict.idle_since, Some(at(99)), "{rules:?}");
+            assert!(!verdict.is_due(at(650)) && verdict.is_due(at(699)));
+            // The same client with the same port once more, still open when somebody looks.
+            let verdict = run(&mut policy, 590..591, &[open(22, 10, 590)]);
+            let verdict = verdict.idle_since.or(run(&mut policy, 591..592, &[closed(22, 590)]).idle_since);
+            assert!(verdict.is_some_and(|since| since >= at(590)), "{rules:?}");
+            assert!(run(&mut policy, 592..600, &[]).idle_since.is_some_and(|since| since >= at(590)));
+        }
+    }
+
+    #[test]
+    fn one_that_is_to_keep_nobody_awake_restarts_no_clock() {
+        let mut policy = judge(vec![rule("tcp:9100", false, None)]);
+        let before = run(&mut policy, 1..100, &[]).idle_since;
+        assert_eq!(run(&mut policy, 100..200, &[closed(9100, 150)]).idle_since, before);
+    }
+
+    #[test]
+    fn what_was_there_before_anybody_looked_did_not_come() {
+        let mut policy = judge(Vec::new());
+        let verdict = run(&mut policy, 100..101, &[closed(22, 99), open(22, 5, 99)]);
+        assert!(verdict.signals.iter().all(|signal| signal.name != "new connections"));
     }
 
     #[test]

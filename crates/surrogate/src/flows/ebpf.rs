@@ -11,7 +11,7 @@ use aya::{
 };
 use dormouse_sys::{SharedWords, packet::link_index};
 use dormouse_types::MacAddr;
-use dormouse_wire::Flow;
+use dormouse_wire::{Flow, Followed};
 
 use super::table::{Clock, REGIONS, Region, TABLE_BYTES};
 use crate::bpf::{self, Unavailable};
@@ -50,8 +50,8 @@ pub(super) struct View {
 }
 
 impl View {
-    /// See [`super::Flows::of`].
-    pub(super) fn flows(&self) -> Vec<Flow> {
+    /// See [`super::Flows::all_of`].
+    pub(super) fn flows(&self) -> Vec<Followed> {
         Region::new(&self.words, self.region).flows(Clock::read())
     }
 }

@@ -18,7 +18,7 @@ use std::{
 
 use dormouse_sys::packet::link_index;
 use dormouse_types::{MacAddr, Timestamp};
-use dormouse_wire::{Flow, Persona};
+use dormouse_wire::{Flow, Followed, Persona};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::{FollowKind, bpf::Unavailable, error::chain};
@@ -114,15 +114,20 @@ impl Flows {
     /// Its connections that it has not begun to close, those heard last first; at most
     /// [`Persona::MAX_FLOWS`].
     pub(crate) fn of(&mut self, mac: MacAddr) -> Vec<Flow> {
+        let open = self.all_of(mac).into_iter().filter(|followed| !followed.closing);
+        open.map(|followed| followed.flow).take(Persona::MAX_FLOWS).collect()
+    }
+
+    /// The same, and those that it has begun to close, as far as they are still remembered.
+    pub(crate) fn all_of(&mut self, mac: MacAddr) -> Vec<Followed> {
         let source = lock(&self.shared.guests).get(&mac).map(|guest| guest.source.clone());
-        let mut flows = match source {
+        let open = |flow| Followed { flow, closing: false };
+        match source {
             None => Vec::new(),
-            Some(Source::Known(flows)) => flows,
+            Some(Source::Known(flows)) => flows.into_iter().map(open).collect(),
             Some(Source::Ebpf(view)) => view.flows(),
             Some(Source::Packets) => lock(&self.shared.sniff).of(mac).unwrap_or_default(),
-        };
-        flows.truncate(Persona::MAX_FLOWS);
-        flows
+        }
     }
 
     /// Follows it no longer, and forgets its connections, as when it is switched off.

@@ -12,7 +12,7 @@ use dormouse_sys::{
     packet::{Direction, Error, Filter, link_index},
 };
 use dormouse_types::{MacAddr, Timestamp};
-use dormouse_wire::{Flow, FlowTable, Frame};
+use dormouse_wire::{Flow, FlowTable, Followed, Frame};
 use rustix::{
     buffer::spare_capacity,
     event::{EventfdFlags, epoll, eventfd},
@@ -127,7 +127,7 @@ impl Taps {
     }
 
     /// See [`super::Flows::of`]; `None`: it is not followed.
-    pub(super) fn of(&mut self, mac: MacAddr) -> Option<Vec<Flow>> {
+    pub(super) fn of(&mut self, mac: MacAddr) -> Option<Vec<Followed>> {
         let mut state = self.shared.as_ref()?.state();
         let guest = state.guests.get_mut(&mac)?;
         // All that it has sent by now, even if the thread has not come to it yet. It may go on sending.
@@ -136,7 +136,7 @@ impl Taps {
             let frames = self.batch.frames();
             left = left.saturating_sub(frames.map(|f| PacketSocket::OVERHEAD + f.bytes.len() as u64).sum());
         }
-        Some(guest.table.established())
+        Some(guest.table.followed())
     }
 
     /// See [`super::Flows::stop`].

@@ -10,7 +10,7 @@ use std::{
 
 use dormouse_sys::SharedWords;
 use dormouse_types::Timestamp;
-use dormouse_wire::Flow;
+use dormouse_wire::{Flow, Followed};
 use rustix::time::ClockId;
 
 use super::{nanos, now};
@@ -55,13 +55,13 @@ impl<'a> Region<'a> {
         Self { words, start: usize::try_from(number).unwrap_or_default() * REGION_BYTES }
     }
 
-    /// The connections that are not being closed, those heard last first.
-    pub(super) fn flows(self, clock: Clock) -> Vec<Flow> {
+    /// The connections, those heard last first.
+    pub(super) fn flows(self, clock: Clock) -> Vec<Followed> {
         let mut places: Vec<Place> =
             (0..SETS).flat_map(|set| self.read(set)).filter_map(|words| Place::of(&words, clock)).collect();
-        places.retain(|place| place.state == ESTABLISHED);
         places.sort_by_key(|place| std::cmp::Reverse(place.flow.heard));
-        places.into_iter().map(|place| place.flow).collect()
+        let followed = |Place { flow, state }| Followed { flow, closing: state != ESTABLISHED };
+        places.into_iter().map(followed).collect()
     }
 
     /// Enters connections that are not in it, where there is room.

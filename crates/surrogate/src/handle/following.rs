@@ -35,11 +35,12 @@ impl Following {
 
 impl Surrogate {
     /// The TCP connections of a guest that is listened to, those heard last first; none are known of
-    /// others. Does not wait for anything.
+    /// others. Those that it closed are among them for as long as they are remembered. Does not wait for
+    /// anything.
     #[must_use]
-    pub fn connections(&self, bridge: &str, mac: MacAddr) -> Vec<Flow> {
+    pub fn connections(&self, bridge: &str, mac: MacAddr) -> Vec<dormouse_wire::Followed> {
         let served = self.0.bridges().get(bridge).cloned();
-        served.and_then(|bridge| bridge.flows_of(mac)).unwrap_or_default()
+        served.map(|bridge| bridge.following.lock().flows.all_of(mac)).unwrap_or_default()
     }
 }
 

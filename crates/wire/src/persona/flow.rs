@@ -100,12 +100,14 @@ pub struct FlowTable {
     flows: BTreeMap<(SocketAddr, SocketAddr), Followed>,
 }
 
+/// A connection of a [`FlowTable`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Followed {
-    flow: Flow,
-    /// Kept while it closes: its last segments would else look like those of a connection not
-    /// known yet.
-    closing: bool,
+pub struct Followed {
+    /// Its last state.
+    pub flow: Flow,
+    /// One side has begun to close it. It is kept for a while: its last segments would else look like those
+    /// of a connection not known yet.
+    pub closing: bool,
 }
 
 impl FlowTable {
@@ -132,10 +134,16 @@ impl FlowTable {
     /// Those that are established and that neither side has begun to close, those heard last first.
     #[must_use]
     pub fn established(&self) -> Vec<Flow> {
-        let open = self.flows.values().filter(|followed| !followed.closing);
-        let mut flows: Vec<_> = open.map(|followed| followed.flow).collect();
-        flows.sort_by_key(|flow| Reverse(flow.heard));
-        flows
+        let all = self.followed().into_iter();
+        all.filter(|followed| !followed.closing).map(|followed| followed.flow).collect()
+    }
+
+    /// The same, and those that are being closed, as far as there is room.
+    #[must_use]
+    pub fn followed(&self) -> Vec<Followed> {
+        let mut all: Vec<_> = self.flows.values().copied().collect();
+        all.sort_by_key(|followed| Reverse(followed.flow.heard));
+        all
     }
 
     fn sent(&mut self, segment: &Segment, now: Timestamp) {

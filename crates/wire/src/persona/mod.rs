@@ -18,7 +18,7 @@ use core::net::IpAddr;
 use dormouse_types::{MacAddr, Timestamp};
 use serde::{Deserialize, Serialize};
 
-pub use flow::{Flow, FlowTable};
+pub use flow::{Flow, FlowTable, Followed};
 pub(crate) use group::is_reported;
 pub use lease::{Lease, LeaseRequest};
 pub use names::{MdnsRecord, Names, NetbiosName};
