@@ -70,7 +70,7 @@ impl Local {
         };
         #[cfg(feature = "libvirt")]
         let libvirt = dormouse_libvirt::Libvirt::new(
-            dormouse_libvirt::SYSTEM,
+            config.libvirt.uri.clone(),
             config.state_dir.join("domains"),
             net.clone(),
             notices.clone(),

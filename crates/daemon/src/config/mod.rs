@@ -46,6 +46,8 @@ pub struct Config {
     pub on_stop: OnStop,
     /// See [`Qemu`].
     pub qemu: Qemu,
+    /// See [`Libvirt`].
+    pub libvirt: Libvirt,
     /// See [`Sleep`].
     pub sleep: Sleep,
     /// See [`Standby`].
@@ -78,6 +80,14 @@ pub struct Qemu {
     pub memory: MemoryBacking,
     /// Whether the whole memory file is reserved on the disk at boot, unless their files say.
     pub preallocate: bool,
+}
+
+/// Domains of libvirt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Libvirt {
+    /// The connection of machines whose files name none, and of imports that name none; as `virsh -c` takes it.
+    pub uri: String,
 }
 
 /// Sleeping and waking, for all machines.
@@ -174,6 +184,7 @@ impl Default for Config {
             event_history: 1000,
             on_stop: OnStop::Leave,
             qemu: Qemu::default(),
+            libvirt: Libvirt::default(),
             sleep: Sleep::default(),
             standby: Standby::default(),
             network: Network::default(),
@@ -195,6 +206,12 @@ impl Default for Qemu {
             memory: MemoryBacking::File,
             preallocate: false,
         }
+    }
+}
+
+impl Default for Libvirt {
+    fn default() -> Self {
+        Self { uri: "qemu:///system".into() }
     }
 }
 
