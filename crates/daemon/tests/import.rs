@@ -24,6 +24,7 @@ fn domain(name: &str, last_octet: u8) -> Candidate {
             bridge: "br0".into(),
             addresses: vec![[10, 9, 0, last_octet].into()],
         }],
+        unjoined: Vec::new(),
         obstacles: vec![],
     }
 }

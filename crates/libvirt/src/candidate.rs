@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use dormouse_platform::{Activity, Candidate, Joined};
 use dormouse_types::MacAddr;
 
-use crate::xml::{Circumstances, Description, obstacles};
+use crate::xml::{Circumstances, Description, Interface, Source, obstacles};
 
 /// Addresses that are kept of one interface at most: a guest with more is a router, and names its own.
 const ADDRESSES: usize = 8;
@@ -44,6 +44,10 @@ pub(crate) fn candidate(
     hints: &Hints,
 ) -> Candidate {
     let up = domain.interfaces.iter().filter(|interface| interface.is_up);
+    let is_unjoined = |interface: &&Interface| {
+        matches!(interface.source, Source::Network { .. }) && interface.bridge(&now.networks).is_err()
+    };
+    let unjoined = up.clone().filter(is_unjoined).map(|interface| interface.mac).collect();
     let joined = up.filter_map(|interface| {
         let addresses = hints.0.get(&interface.mac).cloned().unwrap_or_default();
         Some(Joined { mac: interface.mac, bridge: interface.bridge(&now.networks).ok()?, addresses })
@@ -54,6 +58,7 @@ pub(crate) fn candidate(
         activity,
         memory: domain.memory,
         interfaces: joined.collect(),
+        unjoined,
         obstacles: obstacles(domain, now),
     }
 }

@@ -19,6 +19,8 @@ pub struct Candidate {
     pub memory: u64,
     /// Its interfaces that somebody can stand in for; the others are among the obstacles.
     pub interfaces: Vec<Joined>,
+    /// Interfaces whose bridge cannot be told now, as of a network that is not started.
+    pub unjoined: Vec<MacAddr>,
     /// What stands in the way of its sleep, and what its user should know of.
     pub obstacles: Vec<Obstacle>,
 }

@@ -32,11 +32,25 @@ pub(crate) fn redefined(
         what.push(format!("it has {new_memory} of memory"));
         set(&mut file, "memory", &new_memory);
     }
-    what.extend(interfaces_changed(&spec.interfaces, &candidate.interfaces));
-    if spec.interfaces.iter().map(key).ne(candidate.interfaces.iter().map(|i| (i.mac, &*i.bridge))) {
-        set_interfaces(&mut file, &candidate.interfaces);
+    let interfaces = interfaces(spec, candidate);
+    what.extend(interfaces_changed(&spec.interfaces, &interfaces));
+    if spec.interfaces.iter().map(key).ne(interfaces.iter().map(|i| (i.mac, &*i.bridge))) {
+        set_interfaces(&mut file, &interfaces);
     }
     Ok((!what.is_empty()).then(|| Change { file: file.to_string(), what: what.join("; ") }))
+}
+
+/// One whose bridge cannot be told now, as while its network is not started, stays as it is.
+fn interfaces(spec: &MachineSpec, candidate: &Candidate) -> Vec<Joined> {
+    let is_kept = |old: &&InterfaceSpec| candidate.unjoined.contains(&old.mac);
+    let kept =
+        |old: &InterfaceSpec| Joined { mac: old.mac, bridge: old.bridge.clone(), addresses: Vec::new() };
+    let mut interfaces = candidate.interfaces.clone();
+    interfaces.extend(spec.interfaces.iter().filter(is_kept).map(kept));
+    // In the order of the file: an order that is another one is no change.
+    let place = |mac| spec.interfaces.iter().position(|old| old.mac == mac).unwrap_or(usize::MAX);
+    interfaces.sort_by_key(|joined| place(joined.mac));
+    interfaces
 }
 
 fn key(interface: &InterfaceSpec) -> (dormouse_types::MacAddr, &str) {

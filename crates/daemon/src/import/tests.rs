@@ -17,6 +17,7 @@ fn web() -> Candidate {
             },
             Joined { mac: "52:54:00:00:00:03".parse().unwrap(), bridge: "br0".into(), addresses: vec![] },
         ],
+        unjoined: Vec::new(),
         obstacles: vec![Obstacle::to(&[Depth::Pmsuspended], "guest agent", "none").fix("add it")],
     }
 }
@@ -204,4 +205,12 @@ fn interfaces_come_and_go() {
     let mac = "52:54:00:00:00:05".parse().unwrap();
     three.interfaces.push(Joined { mac, bridge: "br2".into(), addresses: vec![] });
     assert!(follow(&three).unwrap().file.contains("192.168.122.34\"] # fixed"));
+}
+
+/// As of a network that is not started, or was not to be read.
+#[test]
+fn an_interface_whose_bridge_cannot_be_told_stays_as_it_is() {
+    let mut unjoined = web();
+    unjoined.unjoined = unjoined.interfaces.drain(..).map(|joined| joined.mac).collect();
+    assert_eq!(follow(&unjoined), None);
 }
