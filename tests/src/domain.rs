@@ -1,6 +1,6 @@
 //! A lab with libvirt, a daemon and one domain.
 
-use crate::{LONG, Scene};
+use crate::{LONG, SECOND, Scene};
 use dormouse_lab::{
     Daemon, Domain, Lab, Libvirtd,
     api::{MachineState, Outcome},
@@ -130,7 +130,8 @@ impl DomainScene {
         self.libvirtd.domstate(self.name()).unwrap()
     }
 
-    /// Waits until the machine is in a state, because somebody brought the domain there.
+    /// Waits until the machine is in a state, because somebody brought the domain there: within a second, on a
+    /// machine that has time for it.
     ///
     /// # Panics
     ///
@@ -138,7 +139,7 @@ impl DomainScene {
     #[track_caller]
     pub fn follows(&self, state: MachineState) {
         let took = self.daemon.wait_state(self.name(), state, LONG).unwrap();
-        println!("{state} {took:?} after virsh");
+        assert!(took < 5 * SECOND, "{state} only {took:?} after virsh");
     }
 
     /// Puts it to sleep at a depth.

@@ -96,5 +96,9 @@ fn who_starts_a_sleeper_with_a_ram_file_boots_it_and_the_state_is_never_used() {
     scene.daemon.restart().unwrap();
     scene.logged(&["no more use"]);
     assert_eq!(scene.domstate(), "shut off");
-    assert_ne!(scene.state(), MachineState::Active);
+    scene.wait(MachineState::Stopped);
+    // Nothing of it is used: it boots.
+    scene.daemon.run(&["start", "web"]).unwrap();
+    scene.booted(4);
+    assert_ne!(scene.before().boot_id, after.boot_id);
 }

@@ -88,6 +88,25 @@ fn while_it_sleeps() {
     scene.virsh(&["start"]);
     scene.booted(2);
 
+    // libvirt tells nobody of this.
+    scene.sleep_at("saved");
+    scene.virsh(&["managedsave-remove"]);
+    is_left(&scene, MachineState::Stopped, "shut off");
+    let why = scene.daemon.why(scene.name()).unwrap();
+    assert!(why.cause.as_ref().is_some_and(|cause| cause.contains("managed save was removed")), "{why:?}");
+    assert!(!scene.pings(scene.guest.ip()));
+    scene.daemon.run(&["start", "web"]).unwrap();
+    scene.booted(3);
+
+    // Nor of this, and says that it is there: it would boot what is to be restored.
+    scene.sleep_at("saved");
+    std::fs::remove_file(scene.libvirtd.state_dir().join("qemu/save/web.save")).unwrap();
+    assert_eq!(scene.state(), MachineState::Asleep);
+    assert_ne!(scene.daemon.cli(&["wake", "web"]).unwrap().code, Some(0));
+    is_left(&scene, MachineState::Stopped, "shut off");
+    scene.daemon.run(&["start", "web"]).unwrap();
+    scene.booted(4);
+
     // Someone takes the domain away with what it was to wake from.
     scene.sleep_at("saved");
     scene.virsh(&["undefine", "--managed-save"]);

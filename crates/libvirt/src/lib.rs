@@ -2,7 +2,8 @@
 //!
 //! libvirt is the one that knows: what it says of a domain is what is so, and what others do to a domain
 //! is told and followed. One [`Libvirt`] has a connection to each libvirtd that machines name; a [`Domain`]
-//! is one machine. Nothing of a domain's definition is changed.
+//! is one machine. Of a domain's definition nothing is changed, but for a RAM file that its machine's file asks for
+//! (`save = "ram-file"`).
 #![forbid(unsafe_code)]
 
 mod candidate;
@@ -13,6 +14,7 @@ mod happening;
 mod hub;
 mod ram_file;
 mod survey;
+mod uri;
 pub mod xml;
 
 use std::{
@@ -21,9 +23,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
-use dormouse_machine::spec::{LibvirtSpec, MachineSpec};
+use dormouse_machine::spec::{LibvirtSave, LibvirtSpec, MachineSpec};
 use dormouse_net::Net;
-use dormouse_platform::{Error, Finding, Notice};
+use dormouse_platform::{Error, Finding, Notice, Obstacle};
+use dormouse_types::Depth;
 use tokio::sync::mpsc;
 
 use self::hub::{Hub, Lane};
@@ -32,6 +35,17 @@ pub use domain::Domain;
 
 /// The connection of who names none.
 pub const SYSTEM: &str = "qemu:///system";
+
+/// What can be done about a libvirt that is elsewhere.
+const ELSEWHERE_FIX: &str = "run dormoused on that host, or write a machine file without [[interface]], with \
+                             sleep.idle_after = \"never\": such a machine sleeps and wakes by command only";
+
+fn elsewhere(uri: &str) -> String {
+    format!(
+        "the libvirt of {uri} is on another host: from here nobody can stand in for what is on its bridges, nor \
+             reach its memory"
+    )
+}
 
 /// The libvirts that domains are on, each connected to once.
 #[derive(Debug)]
@@ -63,7 +77,17 @@ impl Libvirt {
     ///
     /// When the file asks for what libvirt cannot do.
     pub fn domain(&self, spec: &MachineSpec, libvirt: &LibvirtSpec) -> Result<Domain, Error> {
-        let hub = self.hub(libvirt.uri.as_deref().unwrap_or(&self.uri));
+        let uri = libvirt.uri.as_deref().unwrap_or(&self.uri);
+        let asks_for = [
+            (!spec.interfaces.is_empty(), "[[interface]]"),
+            (libvirt.save == LibvirtSave::RamFile, "save = \"ram-file\""),
+            (libvirt.page_out, "page_out = true"),
+        ];
+        let asks_for = asks_for.into_iter().find_map(|(asks, what)| asks.then_some(what));
+        if let Some(what) = asks_for.filter(|_| uri::is_elsewhere(uri)) {
+            return Err(Error::Unsupported(format!("{what}: {}; {ELSEWHERE_FIX}", elsewhere(uri))));
+        }
+        let hub = self.hub(uri);
         Ok(Domain::join(spec, libvirt, hub, self.net.clone(), self.notices.clone(), &self.folder))
     }
 
@@ -74,10 +98,18 @@ impl Libvirt {
     ///
     /// When it cannot be asked. What is wrong with one domain is told of that one.
     pub async fn candidates(&self, uri: Option<&str>, names: Vec<String>) -> Result<Vec<Finding>, Error> {
-        let hub = self.hub(uri.unwrap_or(&self.uri));
+        let uri = uri.unwrap_or(&self.uri);
+        let hub = self.hub(uri);
         // An agent that does not answer keeps it waiting.
         let found = hub.call(Lane::Guest, move |connect| Ok(survey::survey(connect, &names)?)).await;
-        found.map_err(|error| error.to("list its domains"))
+        let mut found = found.map_err(|error| error.to("list its domains"))?;
+        if uri::is_elsewhere(uri) {
+            for candidate in found.iter_mut().filter_map(|finding| finding.found.as_mut().ok()) {
+                let bar = Obstacle::to(&Depth::ALL, format!("uri {uri}"), elsewhere(uri));
+                candidate.obstacles.push(bar.fix(ELSEWHERE_FIX));
+            }
+        }
+        Ok(found)
     }
 
     /// The domain of a machine as it is defined now, or as it runs; without addresses.
@@ -86,10 +118,16 @@ impl Libvirt {
     ///
     /// When its libvirt cannot be asked.
     pub async fn definition(&self, libvirt: &LibvirtSpec) -> Result<Finding, Error> {
-        let hub = self.hub(libvirt.uri.as_deref().unwrap_or(&self.uri));
+        let uri = libvirt.uri.as_deref().unwrap_or(&self.uri);
+        let hub = self.hub(uri);
         let name = libvirt.uuid.map_or_else(|| libvirt.domain.clone(), |uuid| uuid.to_string());
         let found = hub.call(Lane::Quick, move |connect| Ok(survey::definition(connect, &name))).await;
-        found.map_err(|error| error.to(format!("describe domain {}", libvirt.domain)))
+        let mut found = found.map_err(|error| error.to(format!("describe domain {}", libvirt.domain)))?;
+        if let (true, Ok(candidate)) = (uri::is_elsewhere(uri), &mut found.found) {
+            // Of taps on another host nothing is to be done here.
+            candidate.interfaces.clear();
+        }
+        Ok(found)
     }
 
     fn hub(&self, uri: &str) -> Arc<Hub> {

@@ -1,23 +1,26 @@
 //! Looking over the domains of a libvirt. Blocks: each domain takes some calls.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dormouse_platform::{Activity, Candidate, Finding, NotFound};
+use dormouse_sys::libvirt as more;
+use dormouse_types::MacAddr;
 use virt::{
     connect::Connect,
     domain::Domain,
     error::{Error, ErrorNumber},
+    network::Network as NetworkHandle,
     sys,
 };
 
 use crate::{
     candidate::{Hints, candidate},
-    xml::{Circumstances, Description, Network, XmlError},
+    xml::{Circumstances, Description, Network, Source, XmlError},
 };
 
 /// Why a domain cannot be judged.
 #[derive(Debug, thiserror::Error)]
-enum SurveyError {
+pub(crate) enum SurveyError {
     /// libvirt refused.
     #[error("{}", .0.message())]
     Libvirt(#[from] Error),
@@ -36,10 +39,10 @@ impl From<SurveyError> for NotFound {
 }
 
 /// The domains of these names or UUIDs, or all where none is named.
-pub(crate) fn survey(connect: &Connect, names: &[String]) -> Result<Vec<Finding>, Error> {
-    let networks = networks(connect);
+pub(crate) fn survey(connect: &Connect, names: &[String]) -> Result<Vec<Finding>, SurveyError> {
+    let networks = networks(connect)?;
     if !names.is_empty() {
-        let look = |name: &String| examine(&find(connect, name)?, &networks);
+        let look = |name: &String| examine(connect, &find(connect, name)?, &networks);
         let finding = |name: &String| Finding { name: name.clone(), found: look(name).map_err(Into::into) };
         return Ok(names.iter().map(finding).collect());
     }
@@ -47,7 +50,7 @@ pub(crate) fn survey(connect: &Connect, names: &[String]) -> Result<Vec<Finding>
     for domain in connect.list_all_domains(0)? {
         // One that was undefined meanwhile is no domain any more.
         if let Ok(name) = domain.get_name() {
-            found.push(Finding { name, found: examine(&domain, &networks).map_err(Into::into) });
+            found.push(Finding { name, found: examine(connect, &domain, &networks).map_err(Into::into) });
         }
     }
     found.sort_by(|a, b| a.name.cmp(&b.name));
@@ -59,7 +62,7 @@ pub(crate) fn definition(connect: &Connect, name: &str) -> Finding {
     let look = || {
         let domain = find(connect, name)?;
         let description = Description::from_xml(&domain.get_xml_desc(0)?)?;
-        let now = Circumstances { networks: networks(connect), ..Circumstances::default() };
+        let now = Circumstances { networks: networks(connect)?, ..Circumstances::default() };
         Ok(candidate(&description, activity(&domain)?, &now, &Hints::default()))
     };
     Finding { name: name.to_owned(), found: look().map_err(SurveyError::into) }
@@ -75,19 +78,33 @@ fn find(connect: &Connect, name: &str) -> Result<Domain, Error> {
     })
 }
 
-/// libvirt's networks. One that cannot be read is as one that is not there; so are all of a driver that
-/// has none.
-fn networks(connect: &Connect) -> BTreeMap<String, Network> {
-    let all = connect.list_all_networks(0).unwrap_or_default();
-    let read = |network: &virt::network::Network| {
-        let network = Network::from_xml(&network.get_xml_desc(0).ok()?).ok()?;
-        Some((network.name.clone(), network))
+/// libvirt's networks; a driver may have none.
+fn networks(connect: &Connect) -> Result<BTreeMap<String, Network>, SurveyError> {
+    let all = match connect.list_all_networks(0) {
+        Err(error) if error.code() == ErrorNumber::NoSupport => Vec::new(),
+        all => all?,
     };
-    all.iter().filter_map(read).collect()
+    let mut read = BTreeMap::new();
+    for network in all {
+        match network.get_xml_desc(0) {
+            Ok(xml) => {
+                let network = Network::from_xml(&xml)?;
+                read.insert(network.name.clone(), network);
+            }
+            // It was undefined meanwhile.
+            Err(error) if error.code() == ErrorNumber::NoNetwork => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(read)
 }
 
 /// All that is to be known of a domain.
-fn examine(domain: &Domain, networks: &BTreeMap<String, Network>) -> Result<Candidate, SurveyError> {
+fn examine(
+    connect: &Connect,
+    domain: &Domain,
+    networks: &BTreeMap<String, Network>,
+) -> Result<Candidate, SurveyError> {
     let description = Description::from_xml(&domain.get_xml_desc(0)?)?;
     let activity = activity(domain)?;
     let now = Circumstances {
@@ -98,7 +115,11 @@ fn examine(domain: &Domain, networks: &BTreeMap<String, Network>) -> Result<Cand
         has_block_job: false,
         networks: networks.clone(),
     };
-    let hints = hints(domain, &description, activity, networks);
+    let mut hints = hints(domain, &description, activity, networks);
+    // Of one that is off, what it had last is better than nothing.
+    if !matches!(activity, Activity::Running | Activity::Suspended) {
+        leased(connect, &description, &mut hints);
+    }
     Ok(candidate(&description, activity, &now, &hints))
 }
 
@@ -142,6 +163,24 @@ fn ask(domain: &Domain, source: sys::virDomainInterfaceAddressesSource, hints: &
     for interface in domain.interface_addresses(source, 0).unwrap_or_default() {
         for address in &interface.addrs {
             hints.add(&interface.hwaddr, &address.addr);
+        }
+    }
+}
+
+/// What DHCP servers of libvirt's networks still have in their books.
+fn leased(connect: &Connect, description: &Description, hints: &mut Hints) {
+    let named = description.interfaces.iter().filter_map(|interface| match &interface.source {
+        Source::Network { name, .. } => Some(name),
+        _ => None,
+    });
+    let macs: BTreeSet<MacAddr> = description.interfaces.iter().map(|interface| interface.mac).collect();
+    for name in named.collect::<BTreeSet<_>>() {
+        let leases = NetworkHandle::lookup_by_name(connect, name).and_then(|network| more::leases(&network));
+        // Whoever cannot say says nothing.
+        for (mac, address) in leases.unwrap_or_default() {
+            if mac.parse().is_ok_and(|mac| macs.contains(&mac)) {
+                hints.add(&mac, &address);
+            }
         }
     }
 }

@@ -180,12 +180,28 @@ async fn a_managed_save_is_made_and_removed() {
     scene.nothing_of_ours_is_told().await;
 }
 
+/// libvirt has no event for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_managed_save_that_others_remove_is_missed() {
+    let mut scene = Scene::new("removed").await;
+    scene.domain.pause().await.unwrap();
+    scene.domain.save().await.unwrap();
+    scene.theirs.managed_save_remove(0).unwrap();
+    match scene.next().await {
+        Notice::Changed(_, by) => assert!(by.starts_with("its managed save was removed"), "{by}"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(scene.seen().await, OFF);
+    scene.nothing_of_ours_is_told().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_saved_is_not_booted_in_place_of_a_wake() {
-    let scene = Scene::new("unwakable").await;
+    let mut scene = Scene::new("unwakable").await;
     scene.domain.kill().await.unwrap();
     let error = scene.domain.load().await.unwrap_err();
     assert_eq!(error.to_string(), "libvirt did not restore domain unwakable");
+    assert!(matches!(scene.next().await, Notice::Changed(_, by) if by.contains("its managed save")));
     assert_eq!(scene.seen().await, OFF);
 }
 
@@ -262,4 +278,25 @@ async fn a_libvirt_that_is_not_there_is_told_of_once() {
     assert!(domain.ports().await.unwrap().is_empty());
     let obstacles = domain.obstacles().await;
     assert!(obstacles.iter().all(|obstacle| obstacle.bars(Depth::Paused)), "{obstacles:?}");
+}
+
+/// From here nobody reaches the taps and the memory of what runs there.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_works_on_its_own_host_is_refused_of_another() {
+    const UPLINK: &str = "[[interface]]\nmac = \"52:54:00:00:00:02\"\nbridge = \"br0\"\n";
+    let (notices, _told) = mpsc::channel(64);
+    let libvirt = Libvirt::new(URI, "/nonexistent/domains", Net::connect().unwrap(), notices);
+    let make = |uri: &str, more: &str| {
+        let file = format!("name = \"web\"\n[libvirt]\ndomain = \"web\"\nuri = \"{uri}\"\n{more}");
+        let spec = MachineSpec::from_toml(&file, std::path::Path::new("/")).unwrap();
+        let PlatformSpec::Libvirt(ours) = &spec.platform else { panic!("of libvirt") };
+        libvirt.domain(&spec, ours).map(drop)
+    };
+    for more in [UPLINK, "page_out = true\n", "save = \"ram-file\"\n"] {
+        let Err(error) = make("qemu+ssh://b.invalid/system", more) else { panic!("{more} is taken") };
+        let why = error.to_string();
+        assert!(why.contains("qemu+ssh://b.invalid/system is on another host"), "{why}");
+        make("qemu+unix:///system?socket=/nonexistent/libvirt-sock", more).unwrap();
+    }
+    make("qemu+ssh://b.invalid/system", "").unwrap();
 }

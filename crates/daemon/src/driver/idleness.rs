@@ -239,7 +239,9 @@ impl Driver {
             let span = humantime::format_duration(least.since(self.since));
             Keep { what: "min-awake", why: format!("awake for less than {span}"), until: Some(least) }
         });
-        awake.into_iter().chain(self.idleness.schedule.keeps(now)).chain(inhibitors).collect()
+        let barred = self.subject.instance.capabilities().why_not(sleep.depth);
+        let barred = barred.map(|why| Keep { what: "platform", why, until: None });
+        awake.into_iter().chain(barred).chain(self.idleness.schedule.keeps(now)).chain(inhibitors).collect()
     }
 
     /// When the machine goes to sleep by itself if nothing happens.

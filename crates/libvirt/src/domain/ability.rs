@@ -16,7 +16,9 @@ impl Inner {
     /// As far as it is known: nothing is in the way of a domain that nobody has looked at.
     pub(super) fn abilities(&self) -> Capabilities {
         let known = self.known().capabilities.clone();
-        known.unwrap_or_else(|| capabilities(Vec::new()))
+        let mut obstacles = known.map_or_else(Vec::new, |known| known.obstacles);
+        obstacles.extend(self.s3_obstacle());
+        capabilities(obstacles)
     }
 
     /// Asks libvirt, and keeps the answer.
@@ -33,6 +35,7 @@ impl Inner {
         found.extend(self.paging_obstacle().await);
         found.extend(self.ram_file_obstacle().await);
         self.note(age, |known| known.capabilities = Some(capabilities(found.clone())));
+        found.extend(self.s3_obstacle());
         found
     }
 

@@ -73,7 +73,11 @@ impl Instance for Domain {
     }
 
     async fn save(&self) -> Result<(), Error> {
-        if self.0.has_ram_file().await? { self.0.save_ram_file().await } else { self.0.save_managed().await }
+        if self.0.is_saved_beside_ram_file().await? {
+            self.0.save_ram_file().await
+        } else {
+            self.0.save_managed().await
+        }
     }
 
     /// The save has done it.

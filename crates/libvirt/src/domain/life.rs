@@ -3,8 +3,9 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use dormouse_machine::lifecycle::{Observed, Process, StateOnDisk};
-use dormouse_platform::{Error, Notice};
+use dormouse_platform::{Error, Notice, Obstacle};
 use dormouse_sys::libvirt as more;
+use dormouse_types::Depth;
 use tokio::time::{Instant, timeout_at};
 use virt::{domain::Domain as Handle, error::ErrorNumber};
 use virt_sys as ffi;
@@ -23,10 +24,23 @@ const AGENT: Duration = Duration::from_secs(5);
 const PRESS: Duration = Duration::from_secs(10);
 /// How long a guest may take to run on from S3, as far as QEMU can see.
 const WAKE_UP: Duration = Duration::from_secs(10);
+/// How long a guest that was asked may take to suspend itself. One that will not is not heard of.
+const SUSPENDS: Duration = Duration::from_secs(20);
+/// After a wake the guest's agent is away for so long at most.
+const AGENT_BACK: Duration = Duration::from_secs(8);
+/// Between two tries to have it heard.
+const ASK_AGAIN: Duration = Duration::from_millis(250);
 /// Between two tries to interrupt a save that has not quite begun.
 const AGAIN: Duration = Duration::from_millis(20);
+/// Of guests that suspended themselves once, and do not again.
+const ONCE: &str = "since its process was started it has suspended itself once, and some firmware (as SeaBIOS of a \
+                    q35 machine) brings a guest back without what it needs for another time";
 /// `KEY_SLEEP` of Linux' input-event-codes.h.
 const SLEEP_KEY: u32 = 142;
+
+/// A domain that was started paused and not restored: `VIR_DOMAIN_PAUSED_USER`. Of one that was restored
+/// `VIR_DOMAIN_PAUSED_MIGRATION` is said.
+const BOOTED: (ffi::virDomainState, i32) = (ffi::VIR_DOMAIN_PAUSED, 1);
 
 /// What libvirt says of a domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +62,8 @@ enum Start {
     Runs,
     /// There was nothing to restore.
     Unsaved,
+    /// libvirt has booted it in place of restoring it; the guest did not run yet.
+    BootedInstead,
 }
 
 impl Status {
@@ -87,6 +103,9 @@ impl Inner {
             Status::Paused | Status::PmSuspended => Process::Still,
             Status::Off => Process::Absent,
         };
+        let is_off = status == Status::Off;
+        let is_kept = self.managed_save.told(is_saved && is_off);
+        let is_saved = if is_off { is_kept } else { is_saved && !self.managed_save.is_empty() };
         // libvirt removes a managed save before the guest runs from it.
         let saved_state = if is_saved { StateOnDisk::Whole } else { StateOnDisk::None };
         self.see_ram_file(Observed { process, saved_state }).await
@@ -109,7 +128,10 @@ impl Inner {
         if !must_be_saved && self.status().await.map_err(self.failed("tell the state of"))? == Status::Off {
             self.ready_ram_file().await?;
         }
+        self.managed_save.told(false);
         let quiet = self.quiet_ports();
+        // Of a domain whose file is missing or incomplete libvirt says that it has one, and boots it.
+        let tells_how = self.hub.uri().starts_with("qemu");
         let started = self.act(Deed::Load, Lane::Work, move |domain| {
             if Status::of(domain)? != Status::Off {
                 return Ok(Start::Runs);
@@ -119,12 +141,22 @@ impl Inner {
                 return Ok(Start::Unsaved);
             }
             domain.create_with_flags(ffi::VIR_DOMAIN_START_PAUSED)?;
+            let is_booted = || Ok::<_, CallError>(domain.get_state()? == BOOTED);
+            if must_be_saved && tells_how && is_booted()? {
+                return Ok(Start::BootedInstead);
+            }
             Ok(if is_saved { Start::Restored } else { Start::Booted })
         });
         let started = started.await.map_err(self.failed("start"))?;
         match started {
             Start::Runs => return Err(Error::AlreadyRunning { pid: self.pid().await.unwrap_or(0) }),
-            Start::Unsaved => {
+            Start::BootedInstead | Start::Unsaved => {
+                if started == Start::BootedInstead {
+                    self.destroy().await?;
+                    self.managed_save.is_void();
+                }
+                // Nobody listens: the daemon ends.
+                let _ = self.notices.send(self.managed_save_lost()).await;
                 let source =
                     "it has no managed save: another client of libvirt has removed or used it".into();
                 return Err(Error::Refused { whom: "libvirt", action: self.action("restore"), source });
@@ -164,8 +196,10 @@ impl Inner {
                     s == Status::Running
                 })
                 .await?;
+                self.known().s3.is_woken = true;
             }
         }
+        self.known().ran_on = Some(std::time::Instant::now());
         self.mind_clock();
         self.spend_ram_file().await
     }
@@ -185,7 +219,11 @@ impl Inner {
     /// The guest suspends itself to memory, asked by its agent, or else by the key that means so.
     pub(super) async fn doze(&self, patience: Duration) -> Result<(), Error> {
         let _expected = self.expect(Deed::Suspend);
-        if let Err(error) = self.ask(Lane::Guest, |domain| Ok(more::pm_suspend(domain, false)?)).await {
+        let span = patience.min(SUSPENDS);
+        // libvirt answers once the guest sleeps.
+        let asked = tokio::time::timeout(span, self.ask_to_suspend()).await;
+        let is_over = asked.is_err();
+        if let Ok(Err(error)) = asked {
             // Others than the agent's absence are told.
             if !is_unheard(&error) {
                 return Err(error.to(self.action("suspend the guest of")));
@@ -194,16 +232,57 @@ impl Inner {
             let pressed = self.ask(Lane::Quick, press_sleep).await;
             pressed.map_err(self.failed("press the sleep key of"))?;
         }
-        self.wait_for("the guest's suspending itself", patience, |s| s == Status::PmSuspended).await?;
-        self.known().still_since = Some(std::time::Instant::now());
-        Ok(())
+        let span = if is_over { Duration::ZERO } else { span };
+        let suspended =
+            self.wait_for("the guest's suspending itself", span, |s| s == Status::PmSuspended).await;
+        let mut known = self.known();
+        match suspended {
+            Err(Error::Timeout { .. }) if known.s3.is_woken => {
+                known.s3.is_spent = true;
+                Err(Error::Unsupported(format!("its guest was asked, and did not: {ONCE}")))
+            }
+            Err(error) => Err(error),
+            Ok(()) => {
+                known.still_since = Some(std::time::Instant::now());
+                Ok(())
+            }
+        }
+    }
+
+    /// Has the guest's agent suspend it. Just after a wake the agent is not heard for a moment.
+    async fn ask_to_suspend(&self) -> Result<(), CallError> {
+        let ran_on = self.known().ran_on;
+        let is_early = || ran_on.is_some_and(|at| at.elapsed() < AGENT_BACK);
+        loop {
+            match self.ask(Lane::Guest, |domain| Ok(more::pm_suspend(domain, false)?)).await {
+                Err(error) if is_silent(&error) && is_early() => tokio::time::sleep(ASK_AGAIN).await,
+                asked => return asked,
+            }
+        }
+    }
+
+    /// Why its guest cannot suspend itself any more.
+    pub(super) fn s3_obstacle(&self) -> Option<Obstacle> {
+        let fix = "shut the guest down and start it again, or choose depth paused or saved";
+        let is_spent = self.known().s3.is_spent;
+        is_spent.then(|| Obstacle::to(&[Depth::Pmsuspended], "suspend to memory", ONCE).fix(fix))
     }
 
     /// Managed save of a guest that stands still. Given up when hurried: it stands still as before.
     pub(super) async fn save_managed(&self) -> Result<(), Error> {
         let mut hurry = self.hurry.subscribe();
+        let folder = self.managed_save_folder().await;
         let _expected = self.expect(Deed::Save);
-        let save = self.ask(Lane::Work, |domain| Ok(domain.managed_save(0).map(drop)?));
+        let save = self.ask(Lane::Work, |domain| {
+            // It would wait for theirs, and an interruption would be theirs too.
+            if is_busy(domain)? {
+                return Err(CallError::Said {
+                    code: ErrorNumber::OperationInvalid,
+                    message: "a job of another client of libvirt is going on (virsh domjobinfo)".into(),
+                });
+            }
+            Ok(domain.managed_save(0).map(drop)?)
+        });
         tokio::pin!(save);
         let saved = tokio::select! {
             saved = &mut save => saved,
@@ -221,13 +300,19 @@ impl Inner {
         if let Err(error) = runs {
             tracing::debug!(domain = self.who.name, ?error, "whoever starts it by hand finds it paused");
         }
+        self.make_managed_save_durable(folder).await;
+        self.managed_save.is(true);
         Ok(())
     }
 
     /// Interrupts what is done, again and again: it may just begin.
     async fn interrupt(&self) -> Infallible {
         loop {
-            if let Err(error) = self.ask(Lane::Quick, |domain| Ok(more::abort_job(domain)?)).await {
+            // One that has not begun is not there to be found, and others may have begun one.
+            let abort = |domain: &Handle| {
+                if is_saving(domain)? { Ok(more::abort_job(domain)?) } else { Ok(()) }
+            };
+            if let Err(error) = self.ask(Lane::Deed, abort).await {
                 tracing::debug!(domain = self.who.name, ?error, "nothing to interrupt yet");
             }
             tokio::time::sleep(AGAIN).await;
@@ -282,6 +367,7 @@ impl Inner {
     }
 
     pub(super) async fn forget_state(&self) -> Result<(), Error> {
+        self.managed_save.is(false);
         let removed = self.ask(Lane::Deed, |domain| {
             if domain.has_managed_save(0)? {
                 domain.managed_save_remove(0)?;
@@ -328,21 +414,36 @@ impl Inner {
     }
 }
 
+/// The guest's agent does not answer.
+fn is_silent(error: &CallError) -> bool {
+    use ErrorNumber as E;
+    matches!(error.code(), Some(E::AgentUnresponsive | E::AgentUnsynced | E::AgentCommandTimeout))
+}
+
 /// The guest's agent is not there, does not answer, or may not do it.
 fn is_unheard(error: &CallError) -> bool {
     use ErrorNumber as E;
-    matches!(
-        error.code(),
-        Some(
-            E::AgentUnresponsive
-                | E::AgentUnsynced
-                | E::AgentCommandTimeout
-                | E::ArgumentUnsupported
-                | E::ConfigUnsupported
-                | E::OperationUnsupported
-                | E::NoSupport
+    is_silent(error)
+        || matches!(
+            error.code(),
+            Some(E::ArgumentUnsupported | E::ConfigUnsupported | E::OperationUnsupported | E::NoSupport)
         )
-    )
+}
+
+/// Is something being done with it that others would have to wait for? What a driver of libvirt does not know
+/// it has not.
+fn is_busy(domain: &Handle) -> Result<bool, CallError> {
+    match domain.get_job_info() {
+        Ok(job) => Ok(i64::from(job.r#type) != i64::from(ffi::VIR_DOMAIN_JOB_NONE)),
+        Err(error) if error.code() == ErrorNumber::NoSupport => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Is it being saved?
+fn is_saving(domain: &Handle) -> Result<bool, CallError> {
+    let operation = domain.get_job_stats(0)?.operation;
+    Ok(operation.map(i64::from) == Some(i64::from(ffi::VIR_DOMAIN_JOB_OPERATION_SAVE)))
 }
 
 fn press_sleep(domain: &Handle) -> Result<(), CallError> {

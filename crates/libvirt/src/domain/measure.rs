@@ -12,24 +12,28 @@ use dormouse_platform::{Counters, Error, Facts};
 use dormouse_sys::libvirt::{self as more, Value};
 
 use super::Inner;
-use crate::{clock::now, hub::Lane};
+use crate::{clock::now, hub::Lane, uri::is_local_qemu};
 
 /// `VIR_DOMAIN_STATS_VCPU`, `_INTERFACE`, `_BLOCK`
 const GROUPS: u32 = 8 | 16 | 32;
+/// `VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT`: of a domain that something is done with, what is known without a
+/// question to QEMU.
+const NOWAIT: u32 = 1 << 29;
 /// How long a fact that is nice to know may take.
 const FACT: Duration = Duration::from_millis(500);
 
 impl Inner {
     pub(super) async fn count(&self) -> Result<Counters, Error> {
-        let stats = self.ask(Lane::Guest, |domain| Ok(more::stats(domain, GROUPS)?)).await;
+        let stats = self.ask(Lane::Guest, |domain| Ok(more::stats(domain, GROUPS, NOWAIT)?)).await;
         Ok(counters(&stats.map_err(self.failed("count what is done by"))?))
     }
 
     pub(super) async fn tell(&self) -> Facts {
         // Who lists machines does not wait for a libvirtd that hangs.
         let pid = tokio::time::timeout(FACT, self.pid()).await.ok().flatten();
-        let resident_bytes = pid.map_or(0, resident_bytes);
-        let disk_bytes = self.managed_save().map_or(0, |path| allocated(&path));
+        let files = self.ram_file_bytes();
+        let resident_bytes = pid.map_or(0, resident_bytes).saturating_add(files.resident);
+        let disk_bytes = self.managed_save().map_or(0, |path| allocated(&path)).saturating_add(files.on_disk);
         Facts { pid, resident_bytes, disk_bytes, ..Facts::default() }
     }
 
@@ -38,7 +42,7 @@ impl Inner {
         if let Some(pid) = self.known().pid {
             return pid.filter(|pid| Path::new(&format!("/proc/{pid}")).exists());
         }
-        if !is_local(self.hub.uri()) {
+        if !is_local_qemu(self.hub.uri()) {
             return None;
         }
         let age = self.age();
@@ -57,7 +61,7 @@ impl Inner {
 
     /// Is there a process of it, by what libvirt gives its QEMUs to know them by? libvirt is not asked.
     pub(super) async fn has_process_here(&self) -> bool {
-        if !is_local(self.hub.uri()) {
+        if !is_local_qemu(self.hub.uri()) {
             return false;
         }
         let who = self.who.clone();
@@ -73,13 +77,8 @@ impl Inner {
     /// Where libvirt keeps its managed save, if that is where it keeps them.
     fn managed_save(&self) -> Option<PathBuf> {
         let path = Path::new("/var/lib/libvirt/qemu/save").join(format!("{}.save", self.who.name));
-        Some(path).filter(|_| is_local(self.hub.uri()))
+        Some(path).filter(|_| is_local_qemu(self.hub.uri()))
     }
-}
-
-/// Is its libvirtd on this host? `qemu:///system`, `qemu+unix:///system?socket=...`: no host is named.
-pub(super) fn is_local(uri: &str) -> bool {
-    uri.starts_with("qemu") && uri.contains(":///") && !uri.contains("+ssh")
 }
 
 fn counters(stats: &BTreeMap<String, Value>) -> Counters {
@@ -105,8 +104,14 @@ fn find(is_it: impl Fn(&[u8]) -> bool) -> Option<u32> {
     let pids = fs::read_dir("/proc").ok()?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     pids.into_iter().find(|pid: &u32| {
         // It may be gone.
-        fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| is_it(&line))
+        fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| is_it(&line)) && is_beside_us(*pid)
     })
+}
+
+/// Is it in our network namespace, where its taps would be? Another libvirtd may have a domain of the name.
+fn is_beside_us(pid: u32) -> bool {
+    let namespace = |of: &str| fs::read_link(format!("/proc/{of}/ns/net")).ok();
+    namespace(&pid.to_string()).is_some_and(|theirs| Some(theirs) == namespace("self"))
 }
 
 /// Is there `option` with this `value`, as libvirt gives QEMU `-uuid UUID`?
@@ -115,7 +120,7 @@ fn has(command_line: &[u8], option: &str, value: &str) -> bool {
     words.any(|word| word == option.as_bytes()) && words.next() == Some(value.as_bytes())
 }
 
-fn allocated(path: &Path) -> u64 {
+pub(super) fn allocated(path: &Path) -> u64 {
     // st_blocks is in units of 512 bytes; stat(2).
     fs::metadata(path).map_or(0, |m| m.blocks().saturating_mul(512))
 }
@@ -169,16 +174,6 @@ mod tests {
         assert!(!has(line.as_bytes(), "-uuid", "c7a5fdbd-edaf-9455-926a-d65c16db1800"));
         assert!(!has(format!("grep\0{uuid}\0").as_bytes(), "-uuid", uuid));
         assert!(!has(b"qemu\0-uuid", "-uuid", uuid));
-    }
-
-    #[test]
-    fn knows_what_is_on_this_host() {
-        for uri in ["qemu:///system", "qemu:///session", "qemu+unix:///system?socket=/run/x"] {
-            assert!(is_local(uri), "{uri}");
-        }
-        for uri in ["qemu+ssh://root@b/system", "qemu+tcp://b/system", "qemu://b/system", "test:///default"] {
-            assert!(!is_local(uri), "{uri}");
-        }
     }
 
     #[test]

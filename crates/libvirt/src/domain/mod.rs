@@ -6,6 +6,7 @@ mod flood;
 mod inside;
 mod instance;
 mod life;
+mod managed_save;
 mod measure;
 mod page_out;
 mod ports;
@@ -52,6 +53,7 @@ struct Inner {
     hurry: watch::Sender<u64>,
     paging: page_out::Paging,
     ram_file: ram_file::RamFile,
+    managed_save: managed_save::ManagedSave,
     known: Mutex<Known>,
     /// That nobody can set its guest's clock was told.
     clock_told: AtomicBool,
@@ -78,6 +80,19 @@ struct Known {
     still_since: Option<Instant>,
     /// It was restored, so that its guest's clock stands where it was saved.
     is_clock_behind: bool,
+    /// When its guest was last let run on: its agent is away for a moment then.
+    ran_on: Option<Instant>,
+    /// What its process has shown of the guest's suspending itself.
+    s3: S3,
+}
+
+/// Whether a guest that suspended itself (S3) can do so again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct S3 {
+    /// It did, and was woken.
+    is_woken: bool,
+    /// It did not, when it was asked again.
+    is_spent: bool,
 }
 
 impl Domain {
@@ -102,6 +117,7 @@ impl Domain {
             hurry: watch::Sender::new(0),
             paging: page_out::Paging { is_wanted: libvirt.page_out, ..Default::default() },
             ram_file: ram_file::RamFile::new(libvirt.save, folder, spec.name.as_str()),
+            managed_save: managed_save::ManagedSave::default(),
             known: Mutex::default(),
             clock_told: AtomicBool::new(false),
         });

@@ -10,7 +10,7 @@ use dormouse_platform::{Error, Notice, Obstacle, saved};
 use virt::domain::Domain as Handle;
 use virt_sys as ffi;
 
-use super::{Inner, Known, life::Status};
+use super::{Inner, Known, life::Status, measure::allocated};
 use crate::{
     expect::Deed,
     hub::Lane,
@@ -27,6 +27,14 @@ pub(super) struct RamFile {
     busy: tokio::sync::Mutex<()>,
 }
 
+/// Of a file that is memory.
+pub(super) struct FileBytes {
+    /// In the host's memory.
+    pub(super) resident: u64,
+    /// On its disk, with the saved state.
+    pub(super) on_disk: u64,
+}
+
 impl RamFile {
     pub(super) fn new(save: LibvirtSave, folder: &Path, machine: &str) -> Self {
         Self { save, files: Files::new(folder, machine), busy: tokio::sync::Mutex::default() }
@@ -39,10 +47,18 @@ impl Inner {
     pub(super) async fn see_ram_file(&self, seen: Observed) -> Result<Observed, Error> {
         let files = self.ram_file.files.clone();
         let dir = &files.0;
-        if !saved::exists(dir) && !saved::taken(dir) {
+        if !dir.path().exists() {
             return Ok(seen);
         }
         let Ok(_idle) = self.ram_file.busy.try_lock() else { return Ok(seen) };
+        if seen.process == Process::Running
+            && let Err(error) = self.save_whole().await
+        {
+            tracing::warn!(domain = self.who.name, %error, "saves and snapshots of it may lack its memory");
+        }
+        if !saved::exists(dir) && !saved::taken(dir) {
+            return Ok(seen);
+        }
         match seen.process {
             Process::Absent if saved::exists(dir) => {
                 if saved::moved_on(dir) {
@@ -73,9 +89,21 @@ impl Inner {
         blocking(move || saved::discard(&files.0)).await
     }
 
+    /// Whoever saves it has its memory too: a daemon may have been killed while it was being saved without.
+    async fn save_whole(&self) -> Result<(), Error> {
+        if self.has_ram_file().await? {
+            let whole = self.ask(Lane::Work, files::save_whole).await;
+            whole.map_err(self.failed("have all of the memory saved of"))?;
+        }
+        Ok(())
+    }
+
     /// The guest is about to run: no state of before may be found again.
     pub(super) async fn use_up_ram_file(&self) -> Result<(), Error> {
         let files = self.ram_file.files.clone();
+        if files.0.path().exists() {
+            self.save_whole().await?;
+        }
         if !saved::exists(&files.0) {
             return Ok(());
         }
@@ -97,8 +125,37 @@ impl Inner {
         blocking(move || saved::discard(&files.0)).await
     }
 
+    /// Bytes of its memory's file.
+    pub(super) fn ram_file_bytes(&self) -> FileBytes {
+        let files = &self.ram_file.files.0;
+        FileBytes {
+            resident: dormouse_sys::memory::resident_bytes(files.ram()).unwrap_or(0),
+            on_disk: allocated(&files.ram()).saturating_add(allocated(&files.state())),
+        }
+    }
+
+    /// Can it be saved without its memory, which is a file of ours? What is plugged in may have changed since it
+    /// was booted.
+    pub(super) async fn is_saved_beside_ram_file(&self) -> Result<bool, Error> {
+        let live = self.ask(Lane::Quick, |domain| Ok(domain.get_xml_desc(0)?)).await;
+        let live = live.map_err(self.failed("describe"))?;
+        if !files::has_ram_file(&live) {
+            return Ok(false);
+        }
+        let description = Description::from_xml(&live).map_err(|e| Error::Unsupported(e.to_string()))?;
+        let why = files::obstacle(&description, &live);
+        if let Some(why) = why {
+            tracing::warn!(
+                domain = self.who.name,
+                why,
+                "its RAM file is of no use now: managed save is used"
+            );
+        }
+        Ok(why.is_none())
+    }
+
     /// Is the memory of its process a file of ours, whatever the machine's file says?
-    pub(super) async fn has_ram_file(&self) -> Result<bool, Error> {
+    async fn has_ram_file(&self) -> Result<bool, Error> {
         let live = self.ask(Lane::Quick, |domain| Ok(files::has_ram_file(&domain.get_xml_desc(0)?))).await;
         live.map_err(self.failed("describe"))
     }

@@ -20,8 +20,21 @@ impl Member for Inner {
         self.changed.send_modify(|count| *count = count.wrapping_add(1));
         self.forget_after(happening);
         self.mind_memory(happening);
+        match happening {
+            Happening::Started(_) => drop(self.managed_save.told(false)),
+            // It is made anew, or forgotten by libvirt.
+            Happening::Stopped(Stop::Saved) | Happening::Undefined => self.managed_save.is(false),
+            _ => {}
+        }
         let is_ours = self.expectations().is_ours(happening, now());
         if is_ours { None } else { self.news(happening) }
+    }
+
+    fn devices_changed(&self) -> Notice {
+        self.changed.send_modify(|count| *count = count.wrapping_add(1));
+        let mut known = self.known();
+        (known.description, known.capabilities, known.ports) = (None, None, None);
+        Notice::Redefined(self.machine.clone())
     }
 
     fn away(&self, why: &str) -> Notice {
@@ -33,6 +46,14 @@ impl Member for Inner {
         *self.known() = super::Known::default();
         self.expectations().forget_answered();
         Notice::Changed(self.machine.clone(), "libvirt is back".into())
+    }
+
+    fn relies_on_save(&self) -> bool {
+        self.managed_save.is_relied_on()
+    }
+
+    fn save_found(&self, found: bool) -> Option<Notice> {
+        self.managed_save_found(found)
     }
 
     fn notices(&self) -> &mpsc::Sender<Notice> {
@@ -70,6 +91,9 @@ impl Inner {
             }
             _ => {
                 (known.ports, known.pid, known.description, known.capabilities) = (None, None, None, None);
+                if matches!(happening, Happening::Stopped(_)) {
+                    known.s3 = super::S3::default();
+                }
             }
         }
     }

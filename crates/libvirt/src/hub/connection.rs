@@ -1,6 +1,8 @@
 //! A connection with all that belongs to it.
 
-use dormouse_sys::libvirt::{Lifecycle, OnEnd, Subscription, on_close, start_event_loop, subscribe};
+use dormouse_sys::libvirt::{
+    Lifecycle, OnEnd, Subscription, on_close, start_event_loop, subscribe, subscribe_devices,
+};
 use tokio::sync::mpsc::UnboundedSender;
 use virt::{connect::Connect, error::ErrorNumber};
 
@@ -10,15 +12,17 @@ use super::News;
 /// then a libvirtd that hangs has kept calls waiting for 20 seconds: they fail.
 const KEEPALIVE: (i32, u32) = (5, 3);
 
-/// Two ways to one libvirtd, which takes no more than five requests of a client at a time, and answers no
-/// keepalive meanwhile: so what takes long has a way of its own.
+/// Three ways to one libvirtd, which takes no more than five requests of a client at a time, and answers no
+/// keepalive meanwhile: so what takes long, and what waits for guests, have ways of their own.
 #[derive(Debug)]
 pub(crate) struct Connection {
     /// For events and for what is answered at once.
     main: Way,
+    /// For what may wait for a guest.
+    guest: Way,
     /// For starts and saves.
     work: Way,
-    _events: Subscription,
+    _events: [Option<Subscription>; 3],
 }
 
 #[derive(Debug)]
@@ -29,20 +33,33 @@ struct Way {
 }
 
 impl Connection {
-    /// Opens both. Takes as long as libvirtd likes.
+    /// Opens all. Takes as long as libvirtd likes.
     pub(super) fn open(uri: &str, epoch: u64, news: &UnboundedSender<News>) -> Result<Self, String> {
         start_event_loop().map_err(|error| format!("its events cannot be had: {error}"))?;
         let main = Way::open(uri, epoch, news)?;
+        let guest = Way::open(uri, epoch, news)?;
         let work = Way::open(uri, epoch, news)?;
         let told = news.clone();
         // An error means that nobody waits for news any more.
         let told = move |event: Lifecycle| drop(told.send(News::Lifecycle(epoch, event)));
-        let events = subscribe(&main.connect, told).map_err(|error| words(&error))?;
-        Ok(Self { main, work, _events: events })
+        let life = subscribe(&main.connect, told).map_err(|error| words(&error))?;
+        let devices = |is_added| {
+            let told = news.clone();
+            let told = move |name, uuid| drop(told.send(News::Devices(epoch, name, uuid)));
+            // A driver may not have them.
+            let subscribed = subscribe_devices(&main.connect, is_added, told);
+            subscribed.inspect_err(|error| tracing::debug!(uri, %error, "devices are not told of")).ok()
+        };
+        let events = [Some(life), devices(true), devices(false)];
+        Ok(Self { main, guest, work, _events: events })
     }
 
     pub(crate) const fn main(&self) -> &Connect {
         &self.main.connect
+    }
+
+    pub(crate) const fn guest(&self) -> &Connect {
+        &self.guest.connect
     }
 
     pub(crate) const fn work(&self) -> &Connect {

@@ -28,6 +28,7 @@ use tokio::{
     time::timeout,
 };
 use virt::{connect::Connect, error::ErrorNumber};
+use virt_sys as ffi;
 
 use self::reconnect::{Action, Event, Reconnect};
 use crate::{clock::now, happening::Happening};
@@ -36,6 +37,9 @@ pub(crate) use connection::Connection;
 
 /// An attempt to connect that takes longer is told of. It is not given up: a second one would hang as well.
 const SLOW: Duration = Duration::from_secs(5);
+
+/// How often it is looked whether the managed saves of sleepers are still there: one question for all.
+const LOOK_AT_SAVES: Duration = Duration::from_secs(1);
 
 /// One libvirtd, or a driver of libvirt in this process.
 #[derive(Debug)]
@@ -59,6 +63,8 @@ enum Link {
 #[derive(Debug)]
 enum News {
     Lifecycle(u64, Lifecycle),
+    /// Of a running domain, by name and UUID.
+    Devices(u64, String, String),
     Closed(u64, String),
     Opened(Result<Connection, String>),
     Wanted,
@@ -72,10 +78,16 @@ pub(crate) trait Member: Send + Sync + std::fmt::Debug {
     fn is(&self, domain: &str, uuid: &str) -> bool;
     /// What is to be told when this happened to it.
     fn happened(&self, happening: Happening) -> Option<Notice>;
+    /// A device was plugged into it, or out of it, while it runs.
+    fn devices_changed(&self) -> Notice;
     /// libvirt cannot be asked.
     fn away(&self, why: &str) -> Notice;
     /// It can be asked again.
     fn back(&self) -> Notice;
+    /// Is its memory in a managed save? Of one that is removed libvirt tells nothing.
+    fn relies_on_save(&self) -> bool;
+    /// Whether libvirt has its managed save; what is to be told of that.
+    fn save_found(&self, found: bool) -> Option<Notice>;
     /// Where notices go.
     fn notices(&self) -> &tokio::sync::mpsc::Sender<Notice>;
 }
@@ -93,10 +105,12 @@ pub(crate) enum Lane {
     Work,
 }
 
-/// How many calls of a lane are made at a time: see [`Connection`].
+/// How many calls of a lane are made at a time: see [`Connection`]. Those of one lane that hang are in nobody's way
+/// in another.
 #[derive(Debug)]
 struct Lanes {
     quick: Arc<Semaphore>,
+    deed: Arc<Semaphore>,
     guest: Arc<Semaphore>,
     work: Arc<Semaphore>,
 }
@@ -151,6 +165,15 @@ impl CallError {
     }
 }
 
+impl From<crate::survey::SurveyError> for CallError {
+    fn from(error: crate::survey::SurveyError) -> Self {
+        match error {
+            crate::survey::SurveyError::Libvirt(error) => error.into(),
+            error => Self::Said { code: ErrorNumber::XmlError, message: error.to_string() },
+        }
+    }
+}
+
 impl From<virt::error::Error> for CallError {
     fn from(error: virt::error::Error) -> Self {
         Self::Said { code: error.code(), message: connection::words(&error) }
@@ -168,11 +191,13 @@ impl Hub {
             members: Mutex::default(),
             lanes: Lanes {
                 quick: Arc::new(Semaphore::new(2)),
-                guest: Arc::new(Semaphore::new(2)),
+                deed: Arc::new(Semaphore::new(2)),
+                guest: Arc::new(Semaphore::new(4)),
                 work: Arc::new(Semaphore::new(4)),
             },
         });
         tokio::spawn(run(Arc::downgrade(&hub), told));
+        tokio::spawn(watch_saves(Arc::downgrade(&hub)));
         hub
     }
 
@@ -195,7 +220,8 @@ impl Hub {
         let connection = self.connection(lane.patience()).await?;
         let lanes = &self.lanes;
         let room = match lane {
-            Lane::Quick | Lane::Deed => &lanes.quick,
+            Lane::Quick => &lanes.quick,
+            Lane::Deed => &lanes.deed,
             Lane::Guest => &lanes.guest,
             Lane::Work => &lanes.work,
         };
@@ -204,7 +230,11 @@ impl Hub {
         // Nobody closes a lane.
         let room = room.map_err(|_| CallError::Slow(limit))?.ok();
         let call = tokio::task::spawn_blocking(move || {
-            let way = if lane == Lane::Work { connection.work() } else { connection.main() };
+            let way = match lane {
+                Lane::Quick | Lane::Deed => connection.main(),
+                Lane::Guest => connection.guest(),
+                Lane::Work => connection.work(),
+            };
             let done = work(way);
             // Whoever gave up waiting left its place to the thread, which still waits.
             drop((room, connection));
@@ -244,6 +274,33 @@ impl Hub {
         let mut members = self.members();
         members.retain(|member| member.strong_count() > 0);
         members.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    async fn look_at_saves(&self) {
+        // A connection that is away is tried again at its own pace.
+        let is_here = matches!(*self.link.borrow(), Link::Here(_));
+        let relying = || self.living().into_iter().filter(|member| member.relies_on_save());
+        let relying: Vec<_> = if is_here { relying().collect() } else { Vec::new() };
+        if relying.is_empty() {
+            return;
+        }
+        let saved = self.call(Lane::Quick, |connect| {
+            let all = connect.list_all_domains(ffi::VIR_CONNECT_LIST_DOMAINS_MANAGEDSAVE)?;
+            all.iter().map(|domain| Ok((domain.get_name()?, domain.get_uuid_string()?))).collect()
+        });
+        let saved: Vec<(String, String)> = match saved.await {
+            Ok(saved) => saved,
+            Err(error) => {
+                tracing::debug!(uri = self.uri, ?error, "the managed saves cannot be looked after");
+                return;
+            }
+        };
+        for member in relying {
+            let found = saved.iter().any(|(name, uuid)| member.is(name, uuid));
+            if let Some(notice) = member.save_found(found) {
+                let _ = member.notices().send(notice).await;
+            }
+        }
     }
 
     async fn tell(&self, notice: impl Fn(&dyn Member) -> Option<Notice>) {
@@ -306,11 +363,16 @@ async fn run(hub: Weak<Hub>, mut news: UnboundedReceiver<News>) {
                 let about = |member: &dyn Member| member.is(&event.domain, &event.uuid);
                 hub.tell(|member| about(member).then(|| member.happened(happening)).flatten()).await;
             }
+            Some(News::Devices(epoch, name, uuid)) if epoch == keeper.epoch => {
+                tracing::debug!(uri = hub.uri, domain = name, "a device comes or goes");
+                let about = |member: &dyn Member| member.is(&name, &uuid);
+                hub.tell(|member| about(member).then(|| member.devices_changed())).await;
+            }
             Some(News::Closed(epoch, why)) if epoch == keeper.epoch => {
                 keeper.closed(&hub, why).await;
             }
             Some(News::Opened(opened)) => keeper.opened(&hub, opened).await,
-            Some(News::Lifecycle(..) | News::Closed(..)) => {}
+            Some(News::Lifecycle(..) | News::Devices(..) | News::Closed(..)) => {}
             Some(News::End) => return,
         }
     }
@@ -378,6 +440,15 @@ impl Keeper {
         if let Err(error) = std::thread::Builder::new().name("libvirt-open".into()).spawn(open) {
             let _ = told.send(News::Opened(Err(error.to_string())));
         }
+    }
+}
+
+/// Looks after the managed saves that sleepers rely on.
+async fn watch_saves(hub: Weak<Hub>) {
+    loop {
+        tokio::time::sleep(LOOK_AT_SAVES).await;
+        let Some(hub) = hub.upgrade() else { return };
+        hub.look_at_saves().await;
     }
 }
 

@@ -184,11 +184,45 @@ pub(crate) fn owner(capabilities: &str, kind: &str) -> Option<(u32, u32)> {
 
 /// Has QEMU write its devices' state. The guest stands still before and after.
 pub(crate) fn save(domain: &Handle, state: &File) -> Result<(), CallError> {
+    let before = tell(domain, "query-migrate-parameters", Value::Null, None)?;
     share(domain, true)?;
     let saved = write_state(domain, state);
+    if saved.is_err() {
+        // Nothing can be set while it goes on.
+        cancel(domain)?;
+    }
     // With it a save or a snapshot of others would lack the memory.
     share(domain, false)?;
+    // Its guest may go on in this process, and others migrate it.
+    let limits = ["max-bandwidth", "downtime-limit"].into_iter();
+    let limits = limits.filter_map(|key| Some((key.to_owned(), before.get(key)?.clone())));
+    tell(domain, "migrate-set-parameters", Value::Object(limits.collect()), None)?;
     saved
+}
+
+/// A save or snapshot of others has the memory, whatever was being done when somebody stopped doing it.
+pub(crate) fn save_whole(domain: &Handle) -> Result<(), CallError> {
+    let all = tell(domain, "query-migrate-capabilities", Value::Null, None)?;
+    let is_shared = |one: &Value| one["capability"] == "x-ignore-shared" && one["state"] == true;
+    if all.as_array().is_some_and(|all| all.iter().any(is_shared)) {
+        cancel(domain)?;
+        share(domain, false)?;
+    }
+    Ok(())
+}
+
+/// Gives up what is being written, and waits until it is given up.
+fn cancel(domain: &Handle) -> Result<(), CallError> {
+    tell(domain, "migrate_cancel", Value::Null, None)?;
+    let start = Instant::now();
+    loop {
+        let info = tell(domain, "query-migrate", Value::Null, None)?;
+        match info["status"].as_str() {
+            None | Some("none" | "completed" | "failed" | "cancelled") => return Ok(()),
+            _ if start.elapsed() > STALL => return Err(CallError::Slow(STALL)),
+            _ => std::thread::sleep(LOOK),
+        }
+    }
 }
 
 fn write_state(domain: &Handle, state: &File) -> Result<(), CallError> {

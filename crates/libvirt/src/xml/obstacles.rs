@@ -204,11 +204,12 @@ fn power(domain: &Description, found: &mut Vec<Obstacle>) {
         found.push(obstacle.fix(format!("{fix}, then shut it down and start it")));
     }
     if !domain.has_guest_agent() {
-        let reason = "only QEMU's guest agent can ask the guest to suspend itself";
+        let reason = "without it the guest is asked to suspend itself by its sleep key only, which it may take for \
+                      something else, and nobody sets its clock";
         let fix = "add its channel (virt-xml NAME --add-device --channel unix,target.type=virtio,\
                    target.name=org.qemu.guest_agent.0) and install qemu-guest-agent in the guest";
         let fix = fix.replace("NAME", &format!("{:?}", domain.name));
-        found.push(Obstacle::to(PMSUSPENDED, "guest agent", reason).fix(fix));
+        found.push(Obstacle::warning("guest agent", reason).fix(fix));
     }
     if let Some(action @ ("restart" | "preserve" | "rename-restart")) = domain.on_poweroff.as_deref() {
         let reason = "libvirt does not let it be off when the guest shuts itself down";

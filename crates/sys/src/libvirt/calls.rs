@@ -8,7 +8,7 @@ use std::{
 };
 
 use libc::{c_int, c_uint};
-use virt::{domain::Domain, error::Error};
+use virt::{domain::Domain, error::Error, network::Network};
 use virt_sys as ffi;
 
 use super::{Value, checked, params};
@@ -33,16 +33,18 @@ pub fn abort_job(domain: &Domain) -> Result<(), Error> {
     checked(unsafe { ffi::virDomainAbortJob(domain.as_ptr()) }).map(drop)
 }
 
-/// The domain's statistics, of the groups that are named by `VIR_DOMAIN_STATS_*`.
+/// The domain's statistics, of the groups that are named by `VIR_DOMAIN_STATS_*`; `flags` are
+/// `VIR_CONNECT_GET_ALL_DOMAINS_STATS_*`.
 ///
 /// # Errors
 /// When it cannot be asked. Of groups that it does not have nothing is told.
-pub fn stats(domain: &Domain, groups: u32) -> Result<BTreeMap<String, Value>, Error> {
+pub fn stats(domain: &Domain, groups: u32, flags: u32) -> Result<BTreeMap<String, Value>, Error> {
     let mut domains = [domain.as_ptr(), ptr::null_mut()];
     let mut records = ptr::null_mut();
     // SAFETY: `domains` ends with a null pointer; `records` is written.
-    let count =
-        checked(unsafe { ffi::virDomainListGetStats(domains.as_mut_ptr(), groups, &raw mut records, 0) })?;
+    let count = checked(unsafe {
+        ffi::virDomainListGetStats(domains.as_mut_ptr(), groups, &raw mut records, flags)
+    })?;
     let told = if count == 0 || records.is_null() {
         BTreeMap::new()
     } else {
@@ -72,6 +74,37 @@ pub fn guest_info(domain: &Domain, kinds: u32) -> Result<BTreeMap<String, Value>
     let told = unsafe { params::read(first, count) };
     // SAFETY: they are libvirt's, and not used any more.
     unsafe { ffi::virTypedParamsFree(first, count) };
+    Ok(told)
+}
+
+/// The addresses that the DHCP servers of libvirt's network have given: Ethernet address and IP address, as texts.
+///
+/// # Errors
+/// When the network has no leases to tell of, or cannot be asked.
+pub fn leases(network: &Network) -> Result<Vec<(String, String)>, Error> {
+    let mut all: *mut ffi::virNetworkDHCPLeasePtr = ptr::null_mut();
+    // SAFETY: `network` is valid, no Ethernet address means any, and `all` is written.
+    let count = unsafe { ffi::virNetworkGetDHCPLeases(network.as_ptr(), ptr::null(), &raw mut all, 0) };
+    let count = usize::try_from(checked(count)?).unwrap_or(0);
+    if all.is_null() {
+        return Ok(Vec::new());
+    }
+    let mut told = Vec::new();
+    for n in 0..count {
+        // SAFETY: libvirt has said how many there are; each is its own until it is freed here.
+        let lease = unsafe { *all.add(n) };
+        // SAFETY: as above.
+        let (mac, address) = unsafe { ((*lease).mac, (*lease).ipaddr) };
+        if !mac.is_null() && !address.is_null() {
+            // SAFETY: not null, and libvirt ends its texts with a zero.
+            let text = |text| unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned();
+            told.push((text(mac), text(address)));
+        }
+        // SAFETY: it is ours by libvirt's word, and not used any more.
+        unsafe { ffi::virNetworkDHCPLeaseFree(lease) };
+    }
+    // SAFETY: the list is ours by libvirt's word, by malloc(3), and not used any more.
+    unsafe { libc::free(all.cast()) };
     Ok(told)
 }
 

@@ -34,6 +34,7 @@ pub struct Lifecycle {
     pub detail: i32,
 }
 
+type OnDevice = Box<dyn Fn(String, String) + Send + Sync>;
 type OnLifecycle = Box<dyn Fn(Lifecycle) + Send + Sync>;
 type OnClose = Box<dyn Fn(i32) + Send + Sync>;
 
@@ -77,7 +78,6 @@ pub fn subscribe(
     connection: &Connect,
     told: impl Fn(Lifecycle) + Send + Sync + 'static,
 ) -> Result<Subscription, Error> {
-    let opaque = into_opaque::<OnLifecycle>(Box::new(told));
     // SAFETY: for this event libvirt calls the callback with the arguments of `lifecycle`, and asks for it
     // to be given as the generic type (`VIR_DOMAIN_EVENT_CALLBACK`).
     let callback = unsafe {
@@ -85,22 +85,64 @@ pub fn subscribe(
             Some(lifecycle),
         )
     };
+    // SAFETY: `callback` takes what this event has, and a pointer to an `OnLifecycle`.
+    unsafe {
+        register::<OnLifecycle>(connection, ffi::VIR_DOMAIN_EVENT_ID_LIFECYCLE, callback, Box::new(told))
+    }
+}
+
+/// Has `told` called, in the event loop's thread, with name and UUID of each running domain that a device was
+/// added to, or removed from. It must return soon, and call nothing of libvirt.
+///
+/// # Errors
+/// When the connection has no such events, or is gone.
+pub fn subscribe_devices(
+    connection: &Connect,
+    is_added: bool,
+    told: impl Fn(String, String) + Send + Sync + 'static,
+) -> Result<Subscription, Error> {
+    let event = if is_added {
+        ffi::VIR_DOMAIN_EVENT_ID_DEVICE_ADDED
+    } else {
+        ffi::VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED
+    };
+    // SAFETY: for both events libvirt calls the callback with the arguments of `device`.
+    let callback = unsafe {
+        std::mem::transmute::<
+            ffi::virConnectDomainEventDeviceAddedCallback,
+            ffi::virConnectDomainEventGenericCallback,
+        >(Some(device))
+    };
+    // SAFETY: `callback` takes what this event has, and a pointer to an `OnDevice`.
+    unsafe { register::<OnDevice>(connection, event, callback, Box::new(told)) }
+}
+
+/// # Safety
+/// `callback` is one for `event`, and takes a pointer to a `T` at last.
+unsafe fn register<T>(
+    connection: &Connect,
+    event: ffi::virDomainEventID,
+    callback: ffi::virConnectDomainEventGenericCallback,
+    told: T,
+) -> Result<Subscription, Error> {
+    let opaque = into_opaque::<T>(told);
+    let event = c_int::try_from(event).unwrap_or(c_int::MAX);
     // SAFETY: the connection is open as long as `connection` lives; `opaque` belongs to libvirt from here
-    // on, which gives it to `lifecycle`, and to `free` once nothing uses it any more.
+    // on, which gives it to `callback`, and to `free` once nothing uses it any more.
     let id = unsafe {
         ffi::virConnectDomainEventRegisterAny(
             connection.as_ptr(),
             std::ptr::null_mut(),
-            0, // VIR_DOMAIN_EVENT_ID_LIFECYCLE
+            event,
             callback,
             opaque,
-            Some(free::<OnLifecycle>),
+            Some(free::<T>),
         )
     };
     if id < 0 {
         let error = Error::last_error();
         // SAFETY: a refused registration leaves `opaque` to us, which `into_opaque` made of this type.
-        unsafe { free::<OnLifecycle>(opaque) };
+        unsafe { free::<T>(opaque) };
         return Err(error);
     }
     Ok(Subscription { connection: connection.clone(), id })
@@ -172,16 +214,40 @@ unsafe extern "C" fn lifecycle(
     // SAFETY: made by `into_opaque` of this type, and freed only after the last call.
     let told = unsafe { &*opaque.cast::<OnLifecycle>() };
     // SAFETY: the domain is valid during the call.
-    let name = text(unsafe { ffi::virDomainGetName(domain) });
-    let mut uuid = [0; UUID_TEXT];
-    // SAFETY: as above, and there is room for a UUID as text. No question is sent: the domain knows.
-    let known = unsafe { ffi::virDomainGetUUIDString(domain, uuid.as_mut_ptr()) };
-    let uuid = if known == 0 { text(uuid.as_ptr()) } else { None };
-    if let (Some(domain), Some(uuid)) = (name, uuid) {
+    if let Some((domain, uuid)) = unsafe { names(domain) } {
         // A panic must not unwind into C.
         let _ = catch_unwind(AssertUnwindSafe(|| told(Lifecycle { domain, uuid, event, detail })));
     }
     0
+}
+
+/// # Safety
+/// As libvirt calls it: `domain` is valid during the call, `opaque` is what was registered.
+unsafe extern "C" fn device(
+    _: ffi::virConnectPtr,
+    domain: ffi::virDomainPtr,
+    _alias: *const c_char,
+    opaque: *mut c_void,
+) {
+    // SAFETY: made by `into_opaque` of this type, and freed only after the last call.
+    let told = unsafe { &*opaque.cast::<OnDevice>() };
+    // SAFETY: the domain is valid during the call.
+    if let Some((domain, uuid)) = unsafe { names(domain) } {
+        let _ = catch_unwind(AssertUnwindSafe(|| told(domain, uuid)));
+    }
+}
+
+/// Name and UUID.
+///
+/// # Safety
+/// `domain` is valid.
+unsafe fn names(domain: ffi::virDomainPtr) -> Option<(String, String)> {
+    // SAFETY: as this function demands.
+    let name = text(unsafe { ffi::virDomainGetName(domain) })?;
+    let mut uuid = [0; UUID_TEXT];
+    // SAFETY: as above, and there is room for a UUID as text. No question is sent: the domain knows.
+    let known = unsafe { ffi::virDomainGetUUIDString(domain, uuid.as_mut_ptr()) };
+    if known == 0 { Some((name, text(uuid.as_ptr())?)) } else { None }
 }
 
 /// # Safety

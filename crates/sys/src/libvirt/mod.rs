@@ -11,8 +11,10 @@ mod params;
 
 use virt::error::Error;
 
-pub use calls::{abort_job, guest_info, managed_save_starts_running, monitor_command, pm_suspend, stats};
-pub use events::{Lifecycle, OnEnd, Subscription, on_close, start_event_loop, subscribe};
+pub use calls::{
+    abort_job, guest_info, leases, managed_save_starts_running, monitor_command, pm_suspend, stats,
+};
+pub use events::{Lifecycle, OnEnd, Subscription, on_close, start_event_loop, subscribe, subscribe_devices};
 pub use params::Value;
 
 /// A call's answer, where a negative number says that it failed.

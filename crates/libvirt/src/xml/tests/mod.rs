@@ -377,11 +377,7 @@ fn each_obstacle_is_found_and_says_which_depths_it_bars() {
             "virt-7.2",
             vec![Depth::Pmsuspended],
         ),
-        (
-            web_with("name='org.qemu.guest_agent.0'", "name='org.libguestfs.channel.0'"),
-            "guest agent",
-            vec![Depth::Pmsuspended],
-        ),
+        (web_with("name='org.qemu.guest_agent.0'", "name='org.libguestfs.channel.0'"), "guest agent", vec![]),
         (web_with("<on_poweroff>destroy", "<on_poweroff>preserve"), "on_poweroff preserve", vec![Depth::Off]),
         (
             web_with(
