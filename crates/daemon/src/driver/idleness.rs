@@ -277,7 +277,7 @@ impl Driver {
 
     /// Makes what its policy knows durable with the next write of the record.
     pub(super) fn keep_mind(&mut self, now: Timestamp) {
-        if let Some(kept) = self.idleness.mind.to_keep(now) {
+        if let Some(kept) = self.idleness.mind.changes(now) {
             self.journal.change(|record| record.policy = Some(kept), None);
         }
     }

@@ -204,7 +204,7 @@ impl Mind {
     }
 
     /// What is to be kept, if it is not what was kept last.
-    pub(super) fn to_keep(&mut self, now: Timestamp) -> Option<Value> {
+    pub(super) fn changes(&mut self, now: Timestamp) -> Option<Value> {
         let is_time = self.is_asleep || now.since(self.kept) >= KEEP_EVERY || now < self.kept;
         if !(self.dirty && is_time) {
             return None;

@@ -266,11 +266,13 @@ impl Ledger {
 
     /// Closes the bucket, and begins another one.
     fn begin(&mut self, start: Timestamp) {
+        let filled = start;
         let mut start = Timestamp(start.0.saturating_add(self.nudge));
         if start == self.bucket.start {
             start.0 = start.0.saturating_add(1);
         }
-        let next = Bucket::empty(start, self.bucket.tags.clone());
+        // The nudge is a name, not time: what is counted from here on begins at the true instant.
+        let next = Bucket { end: filled, ..Bucket::empty(start, self.bucket.tags.clone()) };
         let done = std::mem::replace(&mut self.bucket, next);
         if done.amounts.is_empty() {
             return;
