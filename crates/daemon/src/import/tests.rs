@@ -1,3 +1,5 @@
+//! Machine files that are written for domains, and which domains are refused.
+
 use dormouse_machine::spec::PlatformSpec;
 use dormouse_platform::{Joined, Obstacle};
 

@@ -1,3 +1,5 @@
+//! Signals, their hysteresis, and what keeps a machine awake whatever its use.
+
 use super::*;
 use proptest::prelude::*;
 

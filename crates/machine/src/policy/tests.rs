@@ -1,3 +1,5 @@
+//! Each policy over edges of use, and over any edges at all.
+
 use super::*;
 use proptest::prelude::*;
 

@@ -1,3 +1,5 @@
+//! Spans of local time, over midnight and changes of the clock.
+
 use super::*;
 use proptest::prelude::*;
 

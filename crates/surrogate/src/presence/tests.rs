@@ -1,3 +1,5 @@
+//! What is done with each kind of frame in each mode, and the same for any sequence of them.
+
 use super::*;
 use crate::{Limits, queue::Budget};
 use proptest::prelude::*;
