@@ -1,0 +1,32 @@
+//! One binary for all end-to-end tests: threads then never idle at the end of a file.
+
+mod bridge;
+mod cli;
+mod crash;
+mod depths;
+mod failure;
+mod idle;
+mod interfaces;
+mod libvirt;
+mod libvirt_away;
+mod libvirt_crash;
+mod libvirt_cut;
+mod libvirt_defined;
+mod libvirt_fast;
+mod libvirt_flood;
+mod libvirt_import;
+mod libvirt_migrate;
+mod libvirt_mock;
+mod libvirt_others;
+mod limits;
+mod networks;
+mod openvswitch;
+mod parallel;
+mod plain;
+mod presence;
+mod race;
+mod rules;
+mod services;
+mod sessions;
+mod standby;
+mod story;
