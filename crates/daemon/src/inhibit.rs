@@ -19,7 +19,7 @@ use zbus::Connection;
 const GOOD: Duration = Duration::from_secs(1);
 /// How long logind may take.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// After a failure it is asked again so much later.
+/// Where there is no logind it is looked for again so much later, unless fresh locks are wanted.
 const AGAIN: Duration = Duration::from_secs(60);
 
 /// An inhibitor lock.
@@ -44,18 +44,42 @@ pub struct Inhibitors(Mutex<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     connection: Option<Connection>,
-    list: Arc<[Inhibitor]>,
-    read: Option<Instant>,
-    failed: Option<Instant>,
+    /// As logind told them last; `None` if it never did.
+    list: Option<Arc<[Inhibitor]>>,
+    /// When the last try to read them began.
+    tried: Option<Instant>,
+    /// Why that came to nothing, if it did.
+    failure: Option<Failure>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Failure {
+    /// There is no logind, and there was none before: nobody can hold a lock.
+    Absent,
+    /// There is one: whoever held a lock may hold it still.
+    Silent,
 }
 
 /// Why the locks cannot be read.
 #[derive(Debug, thiserror::Error)]
 enum Error {
+    #[error("there is no system bus")]
+    NoBus(#[source] zbus::Error),
     #[error("systemd-logind cannot be asked over D-Bus")]
     Bus(#[from] zbus::Error),
     #[error("systemd-logind does not answer")]
     Late(#[from] tokio::time::error::Elapsed),
+}
+
+impl Error {
+    /// Does the bus say that nobody there is logind?
+    fn is_unknown_service(&self) -> bool {
+        let Self::Bus(zbus::Error::MethodError(name, ..)) = self else { return false };
+        matches!(
+            name.as_str(),
+            "org.freedesktop.DBus.Error.ServiceUnknown" | "org.freedesktop.DBus.Error.NameHasNoOwner"
+        )
+    }
 }
 
 /// As `ListInhibitors` gives one: what, who, why, mode, uid, pid.
@@ -68,41 +92,78 @@ impl Inhibitors {
         Self(Mutex::new(Inner { connection: Some(connection), ..Inner::default() }))
     }
 
-    /// Those that keep a machine awake; `fresh`: as of now. None where there is no logind.
+    /// Those that keep a machine awake; `fresh`: as of now. None where there is no logind; where there is
+    /// one that does not answer, those that it told last.
     pub async fn of(&self, name: &MachineName, fresh: bool) -> Vec<Keep> {
+        let asked = Instant::now();
         let mut inner = self.0.lock().await;
-        let is_good = inner.read.is_some_and(|at| at.elapsed() < GOOD) && !fresh;
-        let has_failed = inner.failed.is_some_and(|at| at.elapsed() < AGAIN);
-        if !is_good && !has_failed {
+        // What was read since this was asked is as fresh as what it would read: however many ask at once,
+        // two reads are enough.
+        let oldest = match inner.failure {
+            _ if fresh => Some(asked),
+            Some(Failure::Absent) => asked.checked_sub(AGAIN),
+            None | Some(Failure::Silent) => asked.checked_sub(GOOD),
+        };
+        if inner.tried.is_none_or(|at| oldest.is_some_and(|oldest| at < oldest)) {
             inner.refresh().await;
         }
-        inner.list.iter().filter_map(|inhibitor| inhibitor.keeps(name)).collect()
+        inner.keeps(name)
     }
 }
 
 impl Inner {
+    fn keeps(&self, name: &MachineName) -> Vec<Keep> {
+        match (&self.list, self.failure) {
+            (Some(list), None) => list.iter().filter_map(|inhibitor| inhibitor.keeps(name)).collect(),
+            (Some(list), Some(_)) => {
+                let last = list.iter().filter_map(|inhibitor| inhibitor.keeps(name));
+                let old = |why| format!("{why}; systemd-logind does not answer now");
+                last.map(|keep| Keep { why: old(keep.why), ..keep }).collect()
+            }
+            (None, Some(Failure::Silent)) => {
+                let why = "systemd-logind does not tell who holds locks".into();
+                vec![Keep { what: "inhibitor", why, until: None }]
+            }
+            (None, _) => Vec::new(),
+        }
+    }
+
     async fn refresh(&mut self) {
+        self.tried = Some(Instant::now());
         match timeout(PATIENCE, self.read()).await.map_err(Error::from).flatten() {
             Ok(list) => {
-                (self.list, self.read) = (list, Some(Instant::now()));
-                if self.failed.take().is_some() {
+                self.list = Some(list);
+                if self.failure.take().is_some() {
                     tracing::info!("inhibitor locks of systemd-logind are read again");
                 }
             }
-            Err(error) => {
-                if self.failed.is_none() {
-                    let error = crate::chain::chain(&error);
-                    tracing::info!(error, "inhibitor locks keep no machine awake");
-                }
-                *self = Self { failed: Some(Instant::now()), ..Self::default() };
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    fn failed(&mut self, error: &Error) {
+        let is_gone = error.is_unknown_service();
+        if is_gone {
+            self.list = None;
+        }
+        let is_absent = is_gone || (self.list.is_none() && matches!(error, Error::NoBus(_)));
+        let failure = if is_absent { Failure::Absent } else { Failure::Silent };
+        if self.failure.replace(failure) != Some(failure) {
+            let error = crate::chain::chain(error);
+            match failure {
+                Failure::Absent => tracing::info!(error, "inhibitor locks keep no machine awake"),
+                Failure::Silent => tracing::warn!(error, "inhibitor locks count as they were last"),
             }
+        }
+        if !matches!(error, Error::Late(_)) {
+            self.connection = None;
         }
     }
 
     async fn read(&mut self) -> Result<Arc<[Inhibitor]>, Error> {
         let bus = match &self.connection {
             Some(bus) => bus.clone(),
-            None => self.connection.insert(Connection::system().await?).clone(),
+            None => self.connection.insert(Connection::system().await.map_err(Error::NoBus)?).clone(),
         };
         let (path, manager) = ("/org/freedesktop/login1", "org.freedesktop.login1.Manager");
         let listed =
@@ -128,13 +189,23 @@ impl Inhibitor {
 mod tests {
     use super::*;
     use std::sync::Mutex as Shared;
+    use zbus::fdo;
 
-    struct Manager(Arc<Shared<Vec<Listed>>>);
+    #[derive(Default)]
+    struct Logind {
+        locks: Vec<Listed>,
+        reads: usize,
+        refusal: Option<fdo::Error>,
+    }
+
+    struct Manager(Arc<Shared<Logind>>);
 
     #[zbus::interface(name = "org.freedesktop.login1.Manager")]
     impl Manager {
-        fn list_inhibitors(&self) -> Vec<Listed> {
-            self.0.lock().unwrap().clone()
+        fn list_inhibitors(&self) -> fdo::Result<Vec<Listed>> {
+            let mut logind = self.0.lock().unwrap();
+            logind.reads += 1;
+            logind.refusal.clone().map_or_else(|| Ok(logind.locks.clone()), Err)
         }
     }
 
@@ -142,15 +213,15 @@ mod tests {
         (what.into(), who.into(), "backup".into(), mode.into(), 0, 42)
     }
 
-    /// The two ends of a connection, of which one is a logind with these locks.
-    async fn logind(locks: &Arc<Shared<Vec<Listed>>>) -> (Connection, Connection) {
+    /// The two ends of a connection, of which one is this logind.
+    async fn connect(logind: &Arc<Shared<Logind>>) -> (Connection, Connection) {
         let (ours, theirs) = tokio::net::UnixStream::pair().unwrap();
         let guid = zbus::Guid::generate();
         let server = zbus::connection::Builder::unix_stream(theirs)
             .server(guid)
             .unwrap()
             .p2p()
-            .serve_at("/org/freedesktop/login1", Manager(Arc::clone(locks)))
+            .serve_at("/org/freedesktop/login1", Manager(Arc::clone(logind)))
             .unwrap()
             .build();
         let client = zbus::connection::Builder::unix_stream(ours).p2p().build();
@@ -161,27 +232,69 @@ mod tests {
     #[tokio::test]
     async fn locks_that_name_a_machine_or_all_keep_it_awake() {
         let web: MachineName = "web".parse().unwrap();
-        let locks = Arc::new(Shared::new(vec![
+        let logind = Arc::new(Shared::new(Logind::default()));
+        logind.lock().unwrap().locks = vec![
             lock("sleep", "dormouse:db", "block"),
             lock("sleep", "backup", "block"),
             lock("shutdown", "dormouse:web", "block"),
             lock("sleep", "dormouse:web", "delay"),
-        ]));
-        let (server, client) = logind(&locks).await;
+        ];
+        let (_server, client) = connect(&logind).await;
         let inhibitors = Inhibitors::over(client);
         assert_eq!(inhibitors.of(&web, false).await, []);
         for who in ["dormouse", "dormouse:web"] {
-            *locks.lock().unwrap() = vec![lock("shutdown:sleep", who, "block")];
+            logind.lock().unwrap().locks = vec![lock("shutdown:sleep", who, "block")];
             let keeps = inhibitors.of(&web, true).await;
             let [Keep { what: "inhibitor", why, until: None }] = &*keeps else { panic!("{who}: {keeps:?}") };
             assert_eq!(why, "\"backup\", lock of process 42");
         }
-        locks.lock().unwrap().clear();
+        logind.lock().unwrap().locks.clear();
         assert_eq!(inhibitors.of(&web, true).await, []);
-        // It ends: there are no locks then.
-        *locks.lock().unwrap() = vec![lock("sleep", "dormouse", "block")];
+    }
+
+    #[tokio::test]
+    async fn who_held_a_lock_holds_it_while_logind_does_not_answer() {
+        let web: MachineName = "web".parse().unwrap();
+        let logind = Arc::new(Shared::new(Logind::default()));
+        logind.lock().unwrap().locks = vec![lock("sleep", "dormouse", "block")];
+        let (server, client) = connect(&logind).await;
+        let inhibitors = Inhibitors::over(client);
         assert_eq!(inhibitors.of(&web, true).await.len(), 1);
         server.close().await.unwrap();
+        let keeps = inhibitors.of(&web, true).await;
+        let [Keep { what: "inhibitor", why, until: None }] = &*keeps else { panic!("{keeps:?}") };
+        assert_eq!(why, "\"backup\", lock of process 42; systemd-logind does not answer now");
+        // It is asked again at once, and its word counts.
+        logind.lock().unwrap().locks.clear();
+        let (_server, client) = connect(&logind).await;
+        inhibitors.0.lock().await.connection = Some(client);
         assert_eq!(inhibitors.of(&web, true).await, []);
+    }
+
+    #[tokio::test]
+    async fn a_logind_that_never_told_keeps_all_awake_and_where_there_is_none_nobody() {
+        let web: MachineName = "web".parse().unwrap();
+        for (refusal, keeps) in [
+            (fdo::Error::Failed("out of order".into()), 1),
+            (fdo::Error::ServiceUnknown("not here".into()), 0),
+        ] {
+            let logind = Arc::new(Shared::new(Logind { refusal: Some(refusal), ..Logind::default() }));
+            let (_server, client) = connect(&logind).await;
+            let inhibitors = Inhibitors::over(client);
+            assert_eq!(inhibitors.of(&web, true).await.len(), keeps);
+            assert_eq!(logind.lock().unwrap().reads, 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn however_many_ask_at_once_two_reads_are_enough() {
+        let logind = Arc::new(Shared::new(Logind::default()));
+        logind.lock().unwrap().locks = vec![lock("sleep", "dormouse", "block")];
+        let (_server, client) = connect(&logind).await;
+        let inhibitors = Inhibitors::over(client);
+        let names: Vec<MachineName> = (0..100).map(|i| format!("vm{i}").parse().unwrap()).collect();
+        let all = futures::future::join_all(names.iter().map(|name| inhibitors.of(name, true))).await;
+        assert!(all.iter().all(|keeps| keeps.len() == 1), "{all:?}");
+        assert!(logind.lock().unwrap().reads <= 2);
     }
 }
