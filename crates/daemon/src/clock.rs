@@ -1,16 +1,25 @@
-//! The wall clock, given to whatever needs the time so that tests can have their own.
+//! The clocks, given to whatever needs the time so that tests can have their own.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    sync::LazyLock,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
 
 use dormouse_types::Timestamp;
 
 /// Says what time it is.
 pub trait Clock: Send + Sync {
-    /// Now.
+    /// Now, by the wall clock, which may be set.
     fn now(&self) -> Timestamp;
+
+    /// Now, by a clock that is never set, from whatever beginning: for spans, while the daemon lives.
+    fn steady(&self) -> Duration;
 }
 
-/// The host's wall clock: the one clock that goes on while the daemon is down.
+/// From here the steady clock counts.
+static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// The host's clocks. The wall clock is the one that goes on while the daemon is down.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
@@ -18,5 +27,9 @@ impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         Timestamp(0) + since_epoch
+    }
+
+    fn steady(&self) -> Duration {
+        BEGAN.elapsed()
     }
 }

@@ -36,6 +36,10 @@ impl Clock for Virtual {
     fn now(&self) -> Timestamp {
         self.start + self.begun.elapsed()
     }
+
+    fn steady(&self) -> Duration {
+        self.begun.elapsed()
+    }
 }
 
 /// Keeps records without a thread, for which the virtual clock would not wait.

@@ -27,6 +27,7 @@ fn posting(machine: &str, serial: u64, closed: Vec<Bucket>) -> Posting {
         before: None,
         counter: Some(3),
         reason: None,
+        boot: None,
     };
     let account = Account { serial, nudge: 0, bucket: bucket(1000, serial), open: Some(open) };
     Posting { machine: name(machine), closed, account }

@@ -32,7 +32,7 @@ pub enum OnStop {
 }
 
 impl Span {
-    pub(super) const fn new(span: Duration) -> Self {
+    pub(crate) const fn new(span: Duration) -> Self {
         Self(span)
     }
 

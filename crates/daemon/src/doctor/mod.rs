@@ -8,12 +8,15 @@ mod machine;
 mod network;
 mod programs;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use dormouse_api_types::{Check, CheckStatus, Report};
 use dormouse_surrogate::Capabilities;
 
-use crate::config::Config;
+use crate::{
+    config::{Config, Metering},
+    meters::Kept,
+};
 
 pub(crate) use machine::{Patient, examine as examine_machine};
 
@@ -53,6 +56,20 @@ pub(crate) fn standbys(budget: usize, bytes: &[u64]) -> Check {
         return warn("standby", format!("{found}; the host is short of memory, and they are given up"), fix);
     }
     ok("standby", found)
+}
+
+/// How much is kept of what machines used, and whether that is as it is configured.
+pub(crate) fn usage(kept: Kept, metering: &Metering) -> Check {
+    let Kept { rows, most, hourly } = kept;
+    let (wanted, keep) = (metering.hourly, metering.keep);
+    let found = format!("{rows} rows of what machines used, for {keep}");
+    if rows <= most && hourly >= wanted.get() {
+        return ok("usage", found);
+    }
+    let hourly = humantime::format_duration(Duration::from_secs(hourly.as_secs()));
+    let found = format!("{found}, of {most}: its hours are kept for {hourly}, not for {wanted}");
+    let fix = "shorten metering.hourly and metering.keep in dormoused.toml";
+    warn("usage", found, fix)
 }
 
 fn bytesize(bytes: u64) -> String {

@@ -164,6 +164,9 @@ impl Driver {
         let answer =
             removed.map_err(|why| Problem::new(ProblemKind::Failed, format!("cannot remove {name}: {why}")));
         let is_gone = answer.is_ok();
+        if !is_gone {
+            self.shared.meters.reopen(&name);
+        }
         reply.removed(answer.map(drop));
         is_gone
     }

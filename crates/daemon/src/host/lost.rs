@@ -38,11 +38,12 @@ impl Host {
 
     /// Forgets a machine that cannot be driven. What its platform has of it stays where it is.
     pub(super) async fn forget_lost(&self, name: &MachineName) -> Result<(), Problem> {
-        let transaction =
-            Transaction::remove(Expect::Anything, name.clone()).with_usage(self.meters().close(name));
+        let last = self.meters().close(name);
+        let transaction = Transaction::remove(Expect::Anything, name.clone()).with_usage(last.clone());
         self.shared.registry.commit(transaction).await.map_err(|error| {
             Problem::new(ProblemKind::Failed, format!("cannot forget {name}: {}", chain(&error)))
         })?;
+        last.iter().for_each(|last| self.meters().posted(&last.machine, &last.account));
         self.lost.write().unwrap_or_else(PoisonError::into_inner).remove(name);
         Ok(())
     }

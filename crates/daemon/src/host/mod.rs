@@ -230,6 +230,7 @@ impl Host {
         let report = tokio::task::spawn_blocking(move || doctor::examine(&config, &surrogate, bridges)).await;
         let mut report = report.unwrap_or_default();
         report.checks.push(standbys);
+        report.checks.extend(self.meters().kept().map(|kept| doctor::usage(kept, &self.config().metering)));
         report.checks.extend(self.lost().iter().map(|(name, lost)| doctor::lost_machine(name, &lost.why)));
         report
     }

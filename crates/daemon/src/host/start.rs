@@ -168,7 +168,7 @@ impl Host {
             join_all(orders).await;
         }
         self.cool_all().await;
-        self.write_usage(true).await;
+        self.write_usage(crate::meters::Which::All).await;
         let sleepers = handles.iter().filter(asleep).count();
         if sleepers > 0 {
             tracing::warn!(sleepers, "ending: nobody answers for the sleepers until dormoused is back");

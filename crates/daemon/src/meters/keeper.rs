@@ -13,7 +13,7 @@ use dormouse_types::{MachineName, Timestamp};
 use futures::{StreamExt as _, stream};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::{Meters, lock, report::day_start};
+use super::{Kept, Meters, lock, report::day_start};
 use crate::{chain::chain, config::Metering, driver::Handle, host::Host};
 
 /// How often it is asked whose memory is to be measured, and to whom something happened that no write of
@@ -25,9 +25,11 @@ const AWAKE: Duration = Duration::from_secs(60);
 const ASLEEP: Duration = Duration::from_secs(600);
 /// How often old hours are looked for.
 const TIDY: Duration = Duration::from_secs(24 * 3600);
+/// Hours that are younger stay hours in any case.
+const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Machines whose memory is measured at the same time.
 const AT_ONCE: usize = 8;
-/// Closed buckets of all machines together, of some 200 octets each; with more, less is kept of each.
+/// Closed buckets of all machines together, of some 200 octets each; with more, hours become days sooner.
 const MOST: usize = 1_000_000;
 
 /// Starts the keeper.
@@ -50,7 +52,7 @@ async fn keep(host: Weak<Host>) {
         if all {
             written = Instant::now();
         }
-        host.write_usage(all).await;
+        host.write_usage(if all { Which::Awake } else { Which::Changed }).await;
         if tidied.is_none_or(|at| at.elapsed() >= TIDY) {
             tidied = Some(Instant::now());
             meters.tidy(&host.config().metering).await;
@@ -58,11 +60,22 @@ async fn keep(host: Weak<Host>) {
     }
 }
 
+/// Whose accounts are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Which {
+    /// Of machines to which something happened.
+    Changed,
+    /// And of those that are awake.
+    Awake,
+    /// Of all.
+    All,
+}
+
 impl Host {
-    /// Writes the accounts of machines to which something happened; of all that are awake if `awake`.
-    pub(crate) async fn write_usage(&self, awake: bool) {
+    /// Writes accounts.
+    pub(crate) async fn write_usage(&self, which: Which) {
         let meters = self.meters();
-        let postings = meters.due(awake);
+        let postings = meters.due(which);
         if postings.is_empty() {
             return;
         }
@@ -76,13 +89,21 @@ impl Host {
 
 impl Meters {
     /// What is to be written though no record is.
-    fn due(&self, awake: bool) -> Vec<Posting> {
+    pub(super) fn due(&self, which: Which) -> Vec<Posting> {
         let now = self.moment();
         let mut ledgers = lock(&self.inner.ledgers);
         let mut due = Vec::new();
         for ledger in ledgers.values_mut() {
+            if ledger.is_closed() {
+                continue;
+            }
             ledger.handle(Event::Tick, now);
-            if ledger.is_changed() || (awake && ledger.class().is_awake()) {
+            let is_wanted = match which {
+                Which::Changed => false,
+                Which::Awake => ledger.class().is_awake(),
+                Which::All => true,
+            };
+            if ledger.is_changed() || is_wanted {
                 due.push(ledger.post());
             }
         }
@@ -92,42 +113,57 @@ impl Meters {
     /// Measures memory, of each machine as often as it may change.
     async fn measure(&self, handles: &[Handle], measured: &mut BTreeMap<MachineName, (Class, Instant)>) {
         measured.retain(|name, _| handles.iter().any(|handle| handle.name == *name));
-        let is_due = |handle: &&Handle| {
-            let Some(class) = lock(&self.inner.ledgers).get(&handle.name).map(|ledger| ledger.class()) else {
-                return false;
-            };
+        let due = |handle: &Handle| {
+            let class = lock(&self.inner.ledgers).get(&handle.name)?.class();
             let often = if class == Class::Awake { AWAKE } else { ASLEEP };
             let settled = handle.peek(|view| view.settled);
-            match measured.get(&handle.name) {
+            let is_due = match measured.get(&handle.name) {
                 Some((was, at)) if *was == class => at.elapsed() >= often,
                 _ => settled || class == Class::Awake,
-            }
+            };
+            is_due.then(|| (handle.clone(), class))
         };
-        let due: Vec<_> = handles.iter().filter(is_due).cloned().collect();
+        let due: Vec<_> = handles.iter().filter_map(due).collect();
         let now = Instant::now();
         let facts = stream::iter(due)
-            .map(|handle| async move { (handle.instance.facts().await, handle.name) })
+            .map(|(handle, class)| async move { (handle.instance.facts().await, handle.name, class) })
             .buffer_unordered(AT_ONCE);
         let mut facts = std::pin::pin!(facts);
-        while let Some((facts, name)) = facts.next().await {
-            self.tell(&name, Event::Occupied(facts.resident_bytes));
-            if let Some(ledger) = lock(&self.inner.ledgers).get(&name) {
-                measured.insert(name, (ledger.class(), now));
+        while let Some((facts, name, class)) = facts.next().await {
+            if self.occupied(&name, class, facts.resident_bytes) {
+                measured.insert(name, (class, now));
             }
         }
     }
 
+    /// Takes in what a machine occupied while it was of a class; false if it is not any more, so that the figure
+    /// says nothing of now.
+    pub(super) fn occupied(&self, machine: &MachineName, class: Class, bytes: u64) -> bool {
+        let now = self.moment();
+        let mut ledgers = lock(&self.inner.ledgers);
+        let Some(ledger) = ledgers.get_mut(machine).filter(|ledger| ledger.class() == class) else {
+            return false;
+        };
+        ledger.handle(Event::Occupied(bytes), now);
+        true
+    }
+
     /// Makes days of old hours and forgets what is older than that, of each machine by itself.
     async fn tidy(&self, keep: &Metering) {
-        let (mut hourly, mut whole) = (keep.hourly.get(), keep.keep.get());
-        // Twice as little each time, until the bound is kept.
-        for _ in 0..8 {
-            let left = self.tidy_to(hourly, whole).await;
-            if left <= MOST {
-                return;
+        self.tidy_below(MOST, keep).await;
+    }
+
+    /// With more than `most` rows, hours become days sooner; what is to be kept at all is kept.
+    pub(super) async fn tidy_below(&self, most: usize, keep: &Metering) {
+        let mut hourly = keep.hourly.get();
+        loop {
+            let rows = self.tidy_to(hourly, keep.keep.get()).await;
+            *lock(&self.inner.kept) = Some(Kept { rows, most, hourly });
+            if rows <= most || hourly < DAY {
+                break;
             }
-            (hourly, whole) = (hourly / 2, whole / 2);
-            tracing::warn!(left, "too much is kept of what machines used: less is from now on");
+            hourly /= 2;
+            tracing::warn!(rows, ?hourly, "much is kept of what machines used: its hours become days sooner");
         }
     }
 
@@ -143,6 +179,7 @@ impl Meters {
         let mut left = 0;
         for machine in self.machines() {
             match self.inner.store.tidy(&machine, tidy.clone()).await {
+                Ok(0) => self.let_go(&machine, tidy.forget_before),
                 Ok(count) => left += count,
                 Err(error) => {
                     tracing::warn!(%machine, error = chain(&error), "what it used long ago is kept as it is");
@@ -150,5 +187,13 @@ impl Meters {
             }
         }
         left
+    }
+
+    /// Forgets a machine that is no more and of which nothing is kept, as the store does.
+    fn let_go(&self, machine: &MachineName, forget_before: Timestamp) {
+        let mut stored = lock(&self.inner.stored);
+        if stored.get(machine).is_some_and(|last| last.open.is_none() && last.bucket.end < forget_before) {
+            stored.remove(machine);
+        }
     }
 }

@@ -10,11 +10,13 @@
 
 mod keeper;
 mod report;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::Duration,
 };
 
 use dormouse_machine::{
@@ -28,7 +30,7 @@ use jiff::tz::TimeZone;
 
 use crate::clock::Clock;
 
-pub(crate) use keeper::start as start_keeper;
+pub(crate) use keeper::{Which, start as start_keeper};
 pub(crate) use report::report;
 
 /// The accounts of all machines. Cheap to clone.
@@ -40,16 +42,35 @@ pub struct Meters {
 struct Inner {
     store: Arc<dyn UsageStore>,
     clock: Arc<dyn Clock>,
-    /// From here the steady clock counts.
-    began: Instant,
     zone: TimeZone,
     ledgers: Mutex<BTreeMap<MachineName, Ledger>>,
     /// Accounts of an earlier daemon, and of machines that are no more.
     stored: Mutex<BTreeMap<MachineName, Account>>,
+    /// The boot of the host.
+    boot: Option<String>,
+    /// What was found when old hours were last looked for.
+    kept: Mutex<Option<Kept>>,
+}
+
+/// How much is kept of what machines used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Kept {
+    /// Rows of all machines.
+    pub(crate) rows: usize,
+    /// With more than so many, hours become days sooner than is configured.
+    pub(crate) most: usize,
+    /// How long hours are kept now.
+    pub(crate) hourly: Duration,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// random(4): another one after each boot.
+fn boot() -> Option<String> {
+    let read = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    read.ok().map(|id| id.trim().to_owned()).filter(|id| !id.is_empty())
 }
 
 impl Meters {
@@ -63,16 +84,17 @@ impl Meters {
         let inner = Inner {
             store,
             clock,
-            began: Instant::now(),
             zone: TimeZone::system(),
             ledgers: Mutex::default(),
             stored: Mutex::new(stored),
+            boot: boot(),
+            kept: Mutex::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
 
     fn moment(&self) -> Moment {
-        Moment { wall: self.inner.clock.now(), steady: self.inner.began.elapsed() }
+        Moment { wall: self.inner.clock.now(), steady: self.inner.clock.steady() }
     }
 
     fn grid(&self) -> Grid {
@@ -93,7 +115,8 @@ impl Meters {
             ledger.handle(Event::Configured(configured), now);
             return ledger.handle(Event::Entered(state), now);
         }
-        let subject = Subject { machine: spec.name.clone(), tags, configured, state };
+        let subject =
+            Subject { machine: spec.name.clone(), tags, configured, state, boot: self.inner.boot.as_deref() };
         let ledger = match lock(&self.inner.stored).remove(&spec.name) {
             Some(last) => Ledger::resume(subject, last, grid, now),
             None => Ledger::new(subject, None, grid, now),
@@ -129,6 +152,18 @@ impl Meters {
         let last = Bucket { start: bucket.end, end: bucket.end, ..Bucket::default() };
         let account = Account { serial: serial + 1, nudge, bucket: last, open: None };
         Some(Posting { machine: machine.clone(), closed: vec![bucket], account })
+    }
+
+    /// A machine that was to be forgotten stays.
+    pub(crate) fn reopen(&self, machine: &MachineName) {
+        if let Some(ledger) = lock(&self.inner.ledgers).get_mut(machine) {
+            ledger.reopen();
+        }
+    }
+
+    /// How much is kept, once that is known.
+    pub(crate) fn kept(&self) -> Option<Kept> {
+        *lock(&self.inner.kept)
     }
 
     /// What was posted is durable. An account that was closed is one of the past from now on.

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use dormouse_api_types::{EnergyModel, Problem, ProblemKind, Usage, UsageLine, UsageQuery, UsageReport};
 use dormouse_machine::meter::{
-    Amounts, Class, Energy, Row,
-    report::{Key, Line, Value, sum},
+    Amounts, Class, Energy,
+    report::{Key, Line, Table, Value},
 };
 use dormouse_types::{MachineName, Timestamp};
 use jiff::{Zoned, tz::TimeZone};
@@ -55,14 +55,19 @@ pub(crate) async fn report(
     let now = meters.inner.clock.now();
     let until =
         query.until.map_or(now + std::time::Duration::from_secs(1), |at| grid.hour_start(at.timestamp()));
-    let mut rows: Vec<Row> = Vec::new();
+    let mut table = Table::new(&by);
+    let mut first: Option<Timestamp> = None;
+    // Of one machine after the other: the rows of all may be many.
     for machine in &machines {
-        let found = meters.rows(machine, since, until).await;
-        rows.extend(found.map_err(|error| Problem::new(ProblemKind::Failed, chain(&error)))?);
+        let rows = meters.rows(machine, since, until).await;
+        for row in rows.map_err(|error| Problem::new(ProblemKind::Failed, chain(&error)))? {
+            let start = row.bucket.start;
+            first = Some(first.map_or(start, |first| first.min(start)));
+            table.add(&row, |at| day_start(zone, at), |at| grid.hour_start(at));
+        }
     }
-    let first = rows.iter().map(|row| row.bucket.start).min();
     let model = model(energy);
-    let lines = sum(rows.iter(), &by, |at| day_start(zone, at), |at| grid.hour_start(at));
+    let lines = table.lines();
     let mut total = Amounts::default();
     lines.iter().for_each(|line| total.merge(&line.amounts));
     let line = |Line { values, amounts }: &Line| UsageLine {

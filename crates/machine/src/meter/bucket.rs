@@ -86,6 +86,9 @@ pub struct Open {
     /// Why it is put to sleep, while it is on its way there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// The boot of the host in which all this was so (random(4), `boot_id`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<String>,
 }
 
 /// The account of a machine as it is stored beside its closed buckets.

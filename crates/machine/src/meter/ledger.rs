@@ -60,6 +60,8 @@ pub struct Subject<'a> {
     pub configured: u64,
     /// Where it is in its life.
     pub state: &'a State,
+    /// The boot of the host, if that is known.
+    pub boot: Option<&'a str>,
 }
 
 /// One machine's account: the newest bucket, and those that are not known to be durable.
@@ -77,6 +79,8 @@ pub struct Ledger {
     nudge: u64,
     /// Something happened since it was last posted.
     changed: bool,
+    /// Its last posting has been given out.
+    closed: bool,
 }
 
 impl Ledger {
@@ -84,10 +88,18 @@ impl Ledger {
     /// no more.
     #[must_use]
     pub fn new(subject: Subject<'_>, last: Option<&Account>, grid: Grid, now: Moment) -> Self {
-        let Subject { machine, tags, configured, state } = subject;
+        let Subject { machine, tags, configured, state, boot } = subject;
         let class = Class::of(state);
         let counter = class.is_without_process().then_some(0);
-        let open = Open { class, configured, occupied: 0, before: None, counter, reason: None };
+        let open = Open {
+            class,
+            configured,
+            occupied: 0,
+            before: None,
+            counter,
+            reason: None,
+            boot: boot.map(Into::into),
+        };
         // It may begin at the instant at which a bucket of its namesake did.
         let serial = last.map_or(0, |last| last.serial + 1);
         let start = Timestamp(now.wall.0.saturating_add(serial));
@@ -101,6 +113,7 @@ impl Ledger {
             serial,
             nudge: serial,
             changed: true,
+            closed: false,
         }
     }
 
@@ -109,11 +122,18 @@ impl Ledger {
     pub fn resume(subject: Subject<'_>, last: Account, grid: Grid, now: Moment) -> Self {
         let Some(open) = last.open else { return Self::new(subject, Some(&last), grid, now) };
         let Account { serial, nudge, bucket, .. } = last;
-        let Subject { machine, tags, configured, state } = subject;
+        let Subject { machine, tags, configured, state, boot } = subject;
+        let has_rebooted = open.boot.as_deref().zip(boot).is_some_and(|(was, is)| was != is);
         let at = Moment { wall: bucket.end, steady: now.steady };
         let waiting = Vec::new();
-        let mut ledger = Self { machine, grid, bucket, open, at, waiting, serial, nudge, changed: true };
-        ledger.pass_gap(Class::of(state), now.wall);
+        let (changed, closed) = (true, false);
+        let mut ledger = Self { machine, grid, bucket, open, at, waiting, serial, nudge, changed, closed };
+        if has_rebooted {
+            ledger.pass_boot(Class::of(state), now.wall);
+        } else {
+            ledger.pass_gap(Class::of(state), now.wall);
+        }
+        ledger.open.boot = boot.map(Into::into);
         ledger.handle(Event::Tagged(tags), now);
         ledger.handle(Event::Configured(configured), now);
         ledger.enter(state);
@@ -133,6 +153,24 @@ impl Ledger {
             self.open.class = if was == found { was } else { Class::Awake };
             return self.pass(gap, now);
         }
+        self.pass_unknown(now);
+    }
+
+    /// Counts a gap in which the host was down, or booted: nothing ran, and no memory was there to be saved.
+    fn pass_boot(&mut self, found: Class, now: Timestamp) {
+        let slept = self.open.class == found && found.is_without_process();
+        if !slept || now.since(self.at.wall) > LONGEST_GAP {
+            return self.pass_unknown(now);
+        }
+        let before = self.open.before.take();
+        self.open.occupied = 0;
+        self.pass(now.since(self.at.wall), now);
+        // The host is there again, and has its memory.
+        self.open.before = before;
+    }
+
+    fn pass_unknown(&mut self, now: Timestamp) {
+        let gap = now.since(self.at.wall);
         (self.open.class, self.open.occupied) = (Class::Unknown, 0);
         (self.open.before, self.open.counter) = (None, None);
         if gap <= LONGEST_GAP {
@@ -298,7 +336,13 @@ impl Ledger {
     pub fn close(&mut self, now: Moment) -> Posting {
         self.handle(Event::Tick, now);
         self.begin(now.wall);
+        self.closed = true;
         self.posting(false)
+    }
+
+    /// It was not forgotten after all.
+    pub fn reopen(&mut self) {
+        (self.closed, self.changed) = (false, true);
     }
 
     fn posting(&mut self, goes_on: bool) -> Posting {
@@ -321,11 +365,17 @@ impl Ledger {
         self.waiting.iter().map(|(bucket, _)| bucket).chain([&self.bucket])
     }
 
+    /// Has its last posting been given out? No other may follow.
+    #[must_use]
+    pub const fn is_closed(&self) -> bool {
+        self.closed
+    }
+
     /// Is there something to write at once? Time alone is none: who slept, and is found asleep, has slept all
     /// the while. Nor is what is measured again and again while a machine is awake.
     #[must_use]
     pub const fn is_changed(&self) -> bool {
-        self.changed
+        self.changed && !self.closed
     }
 
     /// What time is counted as.

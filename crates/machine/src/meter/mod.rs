@@ -10,7 +10,8 @@
 //!   set neither adds nor takes time.
 //! - After a restart of the daemon the gap is counted as the class before it, if it was no longer than
 //!   [`SHORT_GAP`] or the machine is found in that class; else, or after more than [`LONGEST_GAP`], as
-//!   [`Class::Unknown`], with no memory and no processor time.
+//!   [`Class::Unknown`], with no memory and no processor time. If the host was booted in the gap, nothing ran
+//!   in it: who slept without a process goes on to sleep, and saves no memory in it.
 
 mod amounts;
 mod bucket;

@@ -73,18 +73,33 @@ pub enum Value {
     Name(String),
 }
 
-/// Sums up, a line for each combination of values that there is, in their order. `day` and `hour` give the
-/// beginning of the day and hour that an instant is in.
-#[must_use]
-pub fn sum<'a>(
-    rows: impl Iterator<Item = &'a Row>,
-    by: &[Key],
-    day: impl Fn(Timestamp) -> Timestamp,
-    hour: impl Fn(Timestamp) -> Timestamp,
-) -> Vec<Line> {
-    let mut lines: BTreeMap<Vec<Value>, Amounts> = BTreeMap::new();
-    let name = |name: Option<&str>| Value::Name(name.unwrap_or_default().into());
-    for Row { machine, bucket } in rows.filter(|row| !row.bucket.amounts.is_empty()) {
+/// Sums up, a line for each combination of values that there is, in their order. Rows are taken in as they
+/// come, and are not kept.
+#[derive(Clone, Debug)]
+pub struct Table<'k> {
+    by: &'k [Key],
+    lines: BTreeMap<Vec<Value>, Amounts>,
+}
+
+impl<'k> Table<'k> {
+    /// One that sums by these keys.
+    #[must_use]
+    pub const fn new(by: &'k [Key]) -> Self {
+        Self { by, lines: BTreeMap::new() }
+    }
+
+    /// Takes in a row. `day` and `hour` give the beginning of the day and hour that an instant is in.
+    pub fn add(
+        &mut self,
+        row: &Row,
+        day: impl Fn(Timestamp) -> Timestamp,
+        hour: impl Fn(Timestamp) -> Timestamp,
+    ) {
+        let Row { machine, bucket } = row;
+        if bucket.amounts.is_empty() {
+            return;
+        }
+        let name = |name: Option<&str>| Value::Name(name.unwrap_or_default().into());
         let value = |key: &Key| match key {
             Key::Machine => name(Some(machine.as_str())),
             Key::Owner => name(bucket.tags.owner.as_deref()),
@@ -92,7 +107,12 @@ pub fn sum<'a>(
             Key::Day => Value::Time(day(bucket.start)),
             Key::Hour => Value::Time(hour(bucket.start)),
         };
-        lines.entry(by.iter().map(value).collect()).or_default().merge(&bucket.amounts);
+        self.lines.entry(self.by.iter().map(value).collect()).or_default().merge(&bucket.amounts);
     }
-    lines.into_iter().map(|(values, amounts)| Line { values, amounts }).collect()
+
+    /// The lines.
+    #[must_use]
+    pub fn lines(self) -> Vec<Line> {
+        self.lines.into_iter().map(|(values, amounts)| Line { values, amounts }).collect()
+    }
 }

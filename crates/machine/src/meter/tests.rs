@@ -5,7 +5,7 @@ use std::time::Duration;
 use dormouse_types::{Depth, MachineName, Timestamp};
 use proptest::prelude::*;
 
-use super::report::{Key, Line, Value, sum};
+use super::report::{Key, Line, Table, Value};
 use super::*;
 use crate::lifecycle::{Cause, SleepReason, State};
 
@@ -21,7 +21,7 @@ fn web() -> MachineName {
 }
 
 fn subject(state: &State) -> Subject<'_> {
-    Subject { machine: web(), tags: Tags::default(), configured: GIB, state }
+    Subject { machine: web(), tags: Tags::default(), configured: GIB, state, boot: Some("1") }
 }
 
 /// So many seconds after the start, by clocks that agree.
@@ -197,6 +197,46 @@ fn a_gap_is_what_it_was_before_and_after_or_unknown() {
 }
 
 #[test]
+fn while_the_host_is_down_nothing_is_saved() {
+    let day = 24 * 3600;
+    let asleep = |state| {
+        let mut ledger = begin(&State::Active);
+        ledger.handle(Event::Occupied(GIB), at(0));
+        ledger.handle(Event::Entered(state), at(10));
+        ledger.handle(Event::Occupied(0), at(10));
+        ledger.post().account
+    };
+    let gone_by = |last: Account, boot, state: &State| {
+        let then = moment(last.bucket.end.0 + day * SECOND, 0);
+        let subject = Subject { boot: Some(boot), ..subject(state) };
+        let mut ledger = Ledger::resume(subject, last, Grid::default(), then);
+        ledger.handle(Event::Tick, moment(then.wall.0 + 10 * SECOND, 10));
+        total(ledger.buckets())
+    };
+    let used = gone_by(asleep(&SAVED), "2", &SAVED);
+    assert_eq!(used.saved, u128::from(GIB) * u128::from(10 * SECOND), "since the host is back");
+    assert_eq!(seconds(&used, Class::Unknown), 0);
+    let same = gone_by(asleep(&SAVED), "1", &SAVED);
+    assert_eq!(same.saved, u128::from(GIB) * u128::from((day + 10) * SECOND));
+    // What is found as it was cannot have been so all the while.
+    let paused = State::Asleep { depth: Depth::Paused };
+    let used = gone_by(asleep(&paused), "2", &paused);
+    assert!(used.saved == 0 && seconds(&used, Class::Unknown) == day, "{used:?}");
+}
+
+#[test]
+fn one_that_is_closed_gives_out_nothing_more_unless_it_stays() {
+    let mut ledger = begin(&State::Active);
+    let last = ledger.close(at(1)).account;
+    ledger.handle(Event::Entered(&State::Stopped), at(2));
+    assert!(ledger.is_closed() && !ledger.is_changed());
+    ledger.reopen();
+    let account = ledger.post().account;
+    assert!(account.open.is_some() && account.serial > last.serial);
+    assert_eq!(seconds(&total(ledger.buckets()), Class::Awake), 2);
+}
+
+#[test]
 fn a_sleep_that_a_restart_interrupts_keeps_its_reason() {
     let mut ledger = begin(&State::Active);
     ledger.handle(Event::Entered(&settling(SleepReason::Command)), at(1));
@@ -283,7 +323,9 @@ fn is_summed_by_what_is_asked_for() {
     let rows: Vec<_> = ledger.buckets().map(|b| Row { machine: web(), bucket: b.clone() }).collect();
     let hour = |at| Grid::default().hour_start(at);
     let by = |keys: &[Key]| {
-        let lines = sum(rows.iter(), keys, hour, hour).into_iter();
+        let mut table = Table::new(keys);
+        rows.iter().for_each(|row| table.add(row, hour, hour));
+        let lines = table.lines().into_iter();
         lines.map(|Line { values, amounts }| (values, amounts.total().as_secs())).collect::<Vec<_>>()
     };
     let name = |name: &str| Value::Name(name.into());
