@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use dormouse_machine::spec::{LibvirtSpec, MachineSpec, PlatformSpec};
 use dormouse_platform::{
-    Error, Finding, Instance, Notice,
+    Capabilities, Error, Finding, Instance, Notice,
     qemu::{self, Qemu, QemuConfig},
 };
 use tokio::sync::mpsc;
@@ -39,6 +39,17 @@ pub trait Platforms: Send + Sync {
     async fn definition(&self, _libvirt: &LibvirtSpec) -> Result<Finding, Error> {
         Err(without_libvirt())
     }
+}
+
+/// What its platform can do with it. One that is shared with others is looked at afresh.
+pub(crate) async fn abilities(instance: &dyn Instance) -> Capabilities {
+    if !instance.shape().shared {
+        return instance.capabilities();
+    }
+    let obstacles = instance.obstacles().await;
+    let mut abilities = instance.capabilities();
+    abilities.depths.retain(|depth| !obstacles.iter().any(|obstacle| obstacle.bars(*depth)));
+    Capabilities { obstacles, ..abilities }
 }
 
 fn without_libvirt() -> Error {

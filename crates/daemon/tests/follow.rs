@@ -3,9 +3,11 @@
 
 mod common;
 
-use common::{Bench, SLEEP, file, web};
-use dormouse_api_types::MachineState;
-use dormouse_daemon::driver::Order;
+use std::{sync::Arc, time::Duration};
+
+use common::{Bench, SLEEP, World, create, file, web};
+use dormouse_api_types::{EventKind, Keep, MachineState, ProblemKind, Why};
+use dormouse_daemon::{clock::Clock as _, driver::Order};
 use dormouse_machine::lifecycle::Process;
 use dormouse_platform::Notice;
 use dormouse_types::Depth;
@@ -104,4 +106,125 @@ async fn one_that_cannot_be_saved_sleeps_on() {
     assert_eq!((why.depth, bench.world.process()), (Some(Depth::Paused), Process::Still));
     assert!(why.would_sleep_at.is_some(), "it is tried again");
     bench.order(Order::Wake).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_depth_that_is_not_there_is_passed_over_on_the_way_down_and_told() {
+    let (dir, world) = (tempfile::tempdir().unwrap(), Arc::new(World::default()));
+    world.lack(Depth::Saved);
+    let steps = "[{ depth = \"saved\", after = \"100ms\" }, { depth = \"off\", after = \"200ms\" }]";
+    let deeper = format!("{}depth = \"paused\"\ndeeper = {steps}\n", file("web", 2));
+    let bench = Bench::start_with(dir.path(), world, "").await;
+    bench.host.create(create(&deeper)).await.unwrap();
+    bench.wait_warning("sleep.deeper has saved").await;
+    let checks = bench.host.examine(&web()).await.unwrap().checks;
+    assert!(
+        checks.iter().any(|check| check.found.contains("cannot be reached, and sleep.deeper leads there"))
+    );
+    bench.order(Order::Start { cold: false }).await.unwrap();
+    bench.order(SLEEP).await.unwrap();
+    let depth = async |bench: &Bench| bench.host.show(&web()).await.unwrap().summary.depth;
+    bench.wait("to be off", async |b| depth(b).await == Some(Depth::Off)).await;
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_makes_no_sleep_longer_or_shorter() {
+    for step in [36_000, -36_000] {
+        let dir = tempfile::tempdir().unwrap();
+        let deeper = "depth = \"paused\"\ndeeper = [{ depth = \"off\", after = \"1h\" }]\n";
+        let bench = Bench::with_file(dir.path(), &format!("{}{deeper}", file("web", 2)), "").await;
+        bench.order(SLEEP).await.unwrap();
+        bench.world.clock.step(step);
+        // The driver looks at the clock whenever something happens.
+        bench.learn(&[[10, 9, 0, 2].into()]);
+        let now = bench.world.clock.now();
+        let (least, most) = (now + Duration::from_secs(3_500), now + Duration::from_secs(3_700));
+        let is_due = |why: &Why| {
+            let due = why.would_sleep_at.map(|at| at.timestamp());
+            due.is_some_and(|due| least < due && due < most)
+        };
+        let why = bench.wait_why(is_due).await;
+        assert_eq!((why.state, why.depth), (MachineState::Asleep, Some(Depth::Paused)), "{step}");
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_back_keeps_nobody_awake() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = file("web", 2).replace("\"never\"", "\"1s\"\nmin_awake = \"2s\"");
+    let bench = Bench::with_file(dir.path(), &file, "").await;
+    bench.world.clock.step(-36_000);
+    bench.wait_state(MachineState::Asleep).await;
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_forward_puts_nobody_to_sleep_too_early() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = file("web", 2).replace("\"never\"", "\"1s\"\nmin_awake = \"1h\"");
+    let bench = Bench::with_file(dir.path(), &file, "").await;
+    bench.world.clock.step(36_000);
+    let least = bench.world.clock.now() + Duration::from_secs(3_500);
+    let is_kept = |why: &Why| {
+        let until = |keep: &Keep| keep.until.map(|at| at.timestamp()).is_some_and(|until| until > least);
+        why.keeps.iter().any(|keep| keep.kind == "min-awake" && until(keep))
+    };
+    bench.wait_why(is_kept).await;
+    assert_eq!(bench.state().await, MachineState::Active);
+}
+
+#[tokio::test]
+async fn what_bars_a_depth_is_known_to_the_next_driver() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::with_web(dir.path()).await;
+    bench.world.bar(Depth::Saved, "a card of the host");
+    bench.world.panic_at("capabilities");
+    bench.order(SLEEP).await.unwrap_err();
+    bench.wait("the new driver", async |b| b.events().iter().any(|e| e.kind == EventKind::Adopted)).await;
+    let problem = bench.order(SLEEP).await.unwrap_err();
+    assert_eq!(problem.kind, ProblemKind::Refused);
+    assert!(problem.detail.contains("depth saved: device: a card of the host"), "{}", problem.detail);
+    assert!(!bench.world.take_calls().contains(&"capture".into()));
+    bench.order(Order::Sleep { depth: Some(Depth::Paused) }).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_idle_machine_that_cannot_sleep_is_left_alone_and_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::with_file(dir.path(), &file("web", 2).replace("never", "1s"), "").await;
+    bench.world.bar(Depth::Saved, "a card of the host");
+    bench.wait_warning("it is idle, and cannot sleep at depth saved: device: a card of the host").await;
+    let why = bench.wait_why(|why| why.keeps.iter().any(|keep| keep.kind == "obstacle")).await;
+    assert_eq!((why.state, why.would_sleep_at), (MachineState::Active, None));
+    assert!(!bench.world.take_calls().contains(&"capture".into()));
+}
+
+#[tokio::test]
+async fn after_a_sleep_that_failed_the_next_one_waits() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::with_file(dir.path(), &file("web", 2).replace("never", "1s"), "").await;
+    bench.world.fail("save", true);
+    bench.wait_warning("cannot save").await;
+    let is_kept =
+        |why: &Why| why.keeps.iter().any(|keep| keep.kind == "failed-sleep" && keep.until.is_some());
+    bench.wait_why(is_kept).await;
+    let idle_for = async |bench: &Bench| bench.host.show(&web()).await.unwrap().summary.idle_for_ms;
+    bench.wait("its time", async |bench| idle_for(bench).await > Some(1_300)).await;
+    let calls = bench.world.take_calls();
+    assert_eq!(calls.iter().filter(|call| *call == "capture").count(), 1, "{calls:?}");
+    // Who asks for it has his way.
+    bench.world.fail("save", false);
+    bench.order(SLEEP).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_platform_cannot_ask_the_guest_is_refused() {
+    let (dir, world) = (tempfile::tempdir().unwrap(), Arc::new(World::default()));
+    world.mute();
+    let bench = Bench::start_with(dir.path(), world, "").await;
+    for (key, line) in [("sleep.users", "users = \"keep-awake\""), ("sleep.load_below", "load_below = 0.5")] {
+        let problem = bench.host.create(create(&format!("{}{line}\n", file("web", 2)))).await.unwrap_err();
+        assert_eq!((problem.kind, problem.key.as_deref()), (ProblemKind::Invalid, Some(key)));
+        assert!(problem.fix.unwrap().contains("remove the key"));
+    }
+    bench.host.create(create(&format!("{}users = \"ignore\"\n", file("web", 2)))).await.unwrap();
 }

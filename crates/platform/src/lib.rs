@@ -133,6 +133,11 @@ pub trait Instance: Send + Sync {
     /// Reads the counters that idleness is judged by.
     async fn counters(&self) -> Result<Counters, Error>;
 
+    /// Is there a way to ask the guest itself, by [`Instance::inside`]? A guest may have no helper all the same.
+    fn asks_guest(&self) -> bool {
+        false
+    }
+
     /// What the guest itself says of how it is used, where a helper in it can be asked.
     async fn inside(&self) -> Option<Inside> {
         None

@@ -66,7 +66,13 @@ fn state(patient: &Patient) -> Check {
 /// A depth that its file asks for and that it cannot reach is a failure; another one is good to know.
 fn reach(patient: &Patient, depth: Depth) -> Check {
     let name = format!("depth {depth}");
-    let wanted = if patient.spec.sleep.depth == depth { ", and idleness leads there" } else { "" };
+    let sleep = &patient.spec.sleep;
+    let is_step = sleep.deeper.iter().any(|step| step.depth == depth);
+    let wanted = match (sleep.depth == depth, is_step) {
+        (true, _) => ", and idleness leads there",
+        (false, true) => ", and sleep.deeper leads there",
+        (false, false) => "",
+    };
     let bars: Vec<_> = patient.obstacles.iter().filter(|obstacle| obstacle.bars(depth)).collect();
     if bars.is_empty() && patient.depths.contains(&depth) {
         return ok(&name, format!("can be reached{wanted}"));
@@ -74,9 +80,10 @@ fn reach(patient: &Patient, depth: Depth) -> Check {
     let why: Vec<_> = bars.iter().map(|bar| format!("{}: {}", bar.what, bar.reason)).collect();
     let why = if why.is_empty() { "its platform does not have it".into() } else { why.join("; ") };
     let fixes: Vec<_> = bars.iter().filter_map(|bar| bar.fix.as_deref()).collect();
-    let fix = if fixes.is_empty() { "choose another depth: sleep.depth".into() } else { fixes.join("; ") };
+    let key = if is_step { "sleep.deeper" } else { "sleep.depth" };
+    let fix = if fixes.is_empty() { format!("choose another depth: {key}") } else { fixes.join("; ") };
     let found = format!("cannot be reached{wanted}: {why}");
-    if wanted.is_empty() { warn(&name, found, fix) } else { fail(&name, found, fix) }
+    if sleep.depth != depth { warn(&name, found, fix) } else { fail(&name, found, fix) }
 }
 
 fn warning(obstacle: &Obstacle) -> Check {

@@ -87,6 +87,14 @@ impl Driver {
         if let State::Undoing { .. } | State::Waking { .. } = to {
             self.undone = reason_of(to);
         }
+        let steady = self.steady();
+        match (from, to) {
+            (State::Settling { .. }, State::Undoing { cause: Cause::Failure(why) }) => {
+                self.idleness.setbacks.failed(why.clone(), steady);
+            }
+            (_, State::Asleep { .. }) => self.idleness.setbacks.slept(),
+            _ => {}
+        }
         if let (State::Waking { cause, .. } | State::Undoing { cause }, State::Active) = (from, to) {
             let took = Some(now.since(self.story.caused()));
             let wake = LastWake { cause: cause.clone(), at: self.story.caused(), took };

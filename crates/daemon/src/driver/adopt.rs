@@ -28,6 +28,9 @@ struct Meanwhile {
     task: Option<StandingIn>,
 }
 
+/// How long to look for what stands in the way of a machine's sleep, before its driver goes on.
+const OBSTACLES: Duration = Duration::from_secs(2);
+
 /// Drives a machine that was just created: there is nothing to find.
 pub(crate) async fn drive_new(shared: Shared, subject: Subject, ends: Ends) -> End {
     shared.meters.adopt(&subject.spec, &subject.record.state);
@@ -81,7 +84,12 @@ impl Driver {
             let instance = Arc::clone(&self.subject.instance);
             let asked = async move {
                 tokio::time::sleep_until(next).await;
-                instance.observe().await
+                let seen = instance.observe().await;
+                if seen.is_ok() && instance.shape().shared {
+                    // Orders are judged by what bars the depths; what takes longer is seen later.
+                    let _ = tokio::time::timeout(OBSTACLES, instance.obstacles()).await;
+                }
+                seen
             };
             // A message ends the question, so that an order to end the process finds nothing in its way.
             tokio::select! {

@@ -24,9 +24,10 @@ use super::{
     mind::Mind,
     opinion::Word,
     run::Driver,
+    setback::Setbacks,
     view::unaddressed,
 };
-use crate::chain::chain;
+use crate::{chain::chain, platforms::abilities};
 
 /// A guest is asked so often, which costs it something, and not more often than its counters are read.
 const ASK_GUEST: Duration = Duration::from_secs(30);
@@ -50,12 +51,14 @@ pub(super) struct Idleness {
     guest_silent: bool,
     /// What the program that says when it sleeps said last.
     pub(super) word: Word,
+    pub(super) setbacks: Setbacks,
 }
 
 /// A look at the machine's use.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Look {
-    pub(super) asked: Timestamp,
+    /// When, by the steady clock.
+    asked: Duration,
     /// The machine was due to sleep before.
     is_last: bool,
 }
@@ -69,6 +72,8 @@ pub(super) struct Answers {
     /// The guest's, if it was asked.
     guest: Option<Option<Inside>>,
     inhibitors: Vec<Keep>,
+    /// Why its platform cannot put it to sleep; looked for if it was due to sleep before.
+    barred: Option<String>,
 }
 
 impl Idleness {
@@ -84,6 +89,7 @@ impl Idleness {
             guest_asked: None,
             guest_silent: false,
             word: Word::None,
+            setbacks: Setbacks::default(),
         }
     }
 
@@ -132,7 +138,7 @@ async fn ask(
     ask_guest: bool,
     is_last: bool,
 ) -> Result<Answers, String> {
-    let asked = shared.clock.now();
+    let asked = shared.clock.steady();
     let guest = async {
         let patience = tokio::time::timeout(GUEST_PATIENCE, instance.inside());
         if ask_guest { Some(patience.await.ok().flatten()) } else { None }
@@ -143,8 +149,9 @@ async fn ask(
     let inhibitors = shared.inhibitors.of(&spec.name, is_last);
     let (counters, flows, inhibitors) = tokio::join!(instance.counters(), flows, inhibitors);
     let counters = counters.map_err(|e| chain(&e))?;
+    let barred = if is_last { abilities(&*instance).await.why_not(spec.sleep.depth) } else { None };
     let connections = flows.into_iter().flatten().map(|followed| connection(&followed)).collect();
-    Ok(Answers { look: Look { asked, is_last }, counters, connections, guest, inhibitors })
+    Ok(Answers { look: Look { asked, is_last }, counters, connections, guest, inhibitors, barred })
 }
 
 const fn connection(followed: &Followed) -> Connection {
@@ -181,8 +188,11 @@ impl Driver {
         if *self.life.state() != State::Active {
             return;
         }
-        let Answers { look, counters, connections, guest, inhibitors } = answers;
+        let Answers { look, counters, connections, guest, inhibitors, barred } = answers;
         let now = self.now();
+        if look.is_last {
+            self.tell_barred(barred);
+        }
         self.idleness.policy.connections(&connections, now);
         if let Some(inside) = guest {
             self.tell_guest_silent(inside.is_none());
@@ -221,27 +231,55 @@ impl Driver {
             || !self.idleness.keeps.is_empty()
             || is_held
             || unaddressed.all()
+            || self.idleness.setbacks.stand(self.steady())
         {
             return;
         }
         if !look.is_last {
             self.ask(true);
-        } else if look.asked >= self.since && now.since(look.asked) < FRESH {
+        } else if self.took(look) <= self.age().min(FRESH) {
             self.event(event(self.subject.spec.sleep.depth));
+        }
+    }
+
+    /// How long ago it was begun. If that is more than its age, the machine was in another state then.
+    pub(super) fn took(&self, look: Look) -> Duration {
+        self.steady().saturating_sub(look.asked)
+    }
+
+    /// Takes in what its platform says of its sleep, and says so once.
+    fn tell_barred(&mut self, barred: Option<String>) {
+        let steady = self.steady();
+        let was = self.idleness.setbacks.looked(barred.clone(), steady);
+        if let Some(why) = barred
+            && !was
+        {
+            let depth = self.subject.spec.sleep.depth;
+            self.warn(format!("it is idle, and cannot sleep at depth {depth}: {why}"));
         }
     }
 
     /// What keeps the machine awake at `now`, whatever its use; not its holds.
     fn keeps(&self, inhibitors: Vec<Keep>, now: Timestamp) -> Vec<Keep> {
         let sleep = &self.subject.spec.sleep;
-        let least = self.since + sleep.keep.min_awake(sleep.idle_after);
-        let awake = (now < least).then(|| {
-            let span = humantime::format_duration(least.since(self.since));
-            Keep { what: "min-awake", why: format!("awake for less than {span}"), until: Some(least) }
+        let least = sleep.keep.min_awake(sleep.idle_after);
+        let left = least.checked_sub(self.age()).filter(|left| !left.is_zero());
+        let awake = left.map(|left| {
+            let span = humantime::format_duration(least);
+            Keep { what: "min-awake", why: format!("awake for less than {span}"), until: Some(now + left) }
         });
-        let barred = self.subject.instance.capabilities().why_not(sleep.depth);
-        let barred = barred.map(|why| Keep { what: "platform", why, until: None });
-        awake.into_iter().chain(barred).chain(self.idleness.schedule.keeps(now)).chain(inhibitors).collect()
+        awake.into_iter().chain(self.idleness.schedule.keeps(now)).chain(inhibitors).collect()
+    }
+
+    /// What keeps the machine awake, as of the last report, and why it could not sleep; not its holds.
+    pub(super) fn kept_awake(&self, now: Timestamp) -> Vec<Keep> {
+        let mut keeps = self.idleness.keeps();
+        if self.idleness.report.is_some() {
+            // What its platform knows without being asked is told before it is due to sleep.
+            let known = self.subject.instance.capabilities().why_not(self.subject.spec.sleep.depth);
+            keeps.extend(self.idleness.setbacks.keeps(known, self.steady(), now));
+        }
+        keeps
     }
 
     /// When the machine goes to sleep by itself if nothing happens.
@@ -252,7 +290,7 @@ impl Driver {
         }
         let holds = record.holds.blocking(now);
         let holds = holds.map(|hold| Keep { what: "hold", why: String::new(), until: hold.until });
-        let keeps: Vec<_> = holds.chain(self.idleness.keeps()).collect();
+        let keeps: Vec<_> = holds.chain(self.kept_awake(now)).collect();
         let expected = self.idleness.mind.outlook(self.idleness.report.as_ref()?, now);
         self.idleness.schedule.outlook(expected, &keeps)
     }

@@ -24,6 +24,7 @@ mod notices;
 mod opinion;
 mod orders;
 mod run;
+mod setback;
 mod story;
 mod tasks;
 mod view;

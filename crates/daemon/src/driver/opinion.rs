@@ -104,7 +104,7 @@ impl Driver {
     /// Takes in the program's opinion; `None` if it has none.
     pub(super) fn judge_by(&mut self, opinion: Option<Opinion>, look: Look) {
         self.idleness.asked();
-        if *self.life.state() != State::Active || look.asked < self.since {
+        if *self.life.state() != State::Active || self.took(look) > self.age() {
             return;
         }
         let now = self.now();

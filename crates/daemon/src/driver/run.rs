@@ -16,6 +16,7 @@ use tokio::{
 use super::{
     End, Ends, Message, Shared, Subject,
     act::write,
+    deeper::Age,
     idleness::Idleness,
     jobs::{Finished, Job},
     journal::Journal,
@@ -41,6 +42,7 @@ pub(super) struct Driver {
     pub(super) life: Lifecycle,
     pub(super) journal: Journal<Ticket>,
     pub(super) since: Timestamp,
+    pub(super) age: Age,
     pub(super) waiters: Vec<Waiter>,
     pub(super) patience: Duration,
     /// Why the machine is in its state.
@@ -60,8 +62,8 @@ pub(super) struct Driver {
     pub(super) heard: watch::Sender<u64>,
     pub(super) jobs: JoinSet<Finished>,
     pub(super) names: HashMap<Id, Job>,
-    /// An earlier try to go deeper came to nothing.
-    pub(super) not_deeper_before: Option<Timestamp>,
+    /// An earlier try to go deeper came to nothing; of the steady clock.
+    pub(super) not_deeper_before: Option<Duration>,
     /// Since when and why the platform cannot be asked.
     pub(super) unreachable: Option<(Timestamp, String)>,
     /// The file that is to take the place of its own as soon as nothing is going on.
@@ -77,6 +79,7 @@ impl Driver {
         Self {
             life: Lifecycle::new(record.state.clone(), subject.instance.shape()),
             since: record.since,
+            age: Age::new(shared.clock.now().since(record.since), shared.clock.steady()),
             journal: Journal::new(record, subject.revision),
             waiters: Vec::new(),
             patience: shared.config.sleep.stop_timeout.get(),
@@ -224,6 +227,10 @@ impl Driver {
         self.shared.clock.now()
     }
 
+    pub(super) fn steady(&self) -> Duration {
+        self.shared.clock.steady()
+    }
+
     fn has_deadline(&self) -> bool {
         self.next_due().is_some()
     }
@@ -304,7 +311,7 @@ impl Driver {
         view.reason.clone_from(&self.reason);
         view.taps = self.ports.iter().map(|port| (port.mac, port.tap.clone())).collect();
         view.idle = self.idleness.shown();
-        view.keeps = self.idleness.keeps();
+        view.keeps = self.kept_awake(self.now());
         let outlook = self.outlook(self.now()).map(|at| (at, self.subject.spec.sleep.depth));
         view.sleeps_at = outlook.or_else(|| self.deeper_at());
         view.plan = self.idleness.mind.words(self.life.state(), self.idleness.report.as_ref());

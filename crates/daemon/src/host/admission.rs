@@ -114,17 +114,6 @@ pub(super) fn check_claims(
     Ok(())
 }
 
-/// What its platform can do with it. One that is shared with others is looked at afresh.
-pub(super) async fn abilities(instance: &dyn Instance) -> Capabilities {
-    if !instance.shape().shared {
-        return instance.capabilities();
-    }
-    let obstacles = instance.obstacles().await;
-    let mut abilities = instance.capabilities();
-    abilities.depths.retain(|depth| !obstacles.iter().any(|obstacle| obstacle.bars(*depth)));
-    Capabilities { obstacles, ..abilities }
-}
-
 /// A domain is one machine only.
 fn check_domain(spec: &MachineSpec, other: &MachineSpec) -> Result<(), Problem> {
     let (PlatformSpec::Libvirt(ours), PlatformSpec::Libvirt(theirs)) = (&spec.platform, &other.platform)
@@ -173,6 +162,28 @@ pub(super) fn check_depth(spec: &MachineSpec, abilities: &Capabilities) -> Resul
     let Some(why) = abilities.why_not(depth) else { return Ok(()) };
     let detail = format!("sleep.depth = {depth}: {why}");
     Err(Problem::new(ProblemKind::Invalid, detail).key("sleep.depth"))
+}
+
+/// Its platform can ask the guest, if its file wants that.
+pub(super) fn check_guest(spec: &MachineSpec, instance: &dyn Instance) -> Result<(), Problem> {
+    let keep = &spec.sleep.keep;
+    let key = match (keep.users, keep.load_below) {
+        _ if instance.asks_guest() => return Ok(()),
+        (true, _) => "sleep.users",
+        (_, Some(_)) => "sleep.load_below",
+        (false, None) => return Ok(()),
+    };
+    let detail = format!("{key}: its platform cannot ask the guest, so that it would never sleep");
+    let fix = "remove the key; only domains of libvirt have a guest agent that can be asked";
+    Err(Problem::new(ProblemKind::Invalid, detail).key(key).fix(fix))
+}
+
+/// What of `sleep.deeper` its platform cannot do, to warn of: what bars it may go away.
+pub(super) fn not_deeper(spec: &MachineSpec, abilities: &Capabilities) -> Vec<String> {
+    let unreached = |depth| {
+        Some(format!("sleep.deeper has {depth}, which is passed over: {}", abilities.why_not(depth)?))
+    };
+    spec.sleep.deeper.iter().filter_map(|step| unreached(step.depth)).collect()
 }
 
 /// The platform refused the machine.

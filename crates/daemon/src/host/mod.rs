@@ -21,7 +21,11 @@ use dormouse_api_types::{
     CreateMachine, EventKind, MachineDetail, MachineSummary, Problem, ProblemKind, Report, UsageQuery,
     UsageReport, WakeTest, WakeTestRequest, Why,
 };
-use dormouse_machine::{lifecycle::State, spec::MachineSpec};
+use dormouse_machine::{
+    lifecycle::State,
+    spec::{InterfaceSpec, MachineSpec},
+};
+use dormouse_platform::Capabilities;
 use dormouse_registry::{Expect, Record, Registry, Transaction};
 use dormouse_types::{MacAddr, MachineName};
 use futures::future::join_all;
@@ -32,7 +36,7 @@ use crate::{
     driver::{Given, Handle, Order, Shared, Subject},
     events::{Draft, Events},
     meters::{self, Meters},
-    platforms::Platforms,
+    platforms::{Platforms, abilities},
 };
 
 pub use start::{Notices, StartError};
@@ -146,7 +150,9 @@ impl Host {
         admission::check_policy(&spec, self.config())?;
         admission::check_responders(&spec, self.config())?;
         let instance = self.platforms.instance(&spec).map_err(|error| admission::unsupported(&error))?;
-        admission::check_depth(&spec, &admission::abilities(&*instance).await)?;
+        admission::check_guest(&spec, &*instance)?;
+        let abilities = abilities(&*instance).await;
+        admission::check_depth(&spec, &abilities)?;
         let admitting = self.admitting.lock().await;
         admission::check_claims(&spec, &self.claims(), &self.lost())?;
         // What others look after too is as they have left it.
@@ -164,7 +170,7 @@ impl Host {
         let subject = Subject { spec: Arc::clone(&spec), instance, record, revision };
         let (handle, found) = self.drive(subject, is_shared);
         drop(admitting);
-        self.tell_created(&spec);
+        self.tell_created(&spec, &abilities);
         if is_shared {
             // What takes longer is seen later.
             let _ = tokio::time::timeout(start::LOOK, found).await;
@@ -177,11 +183,13 @@ impl Host {
         self.handles().iter().map(|handle| Arc::clone(&handle.spec)).collect()
     }
 
-    fn tell_created(&self, spec: &MachineSpec) {
+    fn tell_created(&self, spec: &MachineSpec, abilities: &Capabilities) {
         self.events().publish(Draft::of(&spec.name, EventKind::Created));
-        for interface in admission::without_bridge(spec) {
-            let why =
-                format!("there is no bridge {} yet: make it before the machine starts", interface.bridge);
+        let missing = |interface: &InterfaceSpec| {
+            format!("there is no bridge {} yet: make it before the machine starts", interface.bridge)
+        };
+        let bridges = admission::without_bridge(spec).map(missing);
+        for why in bridges.chain(admission::not_deeper(spec, abilities)) {
             tracing::warn!(machine = %spec.name, "{why}");
             self.events().publish(Draft::of(&spec.name, EventKind::Warning).cause(Some(why)));
         }

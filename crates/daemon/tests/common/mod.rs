@@ -7,7 +7,7 @@ use std::{future::Future, net::IpAddr, path::Path, sync::Arc, time::Duration};
 
 use dormouse_api_types::{CreateMachine, Event, EventKind, MachineState, Why};
 use dormouse_daemon::{
-    clock::{Clock, SystemClock},
+    clock::Clock,
     config::Config,
     driver::{Given, Order, Shared},
     events::Events,
@@ -83,7 +83,8 @@ impl Bench {
     pub async fn start_with(dir: &Path, world: Arc<World>, more: &str) -> Self {
         let redb = open(dir).await;
         let registry = Arc::new(Journalled::new(redb.clone(), Arc::clone(&world)));
-        Self::start_at(world, redb, registry, config(dir, more), Arc::new(SystemClock)).await
+        let clock: Arc<dyn Clock> = Arc::clone(&world.clock) as _;
+        Self::start_at(world, redb, registry, config(dir, more), clock).await
     }
 
     /// A bench with a registry and a clock of its own.

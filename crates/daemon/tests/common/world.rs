@@ -3,7 +3,10 @@
 use std::{
     collections::HashSet,
     net::IpAddr,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicI64, Ordering},
+    },
     time::Duration,
 };
 
@@ -17,7 +20,9 @@ use dormouse_machine::{
     lifecycle::{Observed, Process, Shape, State, StateOnDisk},
     spec::{LibvirtSpec, MachineSpec},
 };
-use dormouse_platform::{Candidate, Capabilities, Counters, Error, Facts, Finding, Instance, NotFound};
+use dormouse_platform::{
+    Candidate, Capabilities, Counters, Error, Facts, Finding, Instance, NotFound, Obstacle,
+};
 use dormouse_registry::{Change, Entry, Registry, Revision, Transaction};
 use dormouse_surrogate as surrogate;
 use dormouse_types::{Depth, MacAddr, MachineName, Timestamp};
@@ -28,6 +33,7 @@ pub struct World {
     inner: Mutex<Inner>,
     /// Counts changes, for who waits.
     changed: watch::Sender<u64>,
+    pub clock: Arc<SetClock>,
 }
 
 struct Inner {
@@ -65,10 +71,39 @@ struct Inner {
     clock: Arc<dyn Clock>,
     /// The share of a processor that the guest uses, and since when that is counted.
     load: (f64, Timestamp),
+    /// What stands in the way of its sleep, and what its instance knows of that since it was asked last.
+    obstacles: Vec<Obstacle>,
+    known_obstacles: Vec<Obstacle>,
+    /// Its platform has no such depth.
+    lacks: Option<Depth>,
+    /// Its platform cannot ask the guest.
+    mute: bool,
+}
+
+/// The host's clocks, of which the wall clock can be set.
+#[derive(Debug, Default)]
+pub struct SetClock(AtomicI64);
+
+impl SetClock {
+    /// Sets the wall clock so many seconds on, or back.
+    pub fn step(&self, seconds: i64) {
+        self.0.fetch_add(seconds * 1_000_000_000, Ordering::SeqCst);
+    }
+}
+
+impl Clock for SetClock {
+    fn now(&self) -> Timestamp {
+        Timestamp(SystemClock.now().0.saturating_add_signed(self.0.load(Ordering::SeqCst)))
+    }
+
+    fn steady(&self) -> Duration {
+        SystemClock.steady()
+    }
 }
 
 impl Default for World {
     fn default() -> Self {
+        let clock = Arc::new(SetClock::default());
         let inner = Inner {
             process: Process::Absent,
             saved: false,
@@ -90,10 +125,14 @@ impl Default for World {
             partly: false,
             domains: Vec::new(),
             shared: false,
-            clock: Arc::new(SystemClock),
+            clock: Arc::clone(&clock) as _,
             load: (0.0, Timestamp::default()),
+            obstacles: Vec::new(),
+            known_obstacles: Vec::new(),
+            lacks: None,
+            mute: false,
         };
-        Self { inner: Mutex::new(inner), changed: watch::Sender::new(0) }
+        Self { inner: Mutex::new(inner), changed: watch::Sender::new(0), clock }
     }
 }
 
@@ -119,6 +158,24 @@ impl World {
 
     pub fn set(&self, process: Process, saved: bool) {
         self.with(|w| (w.process, w.saved) = (process, saved));
+    }
+
+    /// Others, who look after the machine too, have made something that keeps it from this depth. Nobody is told.
+    pub fn bar(&self, depth: Depth, why: &str) {
+        self.with(|w| {
+            w.shared = true;
+            w.obstacles.push(Obstacle::to(&[depth], "device", why));
+        });
+    }
+
+    /// Its platform has no such depth.
+    pub fn lack(&self, depth: Depth) {
+        self.with(|w| w.lacks = Some(depth));
+    }
+
+    /// Its platform cannot ask the guest.
+    pub fn mute(&self) {
+        self.with(|w| w.mute = true);
     }
 
     /// What others have defined.
@@ -331,7 +388,20 @@ impl Instance for Machine {
     fn capabilities(&self) -> Capabilities {
         let panics = self.0.with(|w| w.panics.remove("capabilities"));
         assert!(!panics, "a planted fault in the driver itself");
-        Capabilities { depths: Depth::ALL.to_vec(), obstacles: Vec::new(), lazy_memory: true }
+        let (obstacles, lacks) = self.0.with(|w| (w.known_obstacles.clone(), w.lacks));
+        let has = |depth: &Depth| lacks != Some(*depth) && !obstacles.iter().any(|bar| bar.bars(*depth));
+        Capabilities { depths: Depth::ALL.into_iter().filter(has).collect(), obstacles, lazy_memory: true }
+    }
+
+    async fn obstacles(&self) -> Vec<Obstacle> {
+        self.0.with(|w| {
+            w.known_obstacles.clone_from(&w.obstacles);
+            w.obstacles.clone()
+        })
+    }
+
+    fn asks_guest(&self) -> bool {
+        self.0.with(|w| !w.mute)
     }
 
     fn shape(&self) -> Shape {

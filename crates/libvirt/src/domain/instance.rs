@@ -116,6 +116,10 @@ impl Instance for Domain {
         self.0.count().await
     }
 
+    fn asks_guest(&self) -> bool {
+        true
+    }
+
     async fn inside(&self) -> Option<Inside> {
         self.0.look_inside().await
     }
