@@ -73,7 +73,7 @@ pub(crate) enum Verb {
     /// Make machines of what others have defined, or list what can be imported.
     #[command(subcommand)]
     Import(Import),
-    /// Forget stopped machines; their disks stay.
+    /// Forget machines that are stopped, and domains of libvirt that run, which run on; disks stay.
     Rm(Remove),
     /// List the machines.
     Ls,

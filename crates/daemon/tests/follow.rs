@@ -228,3 +228,22 @@ async fn what_a_platform_cannot_ask_the_guest_is_refused() {
     }
     bench.host.create(create(&format!("{}users = \"ignore\"\n", file("web", 2)))).await.unwrap();
 }
+
+#[tokio::test]
+async fn what_others_run_is_forgotten_and_runs_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::with_web(dir.path()).await;
+    bench.world.define(Vec::new());
+    bench.order(SLEEP).await.unwrap();
+    let refused = bench.host.remove(&web(), false).await.unwrap_err();
+    assert!(refused.fix.unwrap().contains("dormouse wake web"));
+    assert_eq!(bench.state().await, MachineState::Asleep);
+
+    bench.order(Order::Wake).await.unwrap();
+    bench.world.take_calls();
+    bench.host.remove(&web(), false).await.unwrap();
+    assert!(bench.host.show(&web()).await.is_err());
+    assert_eq!(bench.world.process(), Process::Running);
+    let calls = bench.world.take_calls();
+    assert!(calls.contains(&"dismiss".into()) && !calls.contains(&"kill".into()), "{calls:?}");
+}

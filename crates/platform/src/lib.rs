@@ -127,7 +127,8 @@ pub trait Instance: Send + Sync {
     async fn discard_state(&self) -> Result<(), Error>;
 
     /// Removes all that the platform keeps of a machine that has no process: its interfaces, its
-    /// memory and saved state. Disk images are the user's, and stay.
+    /// memory and saved state. Disk images are the user's, and stay. Where others act on the machine too
+    /// (see [`Instance::shape`]) it may have a process, which runs on.
     async fn erase(&self) -> Result<(), Error>;
 
     /// Reads the counters that idleness is judged by.

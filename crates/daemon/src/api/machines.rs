@@ -72,7 +72,7 @@ pub(super) async fn show(
         (status = 204, description = "forgotten"),
         (status = 404, description = "no such machine", body = Problem,
             content_type = "application/problem+json"),
-        (status = 409, description = "it runs or sleeps, and force is not given", body = Problem,
+        (status = 409, description = "it runs and nobody else runs it, or it sleeps, and force is not given", body = Problem,
             content_type = "application/problem+json"),
     )
 )]

@@ -76,6 +76,8 @@ pub(super) enum Goal {
     Stopped,
     /// Stopped, and then forgotten.
     Removed,
+    /// Awake or off, and then forgotten: it is others' as well, and goes on as it is.
+    LetGo,
     /// Whatever state it is in.
     Any,
 }
@@ -150,9 +152,15 @@ pub(super) fn judge(goal: Goal, view: &View, undone: Option<&str>) -> Result<(),
         Goal::Awake => view.state == State::Active,
         Goal::Asleep => matches!(view.state, State::Asleep { .. }),
         Goal::Stopped | Goal::Removed => view.state == State::Stopped,
+        Goal::LetGo => can_be_let_go(&view.state),
     };
     if reached {
         return Ok(());
+    }
+    if goal == Goal::LetGo
+        && let Some(obstacle) = obstacle_to_removal(view, true)
+    {
+        return Err(obstacle);
     }
     if let Some(failure) = view.failure() {
         let fix = if failure.state_kept {
@@ -186,8 +194,13 @@ pub(super) fn gone(name: &MachineName) -> Problem {
     .fix("try again")
 }
 
-/// Why a machine is not forgotten without force, if so.
-pub(super) fn obstacle_to_removal(view: &View) -> Option<Problem> {
+/// Nothing of it depends on Dormouse.
+const fn can_be_let_go(state: &State) -> bool {
+    matches!(state, State::Active | State::Suspended { .. } | State::Stopped)
+}
+
+/// Why a machine is not forgotten without force, if so; one that is `shared` with others can go on without us.
+pub(super) fn obstacle_to_removal(view: &View, shared: bool) -> Option<Problem> {
     let loss = match &view.state {
         State::Stopped | State::Failed { state_kept: false, .. } => return None,
         State::Asleep { depth: Depth::Off } => "nothing but its presence on the network is lost with it",
@@ -196,15 +209,14 @@ pub(super) fn obstacle_to_removal(view: &View) -> Option<Problem> {
         }
         _ => "what it has in memory is lost with it, as by a power cut",
     };
-    let state = state_of(&view.state);
-    let fix = format!(
-        "stop it first (`dormouse stop {0}`), or remove it with --force: {loss}; its disks stay",
-        view.name
-    );
-    Some(
-        Problem::new(ProblemKind::Refused, format!("cannot remove {} while it is {state}", view.name))
-            .fix(fix),
-    )
+    let (state, name) = (state_of(&view.state), &view.name);
+    let first = if shared {
+        format!("wake it first (`dormouse wake {name}`): then it is let go and runs on")
+    } else {
+        format!("stop it first (`dormouse stop {name}`)")
+    };
+    let fix = format!("{first}; or remove it with --force: {loss}; its disks stay");
+    Some(Problem::new(ProblemKind::Refused, format!("cannot remove {name} while it is {state}")).fix(fix))
 }
 
 impl Driver {
@@ -358,7 +370,11 @@ impl Driver {
 
     /// Takes the order to forget the machine.
     pub(super) fn remove(&mut self, force: bool, reply: oneshot::Sender<Result<(), Problem>>) {
-        let obstacle = obstacle_to_removal(&self.view(false)).filter(|_| !force);
+        let (view, shared) = (self.view(false), self.subject.instance.shape().shared);
+        if shared && !force && (can_be_let_go(&view.state) || !view.settled) {
+            return self.wait(Goal::LetGo, None, String::new(), Reply::Remove(reply));
+        }
+        let obstacle = obstacle_to_removal(&view, shared).filter(|_| !force);
         let stopped = obstacle.map_or(Ok(()), Err).and_then(|()| {
             let now = self.now();
             let name = self.subject.spec.name.clone();
@@ -381,7 +397,7 @@ impl Driver {
         for waiter in std::mem::take(&mut self.waiters) {
             let judged = judge(waiter.goal, &view, undone.as_deref());
             match (judged, waiter) {
-                (Ok(()), waiter @ Waiter { goal: Goal::Removed, .. }) => self.forget(waiter),
+                (Ok(()), waiter @ Waiter { goal: Goal::Removed | Goal::LetGo, .. }) => self.forget(waiter),
                 (Ok(()), Waiter { started, hold, detail, reply, .. }) => {
                     let outcome = outcome(&view, now.since(started), hold, detail);
                     reply.send(Ok(Given { settled: true, outcome }));
@@ -406,7 +422,7 @@ impl Driver {
         }
     }
 
-    /// Forgets the machine, which is stopped. The driver's last act, so it may take its time.
+    /// Forgets the machine, which is stopped or can be let go. The driver's last act, so it may take its time.
     fn forget(&mut self, waiter: Waiter) {
         self.removal = Some(waiter.reply);
     }

@@ -151,11 +151,18 @@ impl Driver {
         ticks
     }
 
-    /// Removes the machine from the registry. It is stopped and its driver's last act: nothing
+    /// Removes the machine from the registry. It is stopped, or let go, and its driver's last act: nothing
     /// else is to happen meanwhile.
     async fn forget_for(&mut self, reply: Reply) -> bool {
         let name = self.subject.spec.name.clone();
-        let removed = self.subject.instance.erase().await.map_err(|e| chain(&e));
+        let left = match self.life.state() {
+            State::Stopped => Ok(()),
+            _ => self.shared.presence.dismiss(&name).await.map(drop).map_err(|e| chain(&e)),
+        };
+        let removed = match left {
+            Ok(()) => self.subject.instance.erase().await.map_err(|e| chain(&e)),
+            Err(why) => Err(why),
+        };
         let transaction = Transaction::remove(self.journal.expect(), name.clone());
         let removed = match removed {
             Ok(()) => {

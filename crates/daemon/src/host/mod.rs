@@ -199,7 +199,7 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// When there is no such machine, or it runs or sleeps and `force` is not given.
+    /// When there is no such machine, or `force` is not given and it sleeps, or runs and is nobody else's.
     pub async fn remove(&self, name: &MachineName, force: bool) -> Result<(), Problem> {
         if force && self.lost().contains_key(name) {
             self.forget_lost(name).await?;

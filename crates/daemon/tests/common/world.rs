@@ -510,7 +510,7 @@ impl Instance for Machine {
 
     async fn erase(&self) -> Result<(), Error> {
         let erases = |w: &mut Inner| {
-            require(w.process == Process::Absent, "there is a process")?;
+            require(w.shared || w.process == Process::Absent, "there is a process")?;
             w.saved = false;
             Ok(())
         };
