@@ -15,8 +15,8 @@ build: ## build the daemon and the command line
 install: ## install it, its systemd unit and the example responder (as root; DESTDIR=dir for packages)
 	@scripts/install.sh
 
-demo: ## watch a guest sleep, stay present and wake (as root); KEEP=1 leaves the lab up
-	@scripts/demo.sh $(if $(filter-out 0,$(KEEP)),--keep)
+demo: ## watch a guest sleep, stay present and wake (as root); KEEP=1 leaves the lab up, LIBVIRT=1 takes a domain
+	@scripts/demo.sh $(if $(filter-out 0,$(KEEP)),--keep) $(if $(filter-out 0,$(LIBVIRT)),--libvirt)
 
 test: ## format, lints, licences, unit, property and end-to-end tests (as root)
 	@scripts/test.sh

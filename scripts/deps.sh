@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs what a fresh Debian 12 machine lacks for `make demo`, `make test` or `make bench`.
+# Installs what a fresh Debian 12 machine lacks for `make demo`, `make demo LIBVIRT=1`, `make test` or `make bench`.
 #
-#   scripts/deps.sh [demo|test|bench]
+#   scripts/deps.sh [demo|libvirt|test|bench]
 #
 # Quick and nearly silent when everything is there.
 set -euo pipefail
@@ -23,9 +23,10 @@ case $profile in
   demo) ;;
   test) # firewalls, switches and responders that the tests set up; domains
     packages+=(nftables openvswitch-switch python3 libvirt-daemon-system libvirt-clients iptables) ;;
-  bench) packages+=(libvirt-daemon-system libvirt-clients) ;; # the rival that is measured
+  libvirt | bench) # the demo's domain; the rival that is measured
+    packages+=(libvirt-daemon-system libvirt-clients) ;;
   *)
-    echo "deps: unknown argument '$profile' (expected demo, test or bench)" >&2
+    echo "deps: unknown argument '$profile' (expected demo, libvirt, test or bench)" >&2
     exit 2
     ;;
 esac

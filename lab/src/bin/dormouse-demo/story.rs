@@ -1,7 +1,7 @@
 //! The steps of the demo.
 
 use crate::{
-    figures::{count, mib, span},
+    figures::{answered, count, figure, mib, signals, span},
     stage::Stage,
 };
 use anyhow::{Context, Result};
@@ -360,24 +360,6 @@ fn page() -> toml::Value {
 /// The keepalive probes that were answered for it.
 fn probes(why: &Why) -> u64 {
     why.answered.get("tcp-keepalive").copied().unwrap_or(0)
-}
-
-/// A figure of an event in milliseconds.
-fn figure(event: &Event, name: &str) -> Option<Duration> {
-    event.figures.get(name).and_then(|ms| Duration::try_from_secs_f64(ms / 1000.0).ok())
-}
-
-/// `cpu 1.2 %, network 0 B/s`.
-fn signals(why: &Why) -> String {
-    let one =
-        |s: &dormouse_lab::api::Signal| format!("{} {:.1} {}", s.name, s.value.unwrap_or_default(), s.unit);
-    why.signals.iter().map(one).collect::<Vec<_>>().join(", ")
-}
-
-/// `2 arp, 3 icmp`.
-fn answered(why: &Why) -> String {
-    let counts: Vec<_> = why.answered.iter().map(|(kind, n)| format!("{n} {kind}")).collect();
-    format!("its counters: {}; no QEMU process", counts.join(", "))
 }
 
 /// The sink's account once it has all, or gets no more.
