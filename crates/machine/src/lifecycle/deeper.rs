@@ -54,12 +54,14 @@ impl Lifecycle {
         }
     }
 
-    /// It could not be saved, and sleeps on as before.
+    /// It could not be saved, and sleeps on as before; whoever is not stood in for is still owed that.
     pub(super) fn stay_asleep(&mut self, depth: Depth) {
         let asleep = State::Asleep { depth };
         let discard = (self.saved != SavedState::None).then_some(Step::Do(Task::DiscardState));
         let steps: Vec<_> = discard.into_iter().chain([Step::Journal(asleep.clone())]).collect();
+        let absent = self.absent.take();
         self.begin(asleep, steps);
+        self.absent = absent;
     }
 
     /// Somebody wants a machine that was woken only to be shut down: it stays awake.

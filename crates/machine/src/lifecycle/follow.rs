@@ -17,11 +17,18 @@ impl Lifecycle {
             Process::Incoming if self.is_loaded() || matches!(self.state, State::Failed { .. }) => {
                 Followed::AsExpected
             }
+            // A user's wish, whatever becomes of it.
+            Process::Incoming if self.is_to_come(&[Task::Kill]) => Followed::AsExpected,
             Process::Incoming if self.look.may_be_made && !self.shape.save_ends_process => {
                 self.follow_still(seen.saved_state, by)
             }
+            // Half a wake of ours: nobody else has its state, which is as good as new.
+            Process::Incoming if self.is_to_come(&[Task::Load]) && self.is_whole() => {
+                self.plan.push_front(Step::Do(Task::Kill));
+                Followed::Yes
+            }
             Process::Incoming => Followed::NotYet,
-            Process::Absent => self.follow_absent(seen.saved_state != StateOnDisk::None, by),
+            Process::Absent => self.follow_absent(seen.saved_state, by),
         }
     }
 
@@ -69,6 +76,7 @@ impl Lifecycle {
             }
             State::Asleep { depth } => self.started_by(depth, by),
             State::Stopped | State::Suspended { .. } | State::Failed { .. } => {
+                self.spare_process();
                 self.why = Some(by.into());
                 self.begin(State::Active, [Step::Do(Task::Watch), Step::Journal(State::Active)]);
             }
@@ -129,7 +137,12 @@ impl Lifecycle {
                 return self.suspended_if_it_lasts(by);
             }
             State::Settling { depth: Depth::Off, .. } => self.suspended_by(by),
-            State::Settling { .. } if self.was_saved_for_good() => return self.suspended_if_it_lasts(by),
+            // Its save has ended its process: this is another.
+            State::Settling { depth: Depth::Saved, .. }
+                if self.shape.save_ends_process && !self.is_to_come(&[Task::Save]) =>
+            {
+                return self.suspended_if_it_lasts(by);
+            }
             State::Settling { .. } if !must_stop => return Followed::AsExpected,
             _ => self.suspended_by(by),
         }
@@ -158,7 +171,13 @@ impl Lifecycle {
         self.begin(waking, steps);
     }
 
+    /// What a plan was still to end is theirs now.
+    fn spare_process(&mut self) {
+        self.plan.retain(|step| *step != Step::Do(Task::Kill));
+    }
+
     pub(super) fn suspended_by(&mut self, by: &str) {
+        self.spare_process();
         let suspended = State::Suspended { by: by.into() };
         // Nobody stands in for a machine that is stopped or active.
         let is_plain = matches!(self.state, State::Active | State::Stopped);
@@ -167,7 +186,10 @@ impl Lifecycle {
         self.begin(suspended, steps);
     }
 
-    fn follow_absent(&mut self, is_saved: bool, by: &str) -> Followed {
+    fn follow_absent(&mut self, saved: StateOnDisk, by: &str) -> Followed {
+        let is_saved = saved != StateOnDisk::None;
+        // That of a process which let its guest run, perhaps without our knowing, is used.
+        let is_unused = saved == StateOnDisk::Whole || is_saved && self.is_whole();
         match self.state {
             State::Stopped => return Followed::AsExpected,
             State::Failed { state_kept: false, .. } => return Followed::AsExpected,
@@ -182,7 +204,7 @@ impl Lifecycle {
                 self.gone = true;
                 return Followed::AsExpected;
             }
-            State::Waking { from: Some(Depth::Saved), .. } if is_saved => {
+            State::Waking { from: Some(Depth::Saved), .. } if is_unused => {
                 if self.is_to_come(&[Task::Load]) {
                     return Followed::AsExpected;
                 }

@@ -163,13 +163,12 @@ impl Lifecycle {
         self.note_saved_state(seen);
         if seen.process != Process::Absent {
             // It was started again since.
-            self.ended = None;
+            (self.ended, self.gone) = (None, false);
         }
-        let failure = self.failure.take();
-        if let Some((task, _)) = failure
-            && is_done(task, seen, was_lost)
-        {
-            return self.note_done(task);
+        let failure = self.failure.take_if(|(task, _)| !is_done(*task, seen, was_lost));
+        if let Some((task, _)) = self.failure.take() {
+            // Others may have gone on from there.
+            self.note_done(task);
         }
         let by = self.look.by.take();
         // Of the platform it is still to be done; another task's failure is judged afterwards.

@@ -218,6 +218,7 @@ impl Lifecycle {
     pub(super) fn sleep_again(&mut self) {
         let asleep = State::Asleep { depth: Depth::Saved };
         self.begin(asleep.clone(), [Step::Do(Task::StandIn), Step::Journal(asleep)]);
+        self.saved = SavedState::Whole;
     }
 
     fn recover_booting(&mut self, process: Process) {

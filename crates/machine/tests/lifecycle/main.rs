@@ -14,6 +14,8 @@ mod invariants;
 #[cfg(test)]
 mod others;
 #[cfg(test)]
+mod regressions;
+#[cfg(test)]
 mod tables;
 #[cfg(test)]
 mod world;
