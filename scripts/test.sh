@@ -51,6 +51,13 @@ count() { # passed|failed, over every `test result:` line
     awk -v what="$1" '/^test result: / {for (i = 2; i <= NF; i++) if ($i ~ "^" what) n += $(i - 1)} END {print n + 0}'
 }
 
+# Each failed test by name, and where and why; who reads the end of a long log must not have to search.
+told_failures() {
+  grep -hE '^test .* \.\.\. FAILED' "$logs"/*.log
+  grep -hE -A4 "^thread '.*panicked at|minimal failing input" "$logs"/{unit-and-property,end-to-end}.log |
+    grep -vE 'stack backtrace|^ +[0-9]+: |^--$' | cut -c 1-1000 | head -n 40
+}
+
 cleanup() { scripts/sweep.sh >/dev/null; }
 trap cleanup EXIT
 trap 'exit 130' INT TERM
@@ -74,5 +81,6 @@ printf '\n%-22s %10s  %s\n' step time result
 printf '%s\n' "${rows[@]}"
 printf '\n%s steps failed; logs in %s\n' "$failures" "$logs"
 failed=$(count failed)
+((failed == 0)) || told_failures
 printf '%s passed, %s failed\n' "$(count passed)" "$failed"
 ((failures == 0 && failed == 0))
