@@ -231,6 +231,22 @@ impl Libvirtd {
         })
     }
 
+    /// Restarts it so that it runs QEMU as another user, to whom it gives what a domain's devices name. That
+    /// user can open `/dev/kvm`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::restart`], or if it does not run.
+    pub fn run_qemu_as(&self, user: &str, group: &str) -> Result<()> {
+        write(&self.dir, "qemu.conf", &qemu_conf(user, group, true))?;
+        let pid = self.pid().ok_or_else(|| Error::Setup("libvirtd does not run".into()))?;
+        let open = "test ! -c /dev/kvm || {
+            mknod -m 666 /run/libvirt/kvm c 10 232 && mount --bind /run/libvirt/kvm /dev/kvm; }";
+        let mut nsenter = Command::new("nsenter");
+        command::stdout(nsenter.args(["--mount", "--target", &pid.to_string(), "sh", "-c", open]))?;
+        self.restart().map(drop)
+    }
+
     /// Asks libvirtd to end, and waits until it has. Its guests run on.
     ///
     /// # Errors
@@ -354,20 +370,24 @@ fn configure(dir: &Path) -> Result<()> {
         "auth_unix_rw = \"none\"\nauth_unix_ro = \"none\"\nunix_sock_group = \"root\"\nhost_uuid = \"{}\"\n",
         id.trim()
     );
-    // Groups of processes have names that two labs would share.
     let files = [
         ("libvirtd.conf", &*libvirtd),
-        (
-            "qemu.conf",
-            "user = \"root\"\ngroup = \"root\"\nsecurity_driver = \"none\"\ndynamic_ownership = 0\n\
-             cgroup_controllers = []\n",
-        ),
+        ("qemu.conf", &*qemu_conf("root", "root", false)),
         ("virtlogd.conf", ""),
     ];
-    for (name, text) in files {
-        let path = dir.join("etc").join(name);
-        let mut file = File::create(&path).map_err(Error::file("create", &path))?;
-        file.write_all(text.as_bytes()).map_err(Error::file("write", &path))?;
-    }
-    Ok(())
+    files.into_iter().try_for_each(|(name, text)| write(dir, name, text))
+}
+
+fn qemu_conf(user: &str, group: &str, owns_files: bool) -> String {
+    // Groups of processes have names that two labs would share. Files that a lab shares go back to root.
+    format!(
+        "user = \"{user}\"\ngroup = \"{group}\"\nsecurity_driver = \"none\"\ndynamic_ownership = {}\n\
+         remember_owner = 0\ncgroup_controllers = []\n",
+        u8::from(owns_files)
+    )
+}
+
+fn write(dir: &Path, name: &str, text: &str) -> Result<()> {
+    let path = dir.join("etc").join(name);
+    fs::write(&path, text).map_err(Error::file("write", &path))
 }

@@ -85,6 +85,17 @@ impl DomainScene {
     pub fn imported(prefix: &str, config: &str, domain: Domain, keys: &[&str]) -> Self {
         let lab = Lab::new(prefix).unwrap();
         let libvirtd = Libvirtd::start(&lab).unwrap();
+        Self::imported_from(lab, libvirtd, config, domain, keys)
+    }
+
+    /// As [`Self::imported`], in a lab with a libvirtd that are there already.
+    ///
+    /// # Panics
+    ///
+    /// When something of it cannot be made.
+    #[track_caller]
+    #[must_use]
+    pub fn imported_from(lab: Lab, libvirtd: Libvirtd, config: &str, domain: Domain, keys: &[&str]) -> Self {
         let (image, guest) = (Image::build().unwrap(), domain.guest().clone());
         libvirtd.define(&lab, &image, &domain).unwrap();
         let daemon = Daemon::start_with(&lab, config, &[]).unwrap();

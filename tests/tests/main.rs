@@ -18,6 +18,7 @@ mod libvirt_import;
 mod libvirt_migrate;
 mod libvirt_mock;
 mod libvirt_others;
+mod libvirt_ram;
 mod limits;
 mod networks;
 mod openvswitch;

@@ -125,29 +125,21 @@ impl Inner {
     }
 
     async fn start(&self, must_be_saved: bool) -> Result<(), Error> {
-        if !must_be_saved && self.status().await.map_err(self.failed("tell the state of"))? == Status::Off {
-            self.ready_ram_file().await?;
-        }
+        // Nobody else gets the definition ready meanwhile.
+        let _defining = self.ram_file.defining.lock().await;
+        let has_ram_file = !must_be_saved
+            && self.status().await.map_err(self.failed("tell the state of"))? == Status::Off
+            && self.ready_ram_file().await?;
         self.managed_save.told(false);
         let quiet = self.quiet_ports();
-        // Of a domain whose file is missing or incomplete libvirt says that it has one, and boots it.
-        let tells_how = self.hub.uri().starts_with("qemu");
-        let started = self.act(Deed::Load, Lane::Work, move |domain| {
-            if Status::of(domain)? != Status::Off {
-                return Ok(Start::Runs);
-            }
-            let is_saved = domain.has_managed_save(0)?;
-            if must_be_saved && !is_saved {
-                return Ok(Start::Unsaved);
-            }
-            domain.create_with_flags(ffi::VIR_DOMAIN_START_PAUSED)?;
-            let is_booted = || Ok::<_, CallError>(domain.get_state()? == BOOTED);
-            if must_be_saved && tells_how && is_booted()? {
-                return Ok(Start::BootedInstead);
-            }
-            Ok(if is_saved { Start::Restored } else { Start::Booted })
-        });
-        let started = started.await.map_err(self.failed("start"))?;
+        let mut started = self.create(must_be_saved).await;
+        if let Err(CallError::Said { .. }) = &started
+            && has_ram_file
+            && self.is_off().await
+        {
+            started = self.create_without_ram_file(started).await;
+        }
+        let started = started.map_err(self.failed("start"))?;
         match started {
             Start::Runs => return Err(Error::AlreadyRunning { pid: self.pid().await.unwrap_or(0) }),
             Start::BootedInstead | Start::Unsaved => {
@@ -170,6 +162,40 @@ impl Inner {
         }
         self.quiet_all().await;
         Ok(())
+    }
+
+    async fn create(&self, must_be_saved: bool) -> Result<Start, CallError> {
+        // Of a domain whose file is missing or incomplete libvirt says that it has one, and boots it.
+        let tells_how = self.hub.uri().starts_with("qemu");
+        let created = self.act(Deed::Load, Lane::Work, move |domain| {
+            if Status::of(domain)? != Status::Off {
+                return Ok(Start::Runs);
+            }
+            let is_saved = domain.has_managed_save(0)?;
+            if must_be_saved && !is_saved {
+                return Ok(Start::Unsaved);
+            }
+            domain.create_with_flags(ffi::VIR_DOMAIN_START_PAUSED)?;
+            let is_booted = || Ok::<_, CallError>(domain.get_state()? == BOOTED);
+            if must_be_saved && tells_how && is_booted()? {
+                return Ok(Start::BootedInstead);
+            }
+            Ok(if is_saved { Start::Restored } else { Start::Booted })
+        });
+        created.await
+    }
+
+    /// It failed with a RAM file, which QEMU may be kept from: if it starts without, that was why.
+    async fn create_without_ram_file(&self, failed: Result<Start, CallError>) -> Result<Start, CallError> {
+        if let Err(error) = self.take_ram_file_out().await {
+            tracing::warn!(domain = self.who.name, %error, "its RAM file is not taken out of its definition");
+            return failed;
+        }
+        let created = self.create(false).await;
+        if let (Ok(_), Err(why)) = (&created, &failed) {
+            self.ram_file_is_refused(why);
+        }
+        created
     }
 
     /// The guest runs, whatever kept it from it.

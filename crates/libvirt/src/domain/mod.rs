@@ -2,6 +2,7 @@
 
 mod ability;
 mod clock;
+mod definition;
 mod flood;
 mod inside;
 mod instance;
@@ -124,6 +125,7 @@ impl Domain {
         let member: Arc<dyn Member> = Arc::clone(&inner) as Arc<dyn Member>;
         let member: Weak<dyn Member> = Arc::downgrade(&member);
         inner.hub.join(member);
+        inner.keep_definition();
         Self(inner)
     }
 }

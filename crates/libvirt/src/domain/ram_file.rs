@@ -1,12 +1,19 @@
 //! `save = "ram-file"`: a domain that sleeps saved beside a memory that is a file.
 
-use std::{fs::File, path::Path};
+use std::{
+    fs::File,
+    path::Path,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use dormouse_machine::{
     lifecycle::{Observed, Process, StateOnDisk},
     spec::LibvirtSave,
 };
-use dormouse_platform::{Error, Notice, Obstacle, saved};
+use dormouse_platform::{Error, Notice, saved};
 use virt::domain::Domain as Handle;
 use virt_sys as ffi;
 
@@ -18,13 +25,24 @@ use crate::{
     xml::Description,
 };
 
+/// Of a domain that others started while its file was made anew, or where QEMU sees other folders than we do.
+pub(super) const OTHER_FILE: &str = "the file that is its memory is not the one in our folder";
+
 /// What a machine's file says, and where the files are.
 #[derive(Debug)]
 pub(super) struct RamFile {
-    save: LibvirtSave,
-    files: Files,
+    pub(super) is_wanted: bool,
+    pub(super) files: Files,
     /// Held while a state is written or read: what is found meanwhile is half of a story.
-    busy: tokio::sync::Mutex<()>,
+    pub(super) busy: tokio::sync::Mutex<()>,
+    /// Held while the definition is made ready, and while it is started.
+    pub(super) defining: tokio::sync::Mutex<()>,
+    /// Why QEMU could not start with it.
+    refused: Mutex<Option<String>>,
+    /// The machine is forgotten.
+    pub(super) is_erased: AtomicBool,
+    /// libvirt's capabilities, since it is connected.
+    host: Mutex<Option<Arc<str>>>,
 }
 
 /// Of a file that is memory.
@@ -37,7 +55,23 @@ pub(super) struct FileBytes {
 
 impl RamFile {
     pub(super) fn new(save: LibvirtSave, folder: &Path, machine: &str) -> Self {
-        Self { save, files: Files::new(folder, machine), busy: tokio::sync::Mutex::default() }
+        Self {
+            is_wanted: save == LibvirtSave::RamFile,
+            files: Files::new(folder, machine),
+            busy: tokio::sync::Mutex::default(),
+            defining: tokio::sync::Mutex::default(),
+            refused: Mutex::default(),
+            is_erased: AtomicBool::new(false),
+            host: Mutex::default(),
+        }
+    }
+
+    pub(super) fn host(&self) -> MutexGuard<'_, Option<Arc<str>>> {
+        self.host.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn refused(&self) -> MutexGuard<'_, Option<String>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -143,7 +177,11 @@ impl Inner {
             return Ok(false);
         }
         let description = Description::from_xml(&live).map_err(|e| Error::Unsupported(e.to_string()))?;
-        let why = files::obstacle(&description, &live);
+        let is_unsure = match self.pid().await {
+            Some(pid) => !self.ram_file.files.is_memory_of(pid),
+            None => true,
+        };
+        let why = files::obstacle(&description, &live).or(is_unsure.then_some(OTHER_FILE));
         if let Some(why) = why {
             tracing::warn!(
                 domain = self.who.name,
@@ -158,71 +196,6 @@ impl Inner {
     async fn has_ram_file(&self) -> Result<bool, Error> {
         let live = self.ask(Lane::Quick, |domain| Ok(files::has_ram_file(&domain.get_xml_desc(0)?))).await;
         live.map_err(self.failed("describe"))
-    }
-
-    /// Why its memory is no file of ours, though its machine's file wants that.
-    pub(super) async fn ram_file_obstacle(&self) -> Option<Obstacle> {
-        if self.ram_file.save != LibvirtSave::RamFile {
-            return None;
-        }
-        let xml = self.ask(Lane::Quick, |domain| Ok((domain.is_active()?, domain.get_xml_desc(0)?)));
-        let (is_active, xml) = xml.await.ok()?;
-        let why = files::obstacle(&Description::from_xml(&xml).ok()?, &xml);
-        let why = why.or((is_active && !files::has_ram_file(&xml)).then_some("it is from its next boot on"));
-        why.map(|why| Obstacle::warning("save = \"ram-file\"", format!("managed save is used: {why}")))
-    }
-
-    /// Before a boot: the definition is as the machine's file wants it, and the memory is empty.
-    pub(super) async fn ready_ram_file(&self) -> Result<(), Error> {
-        let found = self.ask(Lane::Quick, |domain| {
-            let is_saved = domain.has_managed_save(0)?;
-            let flags = ffi::VIR_DOMAIN_XML_INACTIVE | ffi::VIR_DOMAIN_XML_SECURE;
-            Ok((is_saved, domain.is_persistent()?, domain.get_xml_desc(flags)?))
-        });
-        let (is_saved, is_persistent, xml) = found.await.map_err(self.failed("describe"))?;
-        let wanted = self.ram_file.save == LibvirtSave::RamFile;
-        if is_saved || !(wanted || files::has_ram_file(&xml)) {
-            return Ok(());
-        }
-        let description = Description::from_xml(&xml).map_err(|e| Error::Unsupported(e.to_string()))?;
-        if let Some(why) = files::obstacle(&description, &xml).filter(|_| wanted) {
-            tracing::warn!(
-                domain = self.who.name,
-                why,
-                "save = \"ram-file\" cannot be: managed save is used"
-            );
-            return Ok(());
-        }
-        let ram = self.ram_file.files.0.ram();
-        if !wanted || !is_persistent {
-            return self.redefine(files::without(&xml), "its memory is libvirt's again").await;
-        }
-        let size = description.memory;
-        if !files::is_current(&xml, &ram, size) {
-            let changed = files::with_ram_file(&xml, &ram, size);
-            self.redefine(
-                changed,
-                "its memory is a file of ours (save = \"ram-file\"); `save = \"managed\"` undoes it",
-            )
-            .await?;
-        }
-        let files = self.ram_file.files.clone();
-        let owner = self.hub.call(Lane::Quick, |connect| Ok(connect.get_capabilities()?)).await;
-        let owner = files::owner(&owner.map_err(self.failed("find who runs"))?, &description.kind);
-        blocking(move || files.make_ram(size, owner)).await
-    }
-
-    async fn redefine(&self, xml: Option<String>, why: &str) -> Result<(), Error> {
-        let Some(xml) = xml else {
-            return Err(Error::Unsupported(format!(
-                "save = \"ram-file\": the definition of domain {} cannot be changed: its prefix `qemu` is another's",
-                self.who.name
-            )));
-        };
-        tracing::warn!(domain = self.who.name, "its definition is changed: {why}");
-        let defined =
-            self.hub.call(Lane::Quick, move |connect| Ok(Handle::define_xml(connect, &xml).map(drop)?));
-        defined.await.map_err(self.failed("define"))
     }
 
     /// Writes the state of a guest that stands still, and ends its process.
@@ -307,21 +280,14 @@ impl Inner {
 
     /// The machine is forgotten, and its domain off: its memory is libvirt's again.
     pub(super) async fn erase_ram_file(&self) -> Result<(), Error> {
-        let _busy = self.ram_file.busy.lock().await;
+        let (_busy, _defining) = (self.ram_file.busy.lock().await, self.ram_file.defining.lock().await);
+        // What is taken out would be put in again at once.
+        self.ram_file.is_erased.store(true, Ordering::Relaxed);
         let folder = self.ram_file.files.0.path().to_owned();
         if !folder.exists() {
             return Ok(());
         }
-        let flags = ffi::VIR_DOMAIN_XML_INACTIVE | ffi::VIR_DOMAIN_XML_SECURE;
-        let xml = self.ask(Lane::Quick, move |domain| Ok(domain.get_xml_desc(flags)?)).await;
-        match xml {
-            Err(error) if super::is_missing(&error) => {}
-            Err(error) => return Err(error.to(self.action("describe"))),
-            Ok(xml) if files::has_ram_file(&xml) => {
-                self.redefine(files::without(&xml), "its memory is libvirt's again").await?;
-            }
-            Ok(_) => {}
-        }
+        self.take_ram_file_out().await?;
         // A process that others run keeps its memory: the file goes when it ends.
         blocking(move || {
             std::fs::remove_dir_all(&folder).map_err(|source| Error::Io {
@@ -334,7 +300,7 @@ impl Inner {
     }
 }
 
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     tokio::task::spawn_blocking(work)

@@ -44,6 +44,7 @@ impl Member for Inner {
     fn back(&self) -> Notice {
         self.changed.send_modify(|count| *count = count.wrapping_add(1));
         *self.known() = super::Known::default();
+        *self.ram_file.host() = None;
         self.expectations().forget_answered();
         Notice::Changed(self.machine.clone(), "libvirt is back".into())
     }

@@ -16,7 +16,7 @@ use std::{
     io::{self, Write},
     os::{
         fd::{AsFd, BorrowedFd},
-        unix::fs::{OpenOptionsExt, PermissionsExt, chown},
+        unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown},
     },
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -62,19 +62,46 @@ impl Files {
     pub(crate) fn make_ram(&self, size: u64, owner: Option<(u32, u32)>) -> Result<(), Error> {
         self.0.create()?;
         saved::discard(&self.0)?;
-        let ram = self.0.ram();
-        // QEMU opens the memory by its name, and nothing else here.
+        let (ram, new) = (self.0.ram(), self.0.path().join("ram.new"));
+        // QEMU opens the memory by its name, and nothing else here. Whoever starts the domain just now finds a
+        // whole one.
         let make = || {
-            fs::set_permissions(self.0.path(), fs::Permissions::from_mode(0o711))?;
-            match fs::remove_file(&ram) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
+            for folder in self.0.path().ancestors().take(2) {
+                fs::set_permissions(folder, fs::Permissions::from_mode(0o711))?;
             }
-            let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&ram)?;
+            let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
             file.set_len(size)?;
-            owner.map_or(Ok(()), |(uid, gid)| chown(&ram, Some(uid), Some(gid)))
+            owner.map_or(Ok(()), |(uid, gid)| chown(&new, Some(uid), Some(gid)))?;
+            fs::rename(&new, &ram)
         };
         make().map_err(failed("make", &ram))
+    }
+
+    /// Is there an empty memory of this size?
+    pub(crate) fn has_empty_ram(&self, size: u64) -> bool {
+        fs::metadata(self.0.ram()).is_ok_and(|ram| ram.len() == size && ram.blocks() == 0)
+    }
+
+    /// Is the file the memory of this process? One that others started may have opened it just before it was
+    /// made anew, or see another folder at its place.
+    pub(crate) fn is_memory_of(&self, pid: u32) -> bool {
+        let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+        fs::metadata(self.0.ram()).is_ok_and(|ram| is_mapped(&maps, ram.ino()))
+    }
+
+    /// The first folder above ours that this user cannot pass through, by its mode.
+    pub(crate) fn closed_to(&self, (uid, gid): (u32, u32)) -> Option<PathBuf> {
+        let is_closed = |folder: &&Path| {
+            fs::metadata(folder).is_ok_and(|meta| {
+                let pass = match () {
+                    () if meta.uid() == uid => 0o100,
+                    () if meta.gid() == gid => 0o010,
+                    () => 0o001,
+                };
+                uid != 0 && meta.mode() & pass == 0
+            })
+        };
+        self.0.path().ancestors().skip(2).find(is_closed).map(Path::to_owned)
     }
 
     /// A file for the devices' state.
@@ -180,6 +207,24 @@ pub(crate) fn owner(capabilities: &str, kind: &str) -> Option<(u32, u32)> {
     let text = labels.into_iter().find(|node| node.attribute("type") == Some(kind))?.text()?;
     let (uid, gid) = text.trim().split_once(':')?;
     Some((uid.trim_start_matches('+').parse().ok()?, gid.trim_start_matches('+').parse().ok()?))
+}
+
+/// What keeps QEMU from files that its definition's devices do not name, by libvirt's capabilities: `apparmor`.
+pub(crate) fn confinement(capabilities: &str) -> Option<String> {
+    let document = Document::parse(capabilities).ok()?;
+    let models = document.descendants().filter(|node| node.has_tag_name("secmodel"));
+    let mut names = models.flat_map(|model| model.children().filter(|child| child.has_tag_name("model")));
+    let name =
+        names.find_map(|name| Some(name.text()?.trim()).filter(|name| !matches!(*name, "none" | "dac")));
+    name.map(str::to_owned)
+}
+
+/// proc_pid_maps(5): `7f00-7f10 rw-s 00000000 fe:00 1234   /var/lib/dormouse/domains/web/ram`.
+fn is_mapped(maps: &str, inode: u64) -> bool {
+    maps.lines().any(|line| {
+        let mut words = line.split_ascii_whitespace().skip(4);
+        words.next().and_then(|word| word.parse().ok()) == Some(inode) && line.ends_with("/ram")
+    })
 }
 
 /// Has QEMU write its devices' state. The guest stands still before and after.
@@ -305,6 +350,35 @@ mod tests {
         assert_eq!(owner(xml, "qemu"), Some((0, 0)));
         assert_eq!(owner("<capabilities/>", "kvm"), None);
         assert_eq!(owner("not xml", "kvm"), None);
+        assert_eq!(confinement(xml).as_deref(), Some("apparmor"));
+        assert_eq!(confinement(&xml.replace("apparmor", "none")), None);
+        assert_eq!(confinement("not xml"), None);
+    }
+
+    #[test]
+    fn knows_the_memory_of_a_process() {
+        let maps = "55d0-55d1 r--p 00000000 fe:00 7 /usr/bin/qemu\n\
+                    7f00-7f10 rw-s 00000000 fe:00 1234                 /var/lib/dormouse/domains/web/ram\n\
+                    7f20-7f30 rw-s 00000000 fe:00 99 /d/web/ram (deleted)\n7f40-7f50 rw-p 00000000 00:00 0\n";
+        assert!(is_mapped(maps, 1234));
+        assert!(!is_mapped(maps, 7) && !is_mapped(maps, 99) && !is_mapped(maps, 0) && !is_mapped("", 1));
+        assert!(!Files::new(Path::new("/nonexistent"), "web").is_memory_of(std::process::id()));
+    }
+
+    #[test]
+    fn a_new_memory_is_empty_and_can_be_reached() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let files = Files::new(&dir.path().join("domains"), "web");
+        assert!(!files.has_empty_ram(4096));
+        files.make_ram(4096, None).unwrap();
+        assert!(files.has_empty_ram(4096) && !files.has_empty_ram(8192));
+        assert_eq!(files.closed_to((12_345, 12_345)), None);
+        fs::write(files.0.ram(), [1; 4096]).unwrap();
+        assert!(!files.has_empty_ram(4096));
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        assert_eq!(files.closed_to((12_345, 12_345)).as_deref(), Some(dir.path()));
+        assert_eq!(files.closed_to((0, 0)), None);
     }
 
     #[test]
