@@ -41,6 +41,9 @@ pub struct ImportRequest {
 /// What came of an import, or what can be imported.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ImportReport {
+    /// What is good to know of that libvirt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
     /// One for each domain, in the order asked for, or by name.
     pub domains: Vec<ImportedDomain>,
 }

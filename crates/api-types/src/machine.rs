@@ -100,6 +100,9 @@ pub struct MachineSummary {
     pub depth: Option<Depth>,
     /// When it entered this state.
     pub since: Time,
+    /// What runs it: `qemu`, `libvirt`; absent if that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<String>,
     /// The memory that its guest sees.
     pub memory_bytes: u64,
     /// The memory of the host that it occupies now.
@@ -182,6 +185,9 @@ pub struct MachineDetail {
     /// Why it failed, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
+    /// Since when its platform cannot be asked, and why, while that is so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unreachable: Option<String>,
     /// Whose it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,

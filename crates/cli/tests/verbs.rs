@@ -31,6 +31,7 @@ fn machine(name: &str) -> MachineSummary {
         state: MachineState::Asleep,
         depth: Some(Depth::Saved),
         since: now(),
+        platform: Some("qemu".into()),
         memory_bytes: 256 << 20,
         resident_bytes: 0,
         standby_bytes: None,
@@ -50,9 +51,13 @@ fn ls_prints_a_table_without_colours() {
         ended.out.lines().map(|line| line.split("  ").map(str::trim).collect()).collect();
     let lines: Vec<Vec<_>> =
         lines.into_iter().map(|l| l.into_iter().filter(|c| !c.is_empty()).collect()).collect();
-    assert_eq!(lines[0], ["NAME", "STATE", "SINCE", "IDLE", "MEMORY", "RESIDENT", "HOLDS", "ADDRESSES"]);
+    assert_eq!(
+        lines[0],
+        ["NAME", "STATE", "PLATFORM", "SINCE", "IDLE", "MEMORY", "RESIDENT", "HOLDS", "ADDRESSES"]
+    );
     assert_eq!(lines[1][..2], ["web", "asleep (saved)"]);
-    assert_eq!(lines[1][3..], ["-", "256 MiB", "0 B", "0", "10.9.0.2"]);
+    assert_eq!(lines[1][2..3], ["qemu"]);
+    assert_eq!(lines[1][4..], ["-", "256 MiB", "0 B", "0", "10.9.0.2"]);
     assert!(!ended.out.contains('\x1b'));
 }
 

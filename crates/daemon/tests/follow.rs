@@ -69,9 +69,12 @@ async fn since_when_a_platform_cannot_be_asked_is_told() {
     let obstacles = async |bench: &Bench| bench.host.why(&web()).await.unwrap().obstacles.join("; ");
     bench.wait("the obstacle", async |b| obstacles(b).await.contains("connection reset")).await;
     assert!(obstacles(&bench).await.contains("cannot be asked since"));
+    let unreachable = async |bench: &Bench| bench.host.show(&web()).await.unwrap().unreachable;
+    assert_eq!(unreachable(&bench).await, Some(obstacles(&bench).await));
     assert_eq!(bench.state().await, MachineState::Active);
     changed(&bench, "it is back").await;
     bench.wait("the end of it", async |b| obstacles(b).await.is_empty()).await;
+    assert_eq!(unreachable(&bench).await, None);
 }
 
 #[tokio::test]

@@ -3,7 +3,9 @@
 
 mod common;
 
-use common::{Bench, WEB_MAC, create, web, within};
+use std::sync::Arc;
+
+use common::{Bench, WEB_MAC, World, create, web, within};
 use dormouse_api_types::{
     CheckStatus, ImportReport, ImportRequest, ImportStatus, MachineState, Problem, ProblemKind,
 };
@@ -161,6 +163,16 @@ async fn requests_that_contradict_themselves_are_refused() {
     assert!(away.fix.is_some());
     let missing = bench.host.import(named(&["nobody"])).await.unwrap();
     assert_eq!(problem(&missing, 0).kind, ProblemKind::NotFound);
+}
+
+#[tokio::test]
+async fn whose_session_is_looked_at_is_told() {
+    let (dir, world) = (tempfile::tempdir().unwrap(), Arc::new(World::default()));
+    let bench = Bench::start_with(dir.path(), world, "libvirt.uri = \"qemu:///session\"\n").await;
+    let note = bench.host.importable(None).await.unwrap().note;
+    assert!(note.as_ref().is_some_and(|note| note.contains("as whom dormoused runs")), "{note:?}");
+    let (_dir, bench) = self::bench(vec![domain("web", 2)]).await;
+    assert_eq!(bench.host.importable(None).await.unwrap().note, None);
 }
 
 #[tokio::test]

@@ -11,7 +11,11 @@ use super::{BOLD, PLAIN, clean, coloured};
 /// The list of all domains.
 pub(crate) fn importable(report: &ImportReport) -> String {
     let heading = ["DOMAIN", "STATE", "IMPORT", "MACHINE", "NOTE"];
-    table(&heading, report.domains.iter().map(row).collect())
+    table(&heading, report.domains.iter().map(row).collect()) + &note(report)
+}
+
+fn note(report: &ImportReport) -> String {
+    report.note.as_ref().map_or_else(String::new, |note| format!("note: {}\n", clean(note)))
 }
 
 fn row(domain: &ImportedDomain) -> Vec<Cell> {
@@ -54,7 +58,7 @@ pub(crate) fn imported(report: &ImportReport) -> String {
             text += &rows(&domain.obstacles.iter().flat_map(lines).collect::<Vec<_>>());
         }
     }
-    text
+    text + &note(report)
 }
 
 fn lines(obstacle: &SleepObstacle) -> Vec<Vec<Cell>> {
@@ -139,7 +143,7 @@ DOMAIN     STATE    IMPORT      MACHINE  NOTE
 web        running  importable  web      not saved: hostdev usb
 Gaming PC  running  refused     -        interface: macvtap\\u{7}
 ";
-        assert_eq!(plain(&importable(&ImportReport { domains })), expected);
+        assert_eq!(plain(&importable(&ImportReport { domains, note: None })), expected);
     }
 
     #[test]
@@ -153,8 +157,12 @@ Web Shop imported as shop, running
      fix: remove it
    note: autostart: starts it
 old is a machine already, running
+note: whose it is\\u{7}
 ";
-        assert_eq!(plain(&imported(&ImportReport { domains })), expected);
+        assert_eq!(
+            plain(&imported(&ImportReport { domains, note: Some("whose it is\x07".into()) })),
+            expected
+        );
     }
 
     #[test]
@@ -167,6 +175,6 @@ old is a machine already, running
 # note: autostart: starts it
 name = \"web\"
 ";
-        assert_eq!(plain(&rehearsed(&ImportReport { domains })), expected);
+        assert_eq!(plain(&rehearsed(&ImportReport { domains, note: None })), expected);
     }
 }

@@ -11,7 +11,7 @@ use super::{BOLD, ago, clean, coloured, hold, human, state_style, state_words};
 
 /// The table of `ls`.
 pub(crate) fn list(machines: &[MachineSummary], now: Timestamp) -> String {
-    let heading = ["NAME", "STATE", "SINCE", "IDLE", "MEMORY", "RESIDENT", "HOLDS", "ADDRESSES"];
+    let heading = ["NAME", "STATE", "PLATFORM", "SINCE", "IDLE", "MEMORY", "RESIDENT", "HOLDS", "ADDRESSES"];
     table(&heading, machines.iter().map(|machine| row(machine, now)).collect())
 }
 
@@ -20,6 +20,7 @@ fn row(machine: &MachineSummary, now: Timestamp) -> Vec<Cell> {
     vec![
         machine.name.as_str().into(),
         state(machine),
+        machine.platform.as_deref().unwrap_or("-").into(),
         ago(machine.since, now).into(),
         idle.into(),
         Cell::number(human::size(machine.memory_bytes)),
@@ -51,9 +52,13 @@ pub(crate) fn show(machine: &MachineDetail, now: Timestamp) -> String {
     let idle = summary.idle_for_ms.map(|ms| human::span(Duration::from_millis(ms)).into());
     let console = machine.console.as_ref().map(|path| path.display().to_string().into());
     let abilities = &machine.abilities;
-    let absent = summary.absent.as_ref().map(|why| Cell::styled(why.clone(), coloured(AnsiColor::Yellow)));
+    let yellow = |why: &String| Cell::styled(why.clone(), coloured(AnsiColor::Yellow));
+    let absent = summary.absent.as_ref().map(yellow);
+    let unreachable = machine.unreachable.as_ref().map(yellow);
     let page = fields(&[
         ("state", vec![state]),
+        ("platform", summary.platform.iter().map(Cell::from).collect()),
+        ("unreachable", unreachable.into_iter().collect()),
         ("unanswered", absent.into_iter().collect()),
         ("failed", failed.into_iter().collect()),
         ("owner", machine.owner.iter().map(Cell::from).collect()),
@@ -122,6 +127,7 @@ mod tests {
             state,
             depth,
             since: at(192),
+            platform: Some("qemu".into()),
             memory_bytes: 1 << 30,
             resident_bytes: 0,
             standby_bytes: None,
@@ -139,6 +145,7 @@ mod tests {
     #[test]
     fn a_list() {
         let awake = MachineSummary {
+            platform: Some("libvirt".into()),
             resident_bytes: 596 << 20,
             idle_for_ms: Some(61_000),
             holds: 2,
@@ -147,9 +154,9 @@ mod tests {
         };
         let text = list(&[summary("web", MachineState::Asleep, Some(Depth::Saved)), awake], NOW);
         let expected = "\
-NAME      STATE           SINCE       IDLE    MEMORY  RESIDENT  HOLDS  ADDRESSES
-web       asleep (saved)  3m 12s ago  -      1.0 GiB       0 B      0  10.9.0.2 fd77::2
-database  active          3m 12s ago  1m 1s  1.0 GiB   596 MiB      2  -
+NAME      STATE           PLATFORM  SINCE       IDLE    MEMORY  RESIDENT  HOLDS  ADDRESSES
+web       asleep (saved)  qemu      3m 12s ago  -      1.0 GiB       0 B      0  10.9.0.2 fd77::2
+database  active          libvirt   3m 12s ago  1m 1s  1.0 GiB   596 MiB      2  -
 ";
         assert_eq!(plain(&text), expected);
     }
@@ -159,6 +166,7 @@ database  active          3m 12s ago  1m 1s  1.0 GiB   596 MiB      2  -
         let machine = MachineDetail {
             summary: MachineSummary { holds: 1, ..summary("web", MachineState::Failed, None) },
             failure: Some(Failure { during: "load".into(), why: "no space\x07".into(), state_kept: true }),
+            unreachable: Some("its platform cannot be asked since today".into()),
             owner: Some("alice".into()),
             labels: [("project".into(), "shop".into())].into(),
             toml: String::new(),
@@ -181,19 +189,21 @@ database  active          3m 12s ago  1m 1s  1.0 GiB   596 MiB      2  -
         };
         let expected = "\
 web
-  state       failed since 2026-11-21T07:16:48.000Z (3m 12s ago)
-  failed      while load: no space\\u{7}
-  owner       alice
-  labels      project=shop
-  memory      1.0 GiB, 0 B of the host's
-  on disk     2.0 KiB
-  process     42
-  interfaces  52:54:00:00:00:02 in br0 by dm0: -
-  holds       #7 \"backup\", placed 1m ago, until released
-  depths      paused saved
-  obstacles   off: the guest does not answer ACPI
-  console     /var/lib/dormouse/web/console
-  files in    /srv/web
+  state        failed since 2026-11-21T07:16:48.000Z (3m 12s ago)
+  platform     qemu
+  unreachable  its platform cannot be asked since today
+  failed       while load: no space\\u{7}
+  owner        alice
+  labels       project=shop
+  memory       1.0 GiB, 0 B of the host's
+  on disk      2.0 KiB
+  process      42
+  interfaces   52:54:00:00:00:02 in br0 by dm0: -
+  holds        #7 \"backup\", placed 1m ago, until released
+  depths       paused saved
+  obstacles    off: the guest does not answer ACPI
+  console      /var/lib/dormouse/web/console
+  files in     /srv/web
 ";
         assert_eq!(plain(&show(&machine, NOW)), expected);
     }

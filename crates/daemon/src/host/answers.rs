@@ -28,6 +28,7 @@ fn summarize(handle: &Handle, view: &View, facts: &Facts, now: Timestamp) -> Mac
         state: state_of(&view.state),
         depth: view.depth(),
         since: view.since.into(),
+        platform: Some(handle.spec.platform.word().into()),
         memory_bytes: handle.spec.platform.memory(),
         resident_bytes: facts.resident_bytes,
         standby_bytes: facts.standby_bytes,
@@ -53,6 +54,7 @@ pub(super) async fn detail(shared: &Shared, handle: &Handle) -> MachineDetail {
     MachineDetail {
         summary: summarize(handle, &view, &facts, now),
         failure: view.failure(),
+        unreachable: unreachable(&view),
         owner: handle.spec.owner.clone(),
         labels: handle.spec.labels.clone(),
         toml,

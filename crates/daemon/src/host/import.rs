@@ -8,6 +8,7 @@ use dormouse_api_types::{
 use dormouse_machine::spec::{LibvirtSpec, MachineSpec, PlatformSpec};
 use dormouse_platform::{Activity, Candidate, NotFound, Obstacle};
 use dormouse_types::MachineName;
+use nix::unistd::{User, geteuid};
 
 use super::{Host, Newcomer, admission};
 use crate::import::{self, BASE, Plan, Wishes};
@@ -33,7 +34,8 @@ impl Host {
         let found = self.platforms.domains(uri.as_deref(), names).await;
         let found = found.map_err(|error| admission::unanswered(&error))?;
         let wishes = Wishes { uri, name: machine, set };
-        let mut report = ImportReport::default();
+        let note = session(wishes.uri.as_ref().unwrap_or(&self.config().libvirt.uri));
+        let mut report = ImportReport { note, ..ImportReport::default() };
         // What would be there already if this were no rehearsal.
         let mut planned = Vec::new();
         for finding in found {
@@ -100,6 +102,19 @@ impl Host {
             Err(problem) => refused(candidate, renamed(candidate)(problem)),
         }
     }
+}
+
+/// Each user has a session libvirt of his own.
+fn session(uri: &str) -> Option<String> {
+    let (path, _) = uri.split_once('?').unwrap_or((uri, ""));
+    let whose =
+        User::from_uid(geteuid()).ok().flatten().map_or_else(|| geteuid().to_string(), |user| user.name);
+    path.ends_with(":///session").then(|| {
+        format!(
+            "{uri} is the session of {whose}, as whom dormoused runs: what other users have defined in theirs is \
+             not in it"
+        )
+    })
 }
 
 fn check(request: &ImportRequest) -> Result<(), Problem> {
@@ -176,4 +191,19 @@ fn told(candidate: &Candidate, status: ImportStatus, plan: Option<Plan>) -> Impo
 fn obstacle(obstacle: &Obstacle) -> SleepObstacle {
     let Obstacle { depths, what, reason, fix } = obstacle.clone();
     SleepObstacle { depths, what, reason, fix }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whose_session_it_is_is_said() {
+        for uri in ["qemu:///session", "qemu+unix:///session?socket=/run/x"] {
+            assert!(session(uri).unwrap().contains("as whom dormoused runs"), "{uri}");
+        }
+        for uri in ["qemu:///system", "qemu+ssh://host/session", "test:///default"] {
+            assert_eq!(session(uri), None, "{uri}");
+        }
+    }
 }

@@ -57,6 +57,7 @@ impl Lost {
             state: MachineState::Failed,
             depth: None,
             since: self.record.as_ref().map_or(self.found, |record| record.since).into(),
+            platform: None,
             memory_bytes: 0,
             resident_bytes: 0,
             standby_bytes: None,
@@ -74,6 +75,7 @@ impl Lost {
         MachineDetail {
             summary: self.summary(name),
             failure: Some(Failure { during: "being found again".into(), why, state_kept: false }),
+            unreachable: None,
             owner: None,
             labels: BTreeMap::new(),
             toml,

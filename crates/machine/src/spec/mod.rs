@@ -66,6 +66,15 @@ pub enum PlatformSpec {
 }
 
 impl PlatformSpec {
+    /// The platform in a word: the table's name.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Qemu(_) => "qemu",
+            Self::Libvirt(_) => "libvirt",
+        }
+    }
+
     /// The memory that the guest sees, in bytes; zero if only its platform knows.
     #[must_use]
     pub const fn memory(&self) -> u64 {
