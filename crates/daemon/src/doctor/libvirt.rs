@@ -1,4 +1,5 @@
-//! What makes the libvirt of this host slow: its starts and saves are on the way of every wake.
+//! What makes the libvirt of this host slow, for its starts and saves are on the way of every wake; and what it does
+//! to sleepers behind our back.
 
 use std::{
     fs,
@@ -8,6 +9,7 @@ use std::{
 };
 
 use dormouse_api_types::Check;
+use dormouse_machine::spec::{MachineSpec, PlatformSpec};
 use nix::unistd::{Group, User};
 
 use super::{ok, warn};
@@ -19,21 +21,90 @@ const RUN: &str = "/run/libvirt/qemu";
 const USERS: [&str; 3] = ["libvirt-qemu", "qemu", "root"];
 /// A probe of QEMU that ended so long before a domain's process began was made for it.
 const PROBE: Duration = Duration::from_secs(15);
+/// The service that ends domains when the host shuts down; its script, which has what its packager chose, and its
+/// settings, each where distributions have it.
+const GUESTS: &str = "libvirt-guests.service";
+const GUESTS_SCRIPT: [&str; 2] = ["/usr/lib/libvirt/libvirt-guests.sh", "/usr/libexec/libvirt-guests.sh"];
+const GUESTS_CONFIG: [&str; 2] = ["/etc/default/libvirt-guests", "/etc/sysconfig/libvirt-guests"];
+const UNITS: &str = "/etc/systemd/system";
+
+/// What the machines that libvirt runs ask of this host.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Domains {
+    /// The memory of one that is paused is to go to the disk.
+    page_out: bool,
+    /// One falls asleep so that its process stays.
+    stays: bool,
+}
+
+impl Domains {
+    pub(crate) fn of<'a>(specs: impl Iterator<Item = &'a MachineSpec>) -> Self {
+        specs.fold(Self::default(), |all, spec| match &spec.platform {
+            PlatformSpec::Libvirt(domain) => Self {
+                page_out: all.page_out || domain.page_out,
+                stays: all.stays || spec.sleep.depth.keeps_process(),
+            },
+            PlatformSpec::Qemu(_) => all,
+        })
+    }
+}
 
 /// Looks at the host's libvirt; nothing if there is none.
-pub(super) fn checks() -> Vec<Check> {
+pub(super) fn checks(domains: Domains) -> Vec<Check> {
     if !Path::new(CONFIG).exists() && !Path::new(RUN).exists() {
         return Vec::new();
     }
     let config = fs::read_to_string(CONFIG).unwrap_or_default();
-    vec![kvm(&config), probes(Path::new(CACHE), Path::new(RUN)), format(&config), reaping(), swap()]
+    let mut checks = vec![kvm(&config), probes(Path::new(CACHE), Path::new(RUN)), format(&config), reaping()];
+    if is_enabled(Path::new(UNITS), GUESTS) {
+        let first = |paths: [&str; 2]| paths.iter().find_map(|path| fs::read_to_string(path).ok());
+        let [script, config] = [GUESTS_SCRIPT, GUESTS_CONFIG].map(|paths| first(paths).unwrap_or_default());
+        checks.push(guests(&script, &config, domains.stays));
+    }
+    if domains.page_out {
+        checks.push(swap());
+    }
+    checks
 }
 
-/// The value of a key of libvirt's own format, `key = "value"`.
+/// The value of a key of libvirt's own format, `key = "value"`: the last one.
 fn value<'a>(config: &'a str, key: &str) -> Option<&'a str> {
-    let line =
-        config.lines().rev().find_map(|line| line.trim().strip_prefix(key)?.trim().strip_prefix('='))?;
-    Some(line.trim().trim_matches('"'))
+    config.lines().rev().find_map(|line| assigned(line, key))
+}
+
+/// What a line makes the value of a key.
+fn assigned<'a>(line: &'a str, key: &str) -> Option<&'a str> {
+    let value = line.trim().strip_prefix(key)?.trim().strip_prefix('=')?;
+    Some(value.trim().trim_matches(['"', '\'']))
+}
+
+/// Is a unit wanted by another one?
+fn is_enabled(units: &Path, unit: &str) -> bool {
+    let folders = fs::read_dir(units).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut wants = folders.filter(|path| path.extension().is_some_and(|found| found == "wants"));
+    wants.any(|folder| folder.join(unit).symlink_metadata().is_ok())
+}
+
+/// What becomes of sleepers that are processes when the host shuts down? `ON_SHUTDOWN` of libvirt-guests(8): as it is
+/// set, or as the script has it, for Debian's asks to shut down and others save.
+fn guests(script: &str, config: &str, stays: bool) -> Check {
+    let name = "libvirt-guests";
+    let key = "ON_SHUTDOWN";
+    let usual = || script.lines().find_map(|line| assigned(line, key));
+    if value(config, key).or_else(usual) != Some("shutdown") {
+        return ok(name, format!("{GUESTS} saves what runs when the host shuts down, and who sleeps paused"));
+    }
+    let found = format!("{GUESTS} asks domains to shut down when the host does");
+    if !stays {
+        return ok(name, format!("{found}; who sleeps saved or off is nothing to it"));
+    }
+    warn(
+        name,
+        format!(
+            "{found}: who sleeps paused or pmsuspended cannot heed that, is waited for in vain, and cut off"
+        ),
+        "set ON_SHUTDOWN=suspend in its settings, or let such machines be saved soon (sleep.deeper)",
+    )
 }
 
 /// Can libvirt's QEMU open KVM? If not, libvirt takes what it knows of QEMU for outdated before every start.
@@ -186,6 +257,48 @@ mod tests {
         assert_eq!(format(text).status, CheckStatus::Warn);
         assert_eq!(format("save_image_format = \"raw\"").status, CheckStatus::Ok);
         assert_eq!(format("#save_image_format = \"lzop\"").status, CheckStatus::Ok);
+    }
+
+    #[test]
+    fn what_libvirt_guests_does_to_sleepers() {
+        let debian =
+            "ON_BOOT=\"ignore\"\nON_SHUTDOWN=\"shutdown\"\ncase x in\n  y)\n    ON_SHUTDOWN=\"suspend\"\n";
+        let upstream =
+            debian.replacen("shutdown", "suspend", 1).replace("    ON_SHUTDOWN", "    # ON_SHUTDOWN");
+        for (script, config, stays, status) in [
+            ("", "", true, CheckStatus::Ok),
+            (&*upstream, "", true, CheckStatus::Ok),
+            (debian, "#ON_SHUTDOWN=suspend\n", true, CheckStatus::Warn),
+            (debian, "ON_SHUTDOWN=suspend\n", true, CheckStatus::Ok),
+            (&*upstream, "ON_BOOT=ignore\nON_SHUTDOWN='shutdown'\n", true, CheckStatus::Warn),
+            (debian, "", false, CheckStatus::Ok),
+        ] {
+            assert_eq!(guests(script, config, stays).status, status, "{script} {config}");
+        }
+        let units = tempfile::tempdir().unwrap();
+        assert!(!is_enabled(units.path(), GUESTS));
+        let wants = units.path().join("multi-user.target.wants");
+        fs::create_dir(&wants).unwrap();
+        assert!(!is_enabled(units.path(), GUESTS));
+        std::os::unix::fs::symlink("/nowhere", wants.join(GUESTS)).unwrap();
+        assert!(is_enabled(units.path(), GUESTS));
+    }
+
+    #[test]
+    fn what_machines_ask_of_the_host() {
+        let spec = |platform: &str, sleep: &str| {
+            let text = format!("name = \"web\"\n{platform}\n[sleep]\n{sleep}\n");
+            MachineSpec::from_toml(&text, "/".as_ref()).unwrap()
+        };
+        let domain = "[libvirt]\ndomain = \"web\"";
+        let of = |specs: &[MachineSpec]| {
+            let Domains { page_out, stays } = Domains::of(specs.iter());
+            (page_out, stays)
+        };
+        let qemu = "[qemu]\nmemory = \"64MiB\"\nkernel = \"/proc/version\"";
+        assert_eq!(of(&[spec(domain, ""), spec(qemu, "depth = \"paused\"")]), (false, false));
+        let paged = spec(&format!("{domain}\npage_out = true"), "depth = \"paused\"");
+        assert_eq!(of(&[paged, spec(domain, "")]), (true, true));
     }
 
     #[test]

@@ -18,11 +18,17 @@ use crate::{
     meters::Kept,
 };
 
+pub(crate) use libvirt::Domains;
 pub(crate) use machine::{Patient, examine as examine_machine};
 
 /// Looks at everything. Blocks: asks programs for their version.
 #[must_use]
-pub fn examine(config: &Config, surrogate: &Capabilities, bridges: BTreeSet<String>) -> Report {
+pub(crate) fn examine(
+    config: &Config,
+    surrogate: &Capabilities,
+    bridges: BTreeSet<String>,
+    domains: Domains,
+) -> Report {
     let mut checks = vec![
         host::capabilities(),
         programs::qemu(&config.qemu.binary),
@@ -36,7 +42,7 @@ pub fn examine(config: &Config, surrogate: &Capabilities, bridges: BTreeSet<Stri
         network::flows(surrogate),
         network::bridge_netfilter(),
     ];
-    checks.extend(libvirt::checks());
+    checks.extend(libvirt::checks(domains));
     checks.extend(bridges.iter().map(|bridge| network::bridge(bridge)));
     Report { checks }
 }

@@ -235,7 +235,9 @@ impl Host {
         let (config, standbys) = (self.config().clone(), self.standbys().await);
         let surrogate = self.shared.presence.capabilities().await;
         let bridges = self.handles().iter().flat_map(|h| admission::bridges(&h.spec)).collect();
-        let report = tokio::task::spawn_blocking(move || doctor::examine(&config, &surrogate, bridges)).await;
+        let domains = doctor::Domains::of(self.handles().iter().map(|handle| &*handle.spec));
+        let look = move || doctor::examine(&config, &surrogate, bridges, domains);
+        let report = tokio::task::spawn_blocking(look).await;
         let mut report = report.unwrap_or_default();
         report.checks.push(standbys);
         report.checks.extend(self.meters().kept().map(|kept| doctor::usage(kept, &self.config().metering)));
