@@ -80,7 +80,8 @@ fn undefined(scene: &DomainScene) {
     let mark = scene.mark();
     scene.virsh(&["undefine"]);
     scene.warned(mark, &["its platform knows it no longer", "undefined by another client"]);
-    scene.refused(&["start", "web"], 4);
+    let told = scene.refused(&["start", "web"], 4);
+    assert!(told.contains("cannot boot") && told.contains("Domain not found"), "{told}");
     scene.follows(MachineState::Stopped);
     scene.libvirtd.virsh(&["define", file.to_str().unwrap()]).unwrap();
 }

@@ -250,3 +250,57 @@ async fn what_others_run_is_forgotten_and_runs_on() {
     let calls = bench.world.take_calls();
     assert!(calls.contains(&"dismiss".into()) && !calls.contains(&"kill".into()), "{calls:?}");
 }
+
+/// A machine that others look after too, and which is stopped.
+async fn shared(dir: &std::path::Path) -> Bench {
+    let world = Arc::new(World::default());
+    world.define(Vec::new());
+    let bench = Bench::start_with(dir, world, "").await;
+    bench.host.create(create(&file("web", 2))).await.unwrap();
+    bench
+}
+
+#[tokio::test]
+async fn a_start_of_what_is_defined_no_more_says_what_failed() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = shared(dir.path()).await;
+    bench.platform.send(Notice::Undefined(web(), "undefined by virsh".into())).await.unwrap();
+    bench.wait_warning("undefined by virsh").await;
+    bench.world.fail("boot", true);
+    let problem = bench.order(Order::Start { cold: false }).await.unwrap_err();
+    assert_eq!(problem.detail, "web is stopped now (cannot boot: boot was made to fail)");
+}
+
+#[tokio::test]
+async fn an_order_that_others_cross_says_who() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = shared(dir.path()).await;
+    bench.order(Order::Start { cold: false }).await.unwrap();
+    bench.world.gate("capture");
+    let ordered = bench.order_later(SLEEP);
+    bench.world.reached("capture").await;
+    bench.world.set(Process::Absent, false);
+    changed(&bench, "destroyed by virsh").await;
+    bench.world.let_all_go();
+    let problem = ordered.await.unwrap().unwrap_err();
+    assert!(problem.detail.contains("(destroyed by virsh)"), "{}", problem.detail);
+}
+
+#[tokio::test]
+async fn a_stop_that_failed_says_what_failed() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::with_web(dir.path()).await;
+    bench.world.fail("power-down", true);
+    let problem = bench.order(Order::Stop { force: false, patience: None }).await.unwrap_err();
+    let why = "web is active now (cannot shut down the guest: power-down was made to fail)";
+    assert_eq!(problem.detail, why);
+    // What failed before is nobody's reason for what comes.
+    bench.world.fail("power-down", false);
+    bench.world.gate("capture");
+    let ordered = bench.order_later(SLEEP);
+    bench.world.reached("capture").await;
+    bench.packet();
+    bench.world.let_all_go();
+    let problem = ordered.await.unwrap().unwrap_err();
+    assert!(problem.detail.contains("packet") && !problem.detail.contains("power-down"), "{problem:?}");
+}

@@ -79,13 +79,17 @@ impl Driver {
 
     /// What a change of state means to the record, to idleness, and to who waits.
     fn note(&mut self, from: &State, to: &State, why: Option<String>, now: Timestamp) {
+        let turned_by = self.hitch.take().or_else(|| why.clone());
+        match (from, to) {
+            (_, State::Undoing { .. } | State::Waking { .. }) => self.undone = reason_of(to),
+            // Whatever fails on the way back.
+            (State::Undoing { .. }, _) => {}
+            _ => self.undone = turned_by.or(self.undone.take()),
+        }
         // A state in which a flow ends keeps the flow's reason.
         match reason_of(to).or(why) {
             None if *to != State::Stopped => {}
             reason => self.reason = reason,
-        }
-        if let State::Undoing { .. } | State::Waking { .. } = to {
-            self.undone = reason_of(to);
         }
         let steady = self.steady();
         match (from, to) {

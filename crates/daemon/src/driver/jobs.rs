@@ -110,6 +110,7 @@ impl Driver {
 
     fn failed(&mut self, task: Task, why: String) {
         let warning = format!("cannot {task}: {why}");
+        self.hitch = Some(warning.clone());
         self.event(Event::Done(task, Err(why)));
         // A sleeper without its bridge is told of once, not at every try.
         if task == Task::StandIn && self.life.absent().is_some() {

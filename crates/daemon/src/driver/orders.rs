@@ -263,6 +263,7 @@ impl Driver {
         if goal == Goal::Awake {
             self.story.wanted(now);
         }
+        self.hitch = None;
         self.act(actions);
         Ok((goal, None, detail))
     }

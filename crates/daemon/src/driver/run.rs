@@ -47,8 +47,10 @@ pub(super) struct Driver {
     pub(super) patience: Duration,
     /// Why the machine is in its state.
     pub(super) reason: Option<String>,
-    /// What last turned a sleep round, for who asked for the sleep.
+    /// What last turned the machine from where it was going, for who asked for that.
     pub(super) undone: Option<String>,
+    /// What last failed in its state.
+    pub(super) hitch: Option<String>,
     /// Who asked that the machine be forgotten, once it can be.
     pub(super) removal: Option<Reply>,
     pub(super) story: Story,
@@ -85,6 +87,7 @@ impl Driver {
             patience: shared.config.sleep.stop_timeout.get(),
             reason,
             undone: None,
+            hitch: None,
             removal: None,
             story: Story::new(shared.clock.now()),
             idleness: Idleness::new(&subject.spec.sleep, shared.config.sleep.policy, record_policy.as_ref()),
