@@ -152,3 +152,21 @@ fn on_a_bridge_of_open_vswitch() {
     assert!(awake.figures["replayed_frames"] > 0.0, "{awake:?}");
     scene.client.ping(ip, 5 * SECOND).unwrap();
 }
+
+/// Until the balloon driver has counted twice it is taken to be in use: it sleeps because it was asked.
+#[test]
+fn a_balloon_driver_says_how_many_pages_are_read_back() {
+    let guest = Guest::new("web", 2).set("sleep.idle_after", "2s").set("sleep.cpu_below", 90);
+    let domain = Domain::new(guest.set("sleep.faults_below", 1000));
+    let scene = DomainScene::boot("lv-faults", FAST_SAMPLES, domain);
+    let mut told = Vec::new();
+    let sleeps = || {
+        let why = scene.daemon.why("web")?;
+        told.extend(why.signals.into_iter().filter(|signal| signal.name == "faults"));
+        Ok(why.state == MachineState::Asleep)
+    };
+    wait_until("it to sleep", LONG, sleeps).unwrap();
+    assert!(told.iter().any(|signal| signal.value.is_none() && signal.busy), "{told:?}");
+    // A definition without a period for the statistics stays so.
+    assert!(!scene.virsh(&["dumpxml", "--inactive"]).contains("<stats"));
+}

@@ -139,6 +139,11 @@ pub trait Instance: Send + Sync {
         false
     }
 
+    /// Major page faults of the guest since it booted, where its balloon driver tells them.
+    async fn faults(&self) -> Option<Faults> {
+        None
+    }
+
     /// What the guest itself says of how it is used, where a helper in it can be asked.
     async fn inside(&self) -> Option<Inside> {
         None
@@ -196,6 +201,15 @@ pub struct Counters {
     pub network_bytes: u64,
     /// Bytes that the guest read or wrote on its disks.
     pub disk_bytes: u64,
+}
+
+/// Major page faults of a guest since it booted, as its balloon driver counted them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Faults {
+    /// When they were counted.
+    pub at: Timestamp,
+    /// How many there were.
+    pub count: u64,
 }
 
 /// What a guest says of its use, by QEMU's guest agent (QEMU documentation, qemu-ga-ref).

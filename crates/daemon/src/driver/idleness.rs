@@ -6,13 +6,13 @@
 use std::{sync::Arc, time::Duration};
 
 use dormouse_machine::{
-    idle::{Connection, GuestWord, IdlePolicy, Keep, Sample, Schedule, Verdict},
+    idle::{self, Connection, GuestWord, IdlePolicy, Keep, Sample, Schedule, Verdict},
     lifecycle::{Cause, Event, State},
     meter,
     policy::Kind,
     spec::{MachineSpec, SleepSpec},
 };
-use dormouse_platform::{Counters, Inside, Instance};
+use dormouse_platform::{Counters, Faults, Inside, Instance};
 use dormouse_types::{Depth, MacAddr, Timestamp};
 use dormouse_wire::{Flow, Followed};
 use futures::future::join_all;
@@ -71,6 +71,8 @@ pub(super) struct Answers {
     connections: Vec<Connection>,
     /// The guest's, if it was asked.
     guest: Option<Option<Inside>>,
+    /// Its balloon driver's, if that was asked.
+    faults: Option<Option<Faults>>,
     inhibitors: Vec<Keep>,
     /// Why its platform cannot put it to sleep; looked for if it was due to sleep before.
     barred: Option<String>,
@@ -135,7 +137,7 @@ async fn ask(
     instance: Arc<dyn Instance>,
     spec: Arc<MachineSpec>,
     links: Vec<(String, MacAddr)>,
-    ask_guest: bool,
+    (ask_guest, ask_balloon): (bool, bool),
     is_last: bool,
 ) -> Result<Answers, String> {
     let asked = shared.clock.steady();
@@ -147,11 +149,16 @@ async fn ask(
     // The guest first: what asking it costs is in the counters of all samples alike.
     let guest = guest.await;
     let inhibitors = shared.inhibitors.of(&spec.name, is_last);
-    let (counters, flows, inhibitors) = tokio::join!(instance.counters(), flows, inhibitors);
+    // One after the other: while a hypervisor answers one question it may tell less to the next.
+    let numbers = async {
+        let counters = instance.counters().await;
+        (counters, if ask_balloon { Some(instance.faults().await) } else { None })
+    };
+    let ((counters, faults), flows, inhibitors) = tokio::join!(numbers, flows, inhibitors);
     let counters = counters.map_err(|e| chain(&e))?;
     let barred = if is_last { abilities(&*instance).await.why_not(spec.sleep.depth) } else { None };
     let connections = flows.into_iter().flatten().map(|followed| connection(&followed)).collect();
-    Ok(Answers { look: Look { asked, is_last }, counters, connections, guest, inhibitors, barred })
+    Ok(Answers { look: Look { asked, is_last }, counters, connections, guest, faults, inhibitors, barred })
 }
 
 const fn connection(followed: &Followed) -> Connection {
@@ -179,7 +186,8 @@ impl Driver {
         let (instance, spec) = (Arc::clone(&self.subject.instance), Arc::clone(&self.subject.spec));
         // As they are now: others may have changed what its file says.
         let links = self.ports.iter().map(|port| (port.bridge.clone(), port.mac)).collect();
-        let asking = ask(self.shared.clone(), instance, spec, links, ask_guest, is_last);
+        let of_guest = (ask_guest, self.idleness.policy.asks_balloon());
+        let asking = ask(self.shared.clone(), instance, spec, links, of_guest, is_last);
         self.spawn(Job::Sample, async move { Finished::Sample(Box::new(asking.await)) });
     }
 
@@ -188,7 +196,7 @@ impl Driver {
         if *self.life.state() != State::Active {
             return;
         }
-        let Answers { look, counters, connections, guest, inhibitors, barred } = answers;
+        let Answers { look, counters, connections, guest, faults, inhibitors, barred } = answers;
         let now = self.now();
         if look.is_last {
             self.tell_barred(barred);
@@ -198,6 +206,10 @@ impl Driver {
             self.tell_guest_silent(inside.is_none());
             let word = inside.map(|Inside { at, users, load }| GuestWord { at, users, load });
             self.idleness.policy.guest(word, now);
+        }
+        if let Some(faults) = faults {
+            let faults = faults.map(|Faults { at, count }| idle::Faults { at, count });
+            self.idleness.policy.faults(faults, now);
         }
         self.shared.meters.tell(&self.subject.spec.name, meter::Event::Counter(counters.cpu));
         let Counters { at, cpu, network_bytes, disk_bytes } = counters;

@@ -167,11 +167,12 @@ pub(super) fn check_depth(spec: &MachineSpec, abilities: &Capabilities) -> Resul
 /// Its platform can ask the guest, if its file wants that.
 pub(super) fn check_guest(spec: &MachineSpec, instance: &dyn Instance) -> Result<(), Problem> {
     let keep = &spec.sleep.keep;
-    let key = match (keep.users, keep.load_below) {
+    let key = match (keep.users, keep.load_below, keep.faults_below) {
         _ if instance.asks_guest() => return Ok(()),
-        (true, _) => "sleep.users",
-        (_, Some(_)) => "sleep.load_below",
-        (false, None) => return Ok(()),
+        (true, ..) => "sleep.users",
+        (_, Some(_), _) => "sleep.load_below",
+        (.., Some(_)) => "sleep.faults_below",
+        (false, None, None) => return Ok(()),
     };
     let detail = format!("{key}: its platform cannot ask the guest, so that it would never sleep");
     let fix = "remove the key; only domains of libvirt have a guest agent that can be asked";

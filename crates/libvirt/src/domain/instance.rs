@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dormouse_machine::lifecycle::{Observed, Shape};
-use dormouse_platform::{Capabilities, Counters, Error, Facts, Inside, Instance, Obstacle, Port};
+use dormouse_platform::{Capabilities, Counters, Error, Facts, Faults, Inside, Instance, Obstacle, Port};
 
 use super::Domain;
 
@@ -118,6 +118,10 @@ impl Instance for Domain {
 
     fn asks_guest(&self) -> bool {
         true
+    }
+
+    async fn faults(&self) -> Option<Faults> {
+        self.0.count_faults().await
     }
 
     async fn inside(&self) -> Option<Inside> {

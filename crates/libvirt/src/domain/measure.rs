@@ -18,7 +18,7 @@ use crate::{clock::now, hub::Lane, uri::is_local_qemu};
 const GROUPS: u32 = 8 | 16 | 32;
 /// `VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT`: of a domain that something is done with, what is known without a
 /// question to QEMU.
-const NOWAIT: u32 = 1 << 29;
+pub(super) const NOWAIT: u32 = 1 << 29;
 /// How long a fact that is nice to know may take.
 const FACT: Duration = Duration::from_millis(500);
 

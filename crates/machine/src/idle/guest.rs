@@ -56,29 +56,41 @@ impl Guest {
             let word = self.word.as_ref();
             let count = word.map(|word| f64::from(u32::try_from(word.users.len()).unwrap_or(u32::MAX)));
             let detail = word.map(|word| word.users.join(", ")).filter(|users| !users.is_empty());
-            self.signal("users", "logged in", (count, 1.0), detail, now)
+            self.judged("users", "logged in", (count, 1.0), detail, now)
         });
         let load = self.load_below.map(|below| {
             let load = self.word.as_ref().and_then(|word| word.load).filter(|load| load.is_finite());
-            self.signal("load", "", (load, below), None, now)
+            self.judged("load", "", (load, below), None, now)
         });
         self.signals = users.into_iter().chain(load).collect();
     }
 
-    fn signal(
+    fn judged(
         &self,
         name: &'static str,
         unit: &'static str,
-        (value, threshold): (Option<f64>, f64),
+        measured: (Option<f64>, f64),
         detail: Option<String>,
         now: Timestamp,
     ) -> Signal {
         let before = self.signals.iter().find(|signal| signal.name == name);
-        let was_busy = before.is_none_or(|signal| signal.busy);
-        let busy = value.is_none_or(|value| is_busy(value, threshold, was_busy));
-        let since = before.filter(|signal| signal.busy == busy).map_or(now, |signal| signal.since);
-        let unknown = || value.is_none().then(|| "the guest agent does not say, so it counts as busy".into());
-        let detail = detail.or_else(unknown);
-        Signal { value, threshold: Some(threshold), detail, ..Signal::new(name, unit, busy, since) }
+        let unknown = "the guest agent does not say, so it counts as busy";
+        judged(before, (name, unit), measured, (detail, unknown), now)
     }
+}
+
+/// A signal with its threshold, as it follows on what it was before. Not known is busy: who wrote the rule wants
+/// to be sure.
+pub(super) fn judged(
+    before: Option<&Signal>,
+    (name, unit): (&'static str, &'static str),
+    (value, threshold): (Option<f64>, f64),
+    (detail, unknown): (Option<String>, &str),
+    now: Timestamp,
+) -> Signal {
+    let was_busy = before.is_none_or(|signal| signal.busy);
+    let busy = value.is_none_or(|value| is_busy(value, threshold, was_busy));
+    let since = before.filter(|signal| signal.busy == busy).map_or(now, |signal| signal.since);
+    let detail = detail.or_else(|| value.is_none().then(|| unknown.into()));
+    Signal { value, threshold: Some(threshold), detail, ..Signal::new(name, unit, busy, since) }
 }

@@ -4,7 +4,8 @@
 //! least a window old to the last one. A signal becomes busy at its threshold and quiet below
 //! half of it; between the two it stays as it was, so that noise about the threshold does not
 //! count as activity again and again. Before there are two samples every rate counts as busy.
-//! Others are open connections, by the rules of the machine's file, and what the guest itself says.
+//! Others are open connections, by the rules of the machine's file, and what the guest itself says, by its agent
+//! and its balloon driver.
 //! The machine is idle while all are quiet; the clock of `idle_after` starts where the use that the
 //! last of them showed was over.
 //!
@@ -14,6 +15,7 @@
 //! backwards (the process was started again), the clock was set back, or nobody looked for
 //! [`MAX_GAP`].
 
+mod balloon;
 mod connections;
 mod guest;
 mod keep;
@@ -25,11 +27,12 @@ use std::time::Duration;
 
 use dormouse_types::Timestamp;
 
+pub use balloon::Faults;
 pub use connections::Connection;
 pub use guest::{GuestWord, STALE};
 pub use keep::{Keep, Schedule};
 
-use self::{connections::Connections, guest::Guest, rates::Rates};
+use self::{balloon::Balloon, connections::Connections, guest::Guest, rates::Rates};
 use crate::spec::SleepSpec;
 
 /// The window, unless `idle_after` is so short that half of it is less.
@@ -54,7 +57,7 @@ pub struct Sample {
 /// Something that idleness is judged by.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Signal {
-    /// As `cpu`, `network`, `disk`, `connections tcp:22`, `users`, `load`.
+    /// As `cpu`, `network`, `disk`, `connections tcp:22`, `users`, `load`, `faults`.
     pub name: Cow<'static, str>,
     /// Unit of value and threshold: as `%` (of one processor), `B/s`, `open`.
     pub unit: &'static str,
@@ -95,6 +98,7 @@ pub struct IdlePolicy {
     rates: Rates,
     connections: Connections,
     guest: Guest,
+    balloon: Balloon,
 }
 
 impl IdlePolicy {
@@ -106,6 +110,7 @@ impl IdlePolicy {
             rates: Rates::new(spec),
             connections: Connections::new(&spec.keep.connections),
             guest: Guest::new(&spec.keep),
+            balloon: Balloon::new(&spec.keep),
         }
     }
 
@@ -114,6 +119,7 @@ impl IdlePolicy {
         self.rates.reset();
         self.connections.reset();
         self.guest.reset();
+        self.balloon.reset();
     }
 
     /// Takes in the connections that there are at `now`, and those that were closed a moment before.
@@ -132,6 +138,17 @@ impl IdlePolicy {
         self.guest.take(word, now);
     }
 
+    /// Is the guest's balloon driver to be asked? See [`IdlePolicy::faults`].
+    #[must_use]
+    pub const fn asks_balloon(&self) -> bool {
+        self.balloon.is_asked()
+    }
+
+    /// Takes in the word of the guest's balloon driver; `None` if it did not give any.
+    pub fn faults(&mut self, faults: Option<Faults>, now: Timestamp) {
+        self.balloon.take(faults, now);
+    }
+
     /// Takes in the counters and judges.
     pub fn sample(&mut self, sample: Sample) -> Verdict {
         self.rates.take(sample);
@@ -139,7 +156,8 @@ impl IdlePolicy {
     }
 
     fn verdict(&self, at: Timestamp) -> Verdict {
-        let others = self.connections.signals().iter().chain(self.guest.signals());
+        let others =
+            self.connections.signals().iter().chain(self.guest.signals()).chain(self.balloon.signal());
         let signals: Vec<_> = self.rates.signals().chain(others.cloned()).collect();
         let judged = || signals.iter().filter(|signal| signal.threshold.is_some());
         let quiet = judged().all(|signal| !signal.busy);

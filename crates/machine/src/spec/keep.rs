@@ -24,6 +24,8 @@ pub struct KeepSpec {
     pub users: bool,
     /// Idle means that fewer processes of the guest run or want to than this, averaged over a minute.
     pub load_below: Option<f64>,
+    /// Idle means that the guest has fewer major page faults a second than this, as its balloon driver says.
+    pub faults_below: Option<f64>,
     /// When it stays awake.
     pub stay_awake: Spans,
     /// If there are any: it goes to sleep by itself only in these.
@@ -66,6 +68,7 @@ pub(super) fn read(section: &Section<'_, '_>) -> KeepSpec {
         connections: connections(section),
         users: section.optional("users", |v| one_of(v, &USERS)).unwrap_or_default(),
         load_below: section.optional("load_below", load),
+        faults_below: section.optional("faults_below", faults),
         stay_awake: spans(section, "stay_awake"),
         sleep_only: spans(section, "sleep_only"),
         wake_ahead: section.optional("wake_ahead", duration),
@@ -124,6 +127,11 @@ fn spans(section: &Section<'_, '_>, key: &'static str) -> Spans {
 fn load(value: &Value<'_>) -> Result<f64, String> {
     let load = number(value).filter(|n| n.is_finite() && *n > 0.0 && *n <= 10_000.0);
     load.ok_or_else(|| "must be an average number of processes, more than 0, as 0.5".into())
+}
+
+fn faults(value: &Value<'_>) -> Result<f64, String> {
+    let faults = number(value).filter(|n| n.is_finite() && *n > 0.0 && *n <= 1e9);
+    faults.ok_or_else(|| "must be a number of page faults a second, more than 0, as 20".into())
 }
 
 /// Whether there is such a zone, only the host knows.

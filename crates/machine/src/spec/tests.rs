@@ -228,6 +228,7 @@ fn blames_the_right_key() {
         (format!("{LEAST}sleep.disk_below = 0"), "sleep.disk_below"),
         (format!("{LEAST}sleep.users = \"never\""), "sleep.users"),
         (format!("{LEAST}sleep.load_below = 0"), "sleep.load_below"),
+        (format!("{LEAST}sleep.faults_below = -1"), "sleep.faults_below"),
         (format!("{LEAST}sleep.load_below = \"1\""), "sleep.load_below"),
         (format!("{LEAST}sleep.min_awake = 5"), "sleep.min_awake"),
         (format!("{LEAST}sleep.policy = \"clever\""), "sleep.policy"),
@@ -321,6 +322,7 @@ fn what_keeps_awake_is_read() {
 connections = [{ match = "tcp:22 from 10.0.0.9", keep_awake = false }, { match = "tcp:22", idle_after = "30m" }]
 users = "keep-awake"
 load_below = 0.5
+faults_below = 20
 stay_awake = ["Mon..Fri 8:00-19:00", "sat"]
 sleep_only = ["00:00-24:00"]
 wake_ahead = "2m"
@@ -330,7 +332,7 @@ min_awake = "5m"
     let keep = read(&format!("{LEAST}{text}")).unwrap().sleep.keep;
     assert_eq!(keep.connections[1].idle_after, Some(Duration::from_secs(1800)));
     assert_eq!(keep.connections.iter().map(|rule| rule.keep_awake).collect::<Vec<_>>(), [false, true]);
-    assert_eq!((keep.users, keep.load_below), (true, Some(0.5)));
+    assert_eq!((keep.users, keep.load_below, keep.faults_below), (true, Some(0.5), Some(20.0)));
     assert_eq!(keep.stay_awake.to_string(), "mon-fri 08:00-19:00; sat");
     assert_eq!(keep.timezone.as_deref(), Some("Europe/Berlin"));
     assert_eq!(keep.min_awake(None), Duration::from_secs(300));
