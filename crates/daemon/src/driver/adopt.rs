@@ -33,7 +33,7 @@ const OBSTACLES: Duration = Duration::from_secs(2);
 
 /// Drives a machine that was just created: there is nothing to find.
 pub(crate) async fn drive_new(shared: Shared, subject: Subject, ends: Ends) -> End {
-    shared.meters.adopt(&subject.spec, &subject.record.state);
+    shared.meters.adopt(&subject.spec, &subject.record.state, &subject.record.state);
     Box::new(Driver::new(shared, subject, ends)).drive().await
 }
 
@@ -206,7 +206,7 @@ impl Driver {
         let (life, actions) = Lifecycle::recover(last.clone(), shape, seen, self.now());
         self.life = life;
         self.idleness.mind.adopt(self.life.state(), self.since);
-        self.shared.meters.adopt(&self.subject.spec, self.life.state());
+        self.shared.meters.adopt(&self.subject.spec, self.life.state(), &last);
         self.tell_adopted(&last, seen);
         self.tell_unknown_responders();
         self.page_out(self.life.state());

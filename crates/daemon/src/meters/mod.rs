@@ -103,8 +103,9 @@ impl Meters {
         Grid::of_offset(self.inner.zone.to_offset(now).seconds())
     }
 
-    /// A driver begins with a machine, which is in `state`: its account is taken up, or begun.
-    pub(crate) fn adopt(&self, spec: &MachineSpec, state: &State) {
+    /// A driver begins with a machine, which is in `state`, and in `journalled` by its record: its account is taken
+    /// up, or begun.
+    pub(crate) fn adopt(&self, spec: &MachineSpec, state: &State, journalled: &State) {
         let (now, grid) = (self.moment(), self.grid());
         let tags = Tags { owner: spec.owner.clone(), labels: spec.labels.clone() };
         let configured = spec.platform.memory();
@@ -115,8 +116,8 @@ impl Meters {
             ledger.handle(Event::Configured(configured), now);
             return ledger.handle(Event::Entered(state), now);
         }
-        let subject =
-            Subject { machine: spec.name.clone(), tags, configured, state, boot: self.inner.boot.as_deref() };
+        let boot = self.inner.boot.as_deref();
+        let subject = Subject { machine: spec.name.clone(), tags, configured, state, journalled, boot };
         let ledger = match lock(&self.inner.stored).remove(&spec.name) {
             Some(last) => Ledger::resume(subject, last, grid, now),
             None => Ledger::new(subject, None, grid, now),

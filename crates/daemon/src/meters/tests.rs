@@ -92,7 +92,7 @@ fn metering(hourly: Duration, keep: Duration) -> Metering {
 #[tokio::test]
 async fn what_a_machine_occupied_awake_is_not_booked_on_a_sleeper() {
     let bench = Bench::start().await;
-    bench.meters.adopt(&spec(), &State::Active);
+    bench.meters.adopt(&spec(), &State::Active, &State::Active);
     assert!(bench.meters.occupied(&web(), Class::Awake, 1 << 30));
     bench.meters.tell(&web(), dormouse_machine::meter::Event::Entered(&ASLEEP));
     bench.meters.tell(&web(), dormouse_machine::meter::Event::Occupied(0));
@@ -105,7 +105,7 @@ async fn what_a_machine_occupied_awake_is_not_booked_on_a_sleeper() {
 #[tokio::test]
 async fn who_is_removed_is_written_no_more_unless_that_fails() {
     let bench = Bench::start().await;
-    bench.meters.adopt(&spec(), &State::Stopped);
+    bench.meters.adopt(&spec(), &State::Stopped, &State::Stopped);
     let last = bench.meters.close(&web()).unwrap();
     bench.meters.tell(&web(), dormouse_machine::meter::Event::Entered(&State::Active));
     assert_eq!((bench.meters.post(&web()), bench.meters.due(Which::All)), (None, Vec::new()));
@@ -121,7 +121,7 @@ async fn who_is_removed_is_written_no_more_unless_that_fails() {
 #[tokio::test]
 async fn who_is_removed_is_let_go_when_nothing_is_kept_of_it() {
     let bench = Bench::start().await;
-    bench.meters.adopt(&spec(), &State::Active);
+    bench.meters.adopt(&spec(), &State::Active, &State::Active);
     bench.clock.pass(HOUR);
     let last = bench.meters.close(&web()).unwrap();
     bench.write(last).await;

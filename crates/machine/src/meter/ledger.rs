@@ -60,6 +60,8 @@ pub struct Subject<'a> {
     pub configured: u64,
     /// Where it is in its life.
     pub state: &'a State,
+    /// Where it was by its record, which was written with its account.
+    pub journalled: &'a State,
     /// The boot of the host, if that is known.
     pub boot: Option<&'a str>,
 }
@@ -88,7 +90,7 @@ impl Ledger {
     /// no more.
     #[must_use]
     pub fn new(subject: Subject<'_>, last: Option<&Account>, grid: Grid, now: Moment) -> Self {
-        let Subject { machine, tags, configured, state, boot } = subject;
+        let Subject { machine, tags, configured, state, boot, .. } = subject;
         let class = Class::of(state);
         let counter = class.is_without_process().then_some(0);
         let open = Open {
@@ -122,12 +124,13 @@ impl Ledger {
     pub fn resume(subject: Subject<'_>, last: Account, grid: Grid, now: Moment) -> Self {
         let Some(open) = last.open else { return Self::new(subject, Some(&last), grid, now) };
         let Account { serial, nudge, bucket, .. } = last;
-        let Subject { machine, tags, configured, state, boot } = subject;
+        let Subject { machine, tags, configured, state, journalled, boot } = subject;
         let has_rebooted = open.boot.as_deref().zip(boot).is_some_and(|(was, is)| was != is);
         let at = Moment { wall: bucket.end, steady: now.steady };
         let waiting = Vec::new();
         let (changed, closed) = (true, false);
         let mut ledger = Self { machine, grid, bucket, open, at, waiting, serial, nudge, changed, closed };
+        ledger.fall_asleep(journalled);
         if has_rebooted {
             ledger.pass_boot(Class::of(state), now.wall);
         } else {
@@ -138,6 +141,15 @@ impl Ledger {
         ledger.handle(Event::Configured(configured), now);
         ledger.enter(state);
         ledger
+    }
+
+    /// A machine is asleep as soon as that is durable: the account that was written with it still has it on its way.
+    fn fall_asleep(&mut self, journalled: &State) {
+        let is_on_its_way = self.open.class == Class::Awake && self.open.reason.is_some();
+        let is = Class::of(journalled);
+        if is.is_asleep() && is != self.open.class && (is_on_its_way || self.open.class.is_asleep()) {
+            self.enter(journalled);
+        }
     }
 
     /// Counts what passed while nobody watched, of which only the wall clock tells.

@@ -21,7 +21,14 @@ fn web() -> MachineName {
 }
 
 fn subject(state: &State) -> Subject<'_> {
-    Subject { machine: web(), tags: Tags::default(), configured: GIB, state, boot: Some("1") }
+    Subject {
+        machine: web(),
+        tags: Tags::default(),
+        configured: GIB,
+        state,
+        journalled: state,
+        boot: Some("1"),
+    }
 }
 
 /// So many seconds after the start, by clocks that agree.
@@ -194,6 +201,26 @@ fn a_gap_is_what_it_was_before_and_after_or_unknown() {
     let mut waking = begin(&packet());
     waking.handle(Event::Tick, at(1));
     assert_eq!(seconds(&after(waking, day, &State::Active), Class::Awake), day);
+}
+
+#[test]
+fn who_is_killed_as_its_machine_falls_asleep_has_counted_the_sleep() {
+    let day = 24 * 3600;
+    let mut ledger = begin(&State::Active);
+    ledger.handle(Event::Entered(&settling(SleepReason::Idle)), at(8));
+    ledger.handle(Event::Tick, at(10));
+    for gap in [2, day] {
+        let used = after(ledger.clone(), gap, &SAVED);
+        assert_eq!((seconds(&used, Class::Awake), seconds(&used, Class::Saved)), (10, gap));
+        assert_eq!(used.sleeps, [("idle".to_owned(), 1)].into());
+    }
+    // One that was undone, and one that began to wake: what is durable came before what was counted.
+    ledger.handle(Event::Entered(&State::Active), at(11));
+    assert_eq!(seconds(&after(ledger.clone(), 2, &State::Active), Class::Awake), 13);
+    ledger.handle(Event::Entered(&SAVED), at(11));
+    ledger.handle(Event::Entered(&packet()), at(12));
+    let used = after(ledger, 2, &SAVED);
+    assert_eq!((seconds(&used, Class::Waking), seconds(&used, Class::Saved)), (2, 1));
 }
 
 #[test]
