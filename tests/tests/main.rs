@@ -1,6 +1,7 @@
 //! One binary for all end-to-end tests: threads then never idle at the end of a file.
 
 mod bridge;
+mod budget;
 mod cli;
 mod crash;
 mod depths;
@@ -31,3 +32,4 @@ mod services;
 mod sessions;
 mod standby;
 mod story;
+mod usage;

@@ -33,7 +33,7 @@ pub use problem::{Problem, ProblemKind};
 pub use time::{Time, TimeError, millis};
 pub use usage::{EnergyModel, Usage, UsageLine, UsageQuery, UsageReport};
 pub use wake_test::{WakeTest, WakeTestRequest, WakeVerdict};
-pub use why::{Held, Ignored, Keep, LastWake, Service, Signal, Why};
+pub use why::{AwakeBudget, Held, Ignored, Keep, LastWake, MakesRoom, NeedsRoom, Service, Signal, Why};
 
 /// The socket where the daemon listens unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/dormouse/dormoused.sock";

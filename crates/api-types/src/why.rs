@@ -39,6 +39,15 @@ pub struct Why {
     /// answered for. In words.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub obstacles: Vec<String>,
+    /// The budgets of awake memory that bound it, if there are any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub budgets: Vec<AwakeBudget>,
+    /// When it would be put to sleep so that others can be awake; absent if it would not, or nobody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub makes_room: Option<MakesRoom>,
+    /// What its wake would cost the others; absent if there is room.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub needs_room: Option<NeedsRoom>,
     /// When it would go to sleep if nothing happened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub would_sleep_at: Option<Time>,
@@ -70,6 +79,43 @@ pub struct Why {
     pub held: Held,
     /// Frames that were not delivered to it, by reason, as `frame-limit`.
     pub dropped: BTreeMap<String, u64>,
+}
+
+/// A budget of the memory that machines may have awake.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AwakeBudget {
+    /// Whose machines it bounds; absent: all of the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// What they may have, in bytes.
+    pub bytes: u64,
+    /// What those have that are awake.
+    pub awake_bytes: u64,
+    /// Does a machine sleep on for which there is no room?
+    pub strict: bool,
+}
+
+/// How a machine that is awake and idle makes room for others in the budgets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MakesRoom {
+    /// How deep it would sleep.
+    #[schema(value_type = DepthWord)]
+    pub depth: Depth,
+    /// From when on it may be put to sleep; absent: now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Time>,
+    /// How many have been idle longer, and go before it.
+    pub after: u64,
+}
+
+/// What is to be done in the budgets so that a sleeper can be awake.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NeedsRoom {
+    /// Those that would be put to sleep.
+    #[schema(value_type = Vec<String>)]
+    pub sleep: Vec<MachineName>,
+    /// Bytes that would be lacking all the same: it would sleep on in a strict budget, and exceed another one.
+    pub lacking_bytes: u64,
 }
 
 /// A signal that idleness is judged by.

@@ -25,5 +25,6 @@ pub mod meters;
 pub mod platforms;
 pub mod presence;
 mod pressure;
+pub mod room;
 pub mod service;
 pub mod watchdog;

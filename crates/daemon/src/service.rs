@@ -23,6 +23,7 @@ use crate::{
     host::{Host, Notices, StartError},
     meters::Meters,
     platforms::Local,
+    room::Rooms,
     watchdog,
 };
 
@@ -87,6 +88,7 @@ pub async fn run(config: Config, fault: Fault) -> Result<(), ServiceError> {
         config: Arc::clone(&config),
         inhibitors: Arc::default(),
         policies: Arc::new(policies(&config)),
+        rooms: Rooms::default(),
         fault,
     };
     let notices = Notices { presence, platform };

@@ -2,14 +2,18 @@
 //!
 //! A budget bounds the memory that the guests of awake machines see together, on the host or of one owner. What
 //! a machine counts is what it may use, not what it occupies at the moment, so that nothing changes under a
-//! machine that is left alone. When more is awake than a budget allows, or is about to be, those that have been
-//! idle longest go to sleep first, until it is kept. Never one that is in use, held, or awake for less than its
-//! least time; if that is not enough nobody is put to sleep in vain, but for a budget that is exceeded already,
-//! which is brought as near to its bound as can be.
+//! machine that is left alone. One whose sleep leaves its memory where it is goes on counting while it sleeps so.
+//!
+//! When more is awake than a budget allows, or is about to be, those that have been idle longest go to sleep first,
+//! until it is kept. Never one that is in use, held, or awake for less than its least time; if that is not enough
+//! nobody is put to sleep in vain, but for a budget that is exceeded already, which is brought as near to its bound
+//! as can be.
 
 use std::collections::BTreeMap;
 
-use dormouse_types::{MachineName, Timestamp};
+use dormouse_types::{Depth, MachineName, Timestamp};
+
+use crate::spec::{MachineSpec, PlatformSpec};
 
 /// The budgets of a host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,14 +40,31 @@ pub struct Seen {
 /// How a machine counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
-    /// Asleep or stopped: not at all.
+    /// Asleep or stopped, its memory given back: not at all.
     Away,
-    /// On its way to sleep: no longer, for what it gives back is given back very soon.
+    /// On its way there: no longer, for what it gives back is given back very soon.
     Leaving,
-    /// Awake, or on its way to be, and to be left alone.
+    /// It has its memory, or is about to have it, and is to be left alone.
     Busy,
-    /// Awake and idle since then; it may be put to sleep.
+    /// It has its memory, is idle or asleep since then, and may be put where it gives it back.
     Idle(Timestamp),
+}
+
+/// Does a machine give its memory back when it sleeps so deep? One that keeps its process does only if its memory
+/// is paged out.
+#[must_use]
+pub const fn gives_back(platform: &PlatformSpec, depth: Depth) -> bool {
+    !depth.keeps_process() || platform.pages_out()
+}
+
+/// How deep a machine sleeps to make room: as it would anyway or, where that gives nothing back, saved, if its file
+/// lets it come to that with time. `None` if it sleeps only when it is told to, or never gives its memory back.
+#[must_use]
+pub fn room_depth(spec: &MachineSpec) -> Option<Depth> {
+    let sleep = &spec.sleep;
+    sleep.idle_after?;
+    let usual = Some(sleep.depth).filter(|depth| gives_back(&spec.platform, *depth));
+    usual.or_else(|| sleep.deeper.iter().map(|step| step.depth).find(|depth| *depth == Depth::Saved))
 }
 
 /// What is to be done to keep the budgets.
@@ -51,8 +72,21 @@ pub enum Use {
 pub struct Plan {
     /// Whom to put to sleep, in this order.
     pub sleep: Vec<MachineName>,
-    /// Bytes that are lacking all the same.
+    /// Bytes that are lacking all the same, of the budget that lacks most.
     pub lacking: u64,
+    /// Whose that is; `None` if the host's, or nothing is lacking.
+    pub owner: Option<String>,
+}
+
+/// What is awake of a budget.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spent {
+    /// Whose machines it bounds; `None`: all.
+    pub owner: Option<String>,
+    /// The budget, in bytes.
+    pub bound: u64,
+    /// Bytes of those that are awake.
+    pub awake: u64,
 }
 
 impl Budgets {
@@ -68,18 +102,40 @@ impl Budgets {
         self.plan(machines, None)
     }
 
-    /// What makes room for `machine`, which is about to be awake. It is never put to sleep itself.
+    /// What makes room for `machine`, which is about to be awake. It is never put to sleep itself, and nothing is
+    /// lacking for one that counts already.
     #[must_use]
     pub fn room_for(&self, machine: &MachineName, machines: &[Seen]) -> Plan {
-        self.plan(machines, Some(machine))
+        let newcomer = machines.iter().find(|seen| seen.name == *machine && !seen.use_.counts());
+        newcomer.map_or_else(Plan::default, |newcomer| self.plan(machines, Some(newcomer)))
     }
 
-    fn plan(&self, machines: &[Seen], guest: Option<&MachineName>) -> Plan {
-        let newcomer = guest.and_then(|name| machines.iter().find(|seen| seen.name == *name));
-        let is_new = newcomer.is_some_and(|seen| matches!(seen.use_, Use::Away | Use::Leaving));
+    /// What is awake of each budget as things are; the host's last.
+    #[must_use]
+    pub fn spent(&self, machines: &[Seen]) -> Vec<Spent> {
+        let spent = |(owner, bound): (Option<&str>, u64)| {
+            let owner = owner.map(str::to_owned);
+            let counts = |seen: &&Seen| seen.use_.counts() && (owner.is_none() || seen.owner == owner);
+            let awake = sum(machines.iter().filter(counts));
+            Spent { owner, bound, awake }
+        };
+        self.bounds().map(spent).collect()
+    }
+
+    fn plan(&self, machines: &[Seen], newcomer: Option<&Seen>) -> Plan {
+        let plan = self.shed(machines, newcomer, newcomer.map_or(0, |seen| seen.memory));
+        if plan.lacking == 0 || newcomer.is_none() {
+            return plan;
+        }
+        // In vain for whom there is no room all the same, by whichever bound; what was too much before is put
+        // right in any case.
+        Plan { sleep: self.shed(machines, newcomer, 0).sleep, ..plan }
+    }
+
+    /// Who would have to go so that `need` is free in all budgets that concern `newcomer`, or in all.
+    fn shed(&self, machines: &[Seen], newcomer: Option<&Seen>, need: u64) -> Plan {
         let mut idle: Vec<(Timestamp, &Seen)> = machines
             .iter()
-            .filter(|seen| Some(&seen.name) != guest)
             .filter_map(|seen| if let Use::Idle(since) = seen.use_ { Some((since, seen)) } else { None })
             .collect();
         idle.sort_by(|(a, x), (b, y)| a.cmp(b).then_with(|| x.name.cmp(&y.name)));
@@ -91,9 +147,7 @@ impl Budgets {
                 continue;
             }
             let stays = |seen: &&Seen| of(seen) && !plan.sleep.contains(&seen.name) && seen.use_.counts();
-            let awake =
-                machines.iter().filter(stays).fold(0, |sum: u64, seen| sum.saturating_add(seen.memory));
-            let need = newcomer.filter(|_| is_new).map_or(0, |seen| seen.memory);
+            let awake = sum(machines.iter().filter(stays));
             let mut excess = awake.saturating_add(need).saturating_sub(bound);
             let mut chosen = Vec::new();
             for (_, seen) in idle.iter().filter(|(_, seen)| of(seen) && !plan.sleep.contains(&seen.name)) {
@@ -103,11 +157,10 @@ impl Budgets {
                 excess = excess.saturating_sub(seen.memory);
                 chosen.push(seen.name.clone());
             }
-            plan.lacking = plan.lacking.max(excess);
-            // In vain for whom there is no room all the same; what was too much before is put right in any case.
-            if excess == 0 || awake > bound {
-                plan.sleep.extend(chosen);
+            if excess > plan.lacking {
+                (plan.lacking, plan.owner) = (excess, owner.map(str::to_owned));
             }
+            plan.sleep.extend(chosen);
         }
         plan
     }
@@ -116,6 +169,10 @@ impl Budgets {
         let owners = self.owners.iter().map(|(owner, bound)| (Some(owner.as_str()), *bound));
         owners.chain(self.host.map(|bound| (None, bound)))
     }
+}
+
+fn sum<'a>(machines: impl Iterator<Item = &'a Seen>) -> u64 {
+    machines.fold(0, |sum, seen| sum.saturating_add(seen.memory))
 }
 
 impl Use {
@@ -167,7 +224,21 @@ mod tests {
             [seen("a", "", 4, idle(1)), seen("b", "", 8, Use::Busy), seen("web", "", 16, Use::Away)];
         let plan = host(20).room_for(&"web".parse().unwrap(), &machines);
         assert_eq!((names(&plan), plan.lacking), (vec![], 4));
+        // Nor for one bound where another lacks.
+        let budgets = Budgets { host: Some(28), owners: [("alice".into(), 16)].into() };
+        let mut machines = [
+            seen("a", "alice", 8, idle(1)),
+            seen("b", "bob", 20, Use::Busy),
+            seen("web", "alice", 12, Use::Away),
+        ];
+        let plan = budgets.room_for(&"web".parse().unwrap(), &machines);
+        assert_eq!((names(&plan), plan.lacking), (vec![], 4));
+        machines[1].memory = 16;
+        let plan = budgets.room_for(&"web".parse().unwrap(), &machines);
+        assert_eq!((names(&plan), plan.lacking), (vec!["a"], 0));
         // What is too much without it is put right all the same.
+        let machines =
+            [seen("a", "", 4, idle(1)), seen("b", "", 8, Use::Busy), seen("web", "", 16, Use::Away)];
         let plan = host(10).room_for(&"web".parse().unwrap(), &machines);
         assert_eq!((names(&plan), plan.lacking), (vec!["a"], 14));
     }
@@ -183,6 +254,34 @@ mod tests {
         ];
         assert_eq!(names(&budgets.room_for(&"web".parse().unwrap(), &machines)), ["c"]);
         assert_eq!(budgets.room_for(&"b".parse().unwrap(), &machines), Plan::default());
+    }
+
+    #[test]
+    fn who_has_its_memory_already_needs_no_room() {
+        let machines = [seen("a", "", 4, idle(20)), seen("b", "", 8, Use::Busy)];
+        for name in ["a", "b"] {
+            assert_eq!(host(2).room_for(&name.parse().unwrap(), &machines), Plan::default());
+        }
+    }
+
+    #[test]
+    fn what_keeps_its_memory_makes_room_only_where_its_file_lets_it_go_deeper() {
+        let depth = |qemu: &str, sleep: &str| {
+            let text = format!(
+                "name = \"web\"\n[qemu]\nmemory = 16777216\nkernel = \"vmlinuz\"\n{qemu}\n[sleep]\n{sleep}\n"
+            );
+            room_depth(&MachineSpec::from_toml(&text, std::path::Path::new("/")).unwrap())
+        };
+        assert_eq!(depth("", ""), Some(Depth::Saved));
+        assert_eq!(depth("", "idle_after = \"never\""), None);
+        assert_eq!(depth("", "depth = \"off\""), Some(Depth::Off));
+        assert_eq!(depth("", "depth = \"paused\""), None);
+        assert_eq!(depth("page_out = true", "depth = \"paused\""), Some(Depth::Paused));
+        let deeper = |step: &str| format!("depth = \"paused\"\ndeeper = [{{ {step}, after = \"1h\" }}]");
+        assert_eq!(depth("", &deeper("depth = \"saved\"")), Some(Depth::Saved));
+        assert_eq!(depth("page_out = true", &deeper("depth = \"saved\"")), Some(Depth::Paused));
+        // It loses what it has in memory: that is allowed after a while, not for somebody else's sake.
+        assert_eq!(depth("", &deeper("depth = \"off\"")), None);
     }
 
     fn machines() -> impl Strategy<Value = Vec<Seen>> {
@@ -221,7 +320,11 @@ mod tests {
                 let of = machines.iter().find(|seen| seen.name == *name).unwrap();
                 prop_assert!(matches!(of.use_, Use::Idle(_)) && *name != guest.name);
             }
-            let need = if guest.use_.counts() { 0 } else { guest.memory };
+            if guest.use_.counts() {
+                prop_assert_eq!(plan, Plan::default());
+                return Ok(());
+            }
+            let need = guest.memory;
             let total = awake(&machines, &plan.sleep, None) + need;
             let is_alices = guest.owner.as_deref() == Some("alice");
             let of_alice = awake(&machines, &plan.sleep, Some("alice")) + need;
@@ -229,6 +332,10 @@ mod tests {
                 prop_assert!(total <= bound && (!is_alices || of_alice <= alice));
             } else {
                 prop_assert!(total > bound || (is_alices && of_alice > alice));
+                // Nobody goes in vain: but for what is too much already.
+                let (total, of_alice) = (awake(&machines, &[], None), awake(&machines, &[], Some("alice")));
+                let is_kept = total <= bound && (!is_alices || of_alice <= alice);
+                prop_assert!(plan.sleep.is_empty() || !is_kept);
             }
             // Those who stay were not idle longer than any of theirs that goes.
             if !is_alices {

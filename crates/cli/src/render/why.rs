@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 use dormouse_api_types::{
-    Ignored, Keep, LastWake, MachineState, Service, Signal, WakeTest, WakeVerdict, Why,
+    AwakeBudget, Ignored, Keep, LastWake, MachineState, MakesRoom, NeedsRoom, Service, Signal, WakeTest,
+    WakeVerdict, Why,
 };
 use dormouse_types::Timestamp;
 
@@ -18,7 +19,7 @@ const COLUMNS: usize = 80;
 const VALUE: usize = COLUMNS - 14;
 /// Of each list so many are shown, and how many more there are.
 const LISTED: usize = 3;
-/// So many signals.
+/// So many signals; one less where budgets are told of.
 const SIGNALS: usize = 7;
 
 /// The page of `why`: at most 24 lines of 80 columns.
@@ -34,15 +35,20 @@ pub(crate) fn why(why: &Why, now: Timestamp) -> String {
     let asleep = |cells: Vec<Cell>| if is_over { Vec::new() } else { cells };
     let awake = |cells: Vec<Cell>| if why.state == MachineState::Active { cells } else { Vec::new() };
     let yellow = coloured(AnsiColor::Yellow);
+    let obstacle = if why.needs_room.is_some() { 2 } else { 3 };
     let page = fields(&[
         ("failed", failed(why)),
         ("will sleep", will_sleep(why, now)),
         ("wakes", wakes_ahead(why, now)),
         ("policy", why.policy.iter().flat_map(|policy| wrapped(policy, 1, PLAIN)).collect()),
-        ("use", awake(signals(&why.signals, now))),
+        (
+            "use",
+            awake(signals(&why.signals, if why.budgets.is_empty() { SIGNALS } else { SIGNALS - 1 }, now)),
+        ),
         ("kept awake", awake(listed(&why.keeps, |keep| self::keep(keep, now), yellow))),
         ("holds", listed(&why.holds, |h| hold(h, now), yellow)),
-        ("obstacles", why.obstacles.iter().take(1).flat_map(|o| wrapped(o, 3, yellow)).collect()),
+        ("obstacles", why.obstacles.iter().take(1).flat_map(|o| wrapped(o, obstacle, yellow)).collect()),
+        ("budget", budgets(why, now)),
         ("woken by", why.last_wake.iter().flat_map(|wake| wrapped(&woken(wake, now), 2, PLAIN)).collect()),
         ("wakes on", wakes_on(why)),
         ("services", asleep(listed(&why.services, service, PLAIN))),
@@ -108,8 +114,8 @@ fn failed(why: &Why) -> Vec<Cell> {
 }
 
 /// Each signal with its value, what it is measured by, and what it does.
-fn signals(signals: &[Signal], now: Timestamp) -> Vec<Cell> {
-    let shown = if signals.len() > SIGNALS { SIGNALS - 1 } else { SIGNALS };
+fn signals(signals: &[Signal], most: usize, now: Timestamp) -> Vec<Cell> {
+    let shown = if signals.len() > most { most - 1 } else { most };
     let name = |signal: &Signal| cut(&signal.name, 22);
     let width = signals.iter().take(shown).map(|signal| name(signal).chars().count()).max().unwrap_or(0);
     let mut cells: Vec<_> = signals
@@ -121,7 +127,7 @@ fn signals(signals: &[Signal], now: Timestamp) -> Vec<Cell> {
             Cell::styled(cut(&line, VALUE), style)
         })
         .collect();
-    if signals.len() > SIGNALS {
+    if signals.len() > most {
         cells.push(format!("and {} more: see -o json", signals.len() - shown).into());
     }
     cells
@@ -186,6 +192,50 @@ fn waits_for(why: &Why) -> String {
         (_, _, false) => "not while there are obstacles".into(),
         (_, true, _) => "not known yet: its counters were not read twice".into(),
         _ => "only when told".into(),
+    }
+}
+
+/// What is awake of the budgets that bound it, and what that means to it: a line each.
+fn budgets(why: &Why, now: Timestamp) -> Vec<Cell> {
+    let told = |budget: &AwakeBudget| {
+        let AwakeBudget { owner, bytes, awake_bytes, .. } = budget;
+        let whose = owner.as_ref().map(|owner| format!(" ({owner})")).unwrap_or_default();
+        format!("{} awake of {}{whose}", human::size(*awake_bytes), human::size(*bytes))
+    };
+    let is_exceeded = why.budgets.iter().any(|b| b.awake_bytes > b.bytes);
+    let style = if is_exceeded { coloured(AnsiColor::Yellow) } else { PLAIN };
+    let all: Vec<_> = why.budgets.iter().map(told).collect();
+    if all.is_empty() {
+        return Vec::new();
+    }
+    let spent = Cell::styled(cut(&all.join(", "), VALUE), style);
+    let is_strict = why.budgets.iter().any(|budget| budget.strict);
+    let line = |line: String| cut(&line, VALUE).into();
+    match (&why.needs_room, why.makes_room) {
+        (Some(needs), _) => vec![line(needs_room(needs, is_strict))],
+        (_, Some(makes)) => vec![spent, line(makes_room(makes, now))],
+        _ if why.state == MachineState::Active => vec![spent],
+        _ => Vec::new(),
+    }
+}
+
+fn makes_room(makes: MakesRoom, now: Timestamp) -> String {
+    let MakesRoom { depth, from, after } = makes;
+    let line = match after {
+        0 => "before all others".to_owned(),
+        1 => "after one other".to_owned(),
+        n => format!("after {n} others"),
+    };
+    let from = from.map(|at| format!(", not for another {}", human::span(at.timestamp().since(now))));
+    format!("would make room ({depth}), {line}{}", from.unwrap_or_default())
+}
+
+fn needs_room(needs: &NeedsRoom, is_strict: bool) -> String {
+    let names: Vec<_> = needs.sleep.iter().map(ToString::to_string).collect();
+    match needs.lacking_bytes {
+        0 => format!("its wake would put to sleep: {}", names.join(", ")),
+        lacking if is_strict => format!("cannot wake: {} of awake memory are lacking", human::size(lacking)),
+        lacking => format!("its wake would exceed it by {}", human::size(lacking)),
     }
 }
 
@@ -264,6 +314,9 @@ mod tests {
             obstacles: vec![],
             holds: vec![],
             keeps: vec![],
+            budgets: vec![],
+            makes_room: None,
+            needs_room: None,
             would_sleep_at: None,
             would_sleep_depth: None,
             policy: None,
@@ -303,6 +356,20 @@ mod tests {
                 since: ago(60),
                 until: Some(Timestamp(NOW.0 + 7_140_000_000_000).into()),
             }],
+            budgets: vec![
+                AwakeBudget {
+                    owner: Some("alice".into()),
+                    bytes: 8 << 30,
+                    awake_bytes: 2 << 30,
+                    strict: false,
+                },
+                AwakeBudget { owner: None, bytes: 16 << 30, awake_bytes: 12 << 30, strict: false },
+            ],
+            makes_room: Some(MakesRoom {
+                depth: Depth::Saved,
+                from: Some(Timestamp(NOW.0 + 7_140_000_000_000).into()),
+                after: 2,
+            }),
             would_sleep_at: None,
             last_wake: Some(LastWake {
                 cause: "packet".into(),
@@ -318,6 +385,8 @@ web is active for 3m 12s: tcp 10.9.0.1:40000 > 10.9.0.2:80 SYN
   use         cpu   12.3 %, busy from 5: busy for 30 s
               disk  0 B/s, busy from 4096: quiet for 30 s
   holds       #3 \"backup\", placed 1m ago, for another 1h 59m
+  budget      2.0 GiB awake of 8.0 GiB (alice), 12 GiB awake of 16 GiB
+              would make room (saved), after 2 others, not for another 1h 59m
   woken by    packet tcp 10.9.0.1:40000 > 10.9.0.2:80 SYN, 3m 12s ago, ran after
               31 ms
   wakes on    tcp:22,80, any-unicast, dormouse wake web
@@ -390,6 +459,24 @@ web is active for 3m 12s
         says(&Why { holds: vec![hold], ..awake }, "not while this lasts: hold #7");
     }
 
+    #[test]
+    fn what_its_wake_costs_others() {
+        let says = |sleep: &[&str], lacking_bytes, strict, words| {
+            let sleep = sleep.iter().map(|name| name.parse().unwrap()).collect();
+            let budget = AwakeBudget { owner: None, bytes: 8 << 30, awake_bytes: 8 << 30, strict };
+            let why = Why {
+                budgets: vec![budget],
+                needs_room: Some(NeedsRoom { sleep, lacking_bytes }),
+                ..base(MachineState::Asleep)
+            };
+            let page = plain(&why);
+            assert!(page.contains(&format!("  budget    {words}\n")), "{page}");
+        };
+        says(&["db", "mail"], 0, true, "its wake would put to sleep: db, mail");
+        says(&[], 1 << 30, true, "cannot wake: 1.0 GiB of awake memory are lacking");
+        says(&[], 1 << 30, false, "its wake would exceed it by 1.0 GiB");
+    }
+
     proptest! {
         /// Whatever there is to tell fits on a screen.
         #[test]
@@ -412,6 +499,9 @@ web is active for 3m 12s
                 keeps: vec![Keep { kind: text.clone(), why: words.clone(), until: later(9) }; if awake { many } else { 0 }],
                 holds: vec![Hold { id: 1, reason: text.clone(), since: ago(1), until: None }; many],
                 obstacles: vec![words.clone(); many],
+                budgets: vec![AwakeBudget { owner: Some(text.clone()), bytes: 1, awake_bytes: u64::MAX, strict: true }; many],
+                makes_room: awake.then_some(MakesRoom { depth: Depth::Saved, from: later(8), after: u64::MAX }),
+                needs_room: (!awake).then(|| NeedsRoom { sleep: vec!["web".parse().unwrap(); many], lacking_bytes: 0 }),
                 last_wake: Some(wake),
                 policy: Some(words.clone()),
                 would_wake_at: later(7),

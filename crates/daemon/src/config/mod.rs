@@ -4,6 +4,7 @@
 //! a value that is not allowed ends the daemon with an error that names it. Every key has a
 //! default, and `packaging/dormoused.toml` shows all of them; a test compares the two.
 
+mod budget;
 mod energy;
 mod program;
 mod value;
@@ -18,9 +19,10 @@ use dormouse_wire::ScanLimits;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+pub use budget::Budget;
 pub use energy::{Energy, Metering};
 pub use program::UserProgram;
-pub use value::{Handover, OnStop, Span};
+pub use value::{Ceiling, Handover, OnStop, Span};
 use value::{Rule, check};
 
 /// Where the file is unless told otherwise.
@@ -52,6 +54,8 @@ pub struct Config {
     pub sleep: Sleep,
     /// See [`Standby`].
     pub standby: Standby,
+    /// See [`Budget`].
+    pub budget: Budget,
     /// See [`Network`].
     pub network: Network,
     /// See [`Limits`].
@@ -187,6 +191,7 @@ impl Default for Config {
             libvirt: Libvirt::default(),
             sleep: Sleep::default(),
             standby: Standby::default(),
+            budget: Budget::default(),
             network: Network::default(),
             limits: Limits::default(),
             metering: Metering::default(),
@@ -383,6 +388,7 @@ impl Config {
             ),
         ];
         rules.extend(self.scan_rules());
+        rules.extend(self.budget.rules());
         rules.extend(self.metering.rules());
         rules.extend(self.energy.rules());
         rules.extend(self.responder.iter().flat_map(|(name, responder)| responder.rules("responder", name)));
@@ -473,6 +479,9 @@ mod tests {
             ("[scan]\nports = 257", ["scan.ports", "= 257 ", "256"]),
             ("[scan]\nwithin = \"2h\"", ["scan.within", "2h", "100ms to 1h"]),
             ("[scan]\ntrusted = [\"ten\"]", ["trusted", "\"ten\"", "10.0.0.0/8"]),
+            ("[budget]\nawake_memory = \"much\"", ["awake_memory", "\"much\"", "16GiB, or \"none\""]),
+            ("[budget]\nawake_memory = 0", ["budget.awake_memory", "= 0 ", "at least 1MiB"]),
+            ("[budget.owners]\nalice = \"1KiB\"", ["budget.owners.alice", "= 1024 ", "at least 1MiB"]),
             ("[metering]\nhourly = \"1h\"", ["metering.hourly", "1h", "2d to 10 years"]),
             ("[metering]\nkeep = \"3d\"", ["metering.keep", "3d", "metering.hourly"]),
             ("[energy]\nbusy_watts = -1", ["energy.busy_watts", "-1", "0 to 1000"]),
@@ -488,6 +497,14 @@ mod tests {
                 assert!(error.contains(part), "{text}: {error:?} lacks {part:?}");
             }
         }
+    }
+
+    #[test]
+    fn budgets_are_sizes_or_none() {
+        let text = "[budget]\nawake_memory = \"16GiB\"\n[budget.owners]\nalice = 1048576\nbob = \"none\"";
+        let bounds = parse(text).unwrap().budget.bounds();
+        assert_eq!((bounds.host, bounds.owners), (Some(16 << 30), [("alice".to_owned(), 1 << 20)].into()));
+        assert!(parse("").unwrap().budget.bounds().is_empty());
     }
 
     #[test]

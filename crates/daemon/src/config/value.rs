@@ -31,6 +31,46 @@ pub enum OnStop {
     Sleep,
 }
 
+/// A bound in bytes, or none; written as a number, as `16GiB`, or as `none`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ceiling(Option<u64>);
+
+impl Ceiling {
+    /// The bound, if there is one.
+    #[must_use]
+    pub const fn get(self) -> Option<u64> {
+        self.0
+    }
+}
+
+impl fmt::Display for Ceiling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(bytes) => bytes.fmt(f),
+            None => f.write_str("none"),
+        }
+    }
+}
+
+impl Serialize for Ceiling {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Ceiling {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let written = Written::deserialize(from)?;
+        match written.size() {
+            _ if matches!(&written, Written::Text(text) if text == "none") => Ok(Self(None)),
+            Some(bytes) => Ok(Self(Some(bytes))),
+            None => Err(de::Error::custom(format!(
+                "{written} is not a size: write a number of bytes, as 16GiB, or \"none\""
+            ))),
+        }
+    }
+}
+
 impl Span {
     pub(crate) const fn new(span: Duration) -> Self {
         Self(span)
@@ -80,24 +120,40 @@ impl<'de> Deserialize<'de> for Span {
     }
 }
 
-/// A number of bytes, written as a number or as `8MiB`.
-pub(super) fn bytes<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Written {
-        Number(usize),
-        Text(String),
-    }
-    let wrong = |text: &str| {
-        de::Error::custom(format!("{text:?} is not a size: write a number of bytes, or as 8MiB"))
-    };
-    match Written::deserialize(from)? {
-        Written::Number(number) => Ok(number),
-        Written::Text(text) => {
-            let size: bytesize::ByteSize = text.parse().map_err(|_| wrong(&text))?;
-            usize::try_from(size.as_u64()).map_err(|_| wrong(&text))
+/// A size as it may be written.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Number(u64),
+    Text(String),
+}
+
+impl Written {
+    /// Its bytes, if it is one.
+    fn size(&self) -> Option<u64> {
+        match self {
+            Self::Number(number) => Some(*number),
+            Self::Text(text) => text.parse().ok().map(|size: bytesize::ByteSize| size.as_u64()),
         }
     }
+}
+
+impl fmt::Display for Written {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::Text(text) => write!(f, "{text:?}"),
+        }
+    }
+}
+
+/// A number of bytes, written as a number or as `8MiB`.
+pub(super) fn bytes<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
+    let written = Written::deserialize(from)?;
+    let size = written.size().and_then(|bytes| usize::try_from(bytes).ok());
+    size.ok_or_else(|| {
+        de::Error::custom(format!("{written} is not a size: write a number of bytes, or as 8MiB"))
+    })
 }
 
 /// Networks, each written as `10.0.0.0/8` or as a single address.

@@ -10,7 +10,7 @@ mod programs;
 
 use std::{collections::BTreeSet, time::Duration};
 
-use dormouse_api_types::{Check, CheckStatus, Report};
+use dormouse_api_types::{AwakeBudget, Check, CheckStatus, Report};
 use dormouse_surrogate::Capabilities;
 
 use crate::{
@@ -76,6 +76,19 @@ pub(crate) fn usage(kept: Kept, metering: &Metering) -> Check {
     let found = format!("{found}, of {most}: its hours are kept for {hourly}, not for {wanted}");
     let fix = "shorten metering.hourly and metering.keep in dormoused.toml";
     warn("usage", found, fix)
+}
+
+/// A budget of awake memory.
+pub(crate) fn budget(budget: &AwakeBudget) -> Check {
+    let AwakeBudget { owner, bytes, awake_bytes, strict } = budget;
+    let name = owner.as_ref().map_or_else(|| "budget".into(), |owner| format!("budget {owner}"));
+    let strict = if *strict { ", strictly" } else { "" };
+    let found = format!("{} awake of {}{strict}", bytesize(*awake_bytes), bytesize(*bytes));
+    if awake_bytes > bytes {
+        let fix = "nobody else is idle: raise the budget in dormoused.toml, or put a machine to sleep";
+        return warn(&name, found, fix);
+    }
+    ok(&name, found)
 }
 
 fn bytesize(bytes: u64) -> String {

@@ -13,6 +13,7 @@ use tokio::{sync::oneshot, time::Instant};
 use super::{
     Shared,
     jobs::{Finished, Job},
+    room::Wish,
     run::{Driver, Ticket},
     story::reason_of,
     tasks::Context,
@@ -26,7 +27,11 @@ impl Driver {
     /// Something wants the machine to run.
     pub(super) fn wanted(&mut self, cause: Cause) {
         self.story.wanted(self.now());
-        self.event(Event::Wanted(cause));
+        if self.needs_room() {
+            self.ask_for_room(Wish::Wanted(cause));
+        } else {
+            self.event(Event::Wanted(cause));
+        }
     }
 
     /// Feeds the lifecycle.
@@ -109,6 +114,10 @@ impl Driver {
         let caused = self.story.caused();
         self.idleness.mind.entered(from, to, caused, now);
         self.keep_mind(now);
+        // Who goes to sleep, or deeper, is wanted all the same.
+        if !matches!(to, State::Settling { .. } | State::Asleep { .. }) {
+            self.room.give_up();
+        }
     }
 
     /// The memory of who sleeps paused is given back beside everything else: nobody waits for it.

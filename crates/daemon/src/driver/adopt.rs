@@ -176,6 +176,7 @@ impl Driver {
                 kept.push(message);
                 return true;
             }
+            (Message::MakeRoom { .. }, _) => return false,
             (_, None) | (Message::Rewrite { .. } | Message::Presence(_) | Message::Platform(_), _) => {
                 kept.push(message);
                 return false;

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use dormouse_machine::lifecycle::{Event, SleepReason, State};
+use dormouse_machine::lifecycle::{Cause, Event, SleepReason, State};
 use dormouse_types::{Depth, Timestamp};
 
-use super::run::Driver;
+use super::{room::Wish, run::Driver};
 
 /// After how long it is tried again, where it failed or something else was going on.
 const AGAIN: Duration = Duration::from_secs(600);
@@ -45,7 +45,7 @@ impl Driver {
     fn deeper_in(&self) -> Option<(Duration, Depth)> {
         let State::Asleep { depth } = *self.life.state() else { return None };
         let steps = &self.subject.spec.sleep.deeper;
-        if steps.is_empty() || self.life.absent().is_some() {
+        if steps.is_empty() || self.life.absent().is_some() || self.room.is_wanted() {
             return None;
         }
         let reached = self.subject.instance.capabilities().depths;
@@ -59,7 +59,12 @@ impl Driver {
     pub(super) fn go_deeper(&mut self) {
         if let Some((Duration::ZERO, depth)) = self.deeper_in() {
             self.not_deeper_before = Some(self.steady() + AGAIN);
-            self.event(Event::Deeper(depth));
+            if depth == Depth::Off && self.needs_room() {
+                // It is awake for as long as it shuts down.
+                self.ask_for_room(Wish::Wanted(Cause::Deeper));
+            } else {
+                self.event(Event::Deeper(depth));
+            }
         }
     }
 

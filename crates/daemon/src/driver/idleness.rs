@@ -23,6 +23,7 @@ use super::{
     jobs::{Finished, Job},
     mind::Mind,
     opinion::Word,
+    room::Favour,
     run::Driver,
     setback::Setbacks,
     view::unaddressed,
@@ -45,6 +46,8 @@ pub(super) struct Idleness {
     pub(super) report: Option<Verdict>,
     /// What keeps it awake whatever its use and whatever its policy says, as of the report.
     keeps: Vec<Keep>,
+    /// It is to make room for others, if the last look finds it idle.
+    pub(super) favour: Option<Favour>,
     /// Answers are under way.
     is_asking: bool,
     guest_asked: Option<Timestamp>,
@@ -87,6 +90,7 @@ impl Idleness {
             schedule: Schedule::new(&spec.keep, zone(spec)),
             report: None,
             keeps: Vec::new(),
+            favour: None,
             is_asking: false,
             guest_asked: None,
             guest_silent: false,
@@ -104,6 +108,7 @@ impl Idleness {
             self.report = None;
             self.keeps.clear();
             self.word.forget();
+            self.favour = None;
         }
     }
 
@@ -117,6 +122,11 @@ impl Idleness {
         let mut shown = self.report.clone()?;
         shown.signals.extend(self.word.silence());
         Some(shown)
+    }
+
+    /// Are answers under way?
+    pub(super) const fn is_asking(&self) -> bool {
+        self.is_asking
     }
 
     /// An asking came to its end, whatever that is.
@@ -174,6 +184,13 @@ impl Driver {
         }
     }
 
+    /// Looks whether the machine can make room for others; after what is being asked.
+    pub(super) fn sample_for_favour(&mut self) {
+        if !self.idleness.is_asking {
+            self.ask(true);
+        }
+    }
+
     fn ask(&mut self, is_last: bool) {
         let now = self.now();
         let every = ASK_GUEST.max(self.shared.config.sample_interval.get());
@@ -224,7 +241,7 @@ impl Driver {
         }
     }
 
-    /// Puts the machine to sleep if its idle time is over; see [`Driver::sleep_by`].
+    /// Puts the machine to sleep if its idle time is over, or others need its room; see [`Driver::sleep_by`].
     pub(super) fn sleep_if_idle(&mut self, look: Look) {
         let now = self.now();
         let plan =
@@ -232,6 +249,7 @@ impl Driver {
         if plan.is_some_and(|plan| plan.at <= now) {
             self.sleep_by(look, Event::Idle);
         }
+        self.make_room_if_idle(look);
     }
 
     /// Puts the machine to sleep unless something keeps it awake whatever its use; after a last look.
@@ -340,6 +358,9 @@ impl Driver {
             self.idleness.mind.plan_anew(now);
         }
         if self.wake_ahead_at(now).is_none_or(|at| at > now) {
+            return self.forget_ahead();
+        }
+        if self.room.is_wanted() {
             return;
         }
         let planned = self.idleness.mind.wake_at().filter(|plan| plan.at <= now);

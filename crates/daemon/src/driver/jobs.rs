@@ -12,7 +12,7 @@ use super::{
     run::{Driver, Ticket},
     tasks::Output,
 };
-use crate::chain::chain;
+use crate::{chain::chain, room::Answer};
 
 /// What a future of this driver was for.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +21,7 @@ pub(super) enum Job {
     Write,
     Sample,
     Look,
+    Room,
 }
 
 /// What came of it.
@@ -30,6 +31,7 @@ pub(super) enum Finished {
     Sample(Box<Result<Answers, String>>),
     Opinion(Option<Opinion>, Look),
     Look(Result<Observed, String>),
+    Room(Answer),
 }
 
 impl Driver {
@@ -52,6 +54,7 @@ impl Driver {
                     Some(Job::Task(task)) => self.take(Finished::Task(task, Duration::ZERO, Err(why))),
                     Some(Job::Write) => self.take(Finished::Write(Err(dormouse_registry::Error::Closed))),
                     Some(Job::Sample) => self.take(Finished::Sample(Box::new(Err(why)))),
+                    Some(Job::Room) => self.take(Finished::Room(Answer::FREE)),
                     Some(Job::Look) => self.take(Finished::Look(Err(why))),
                     None => {}
                 }
@@ -78,6 +81,7 @@ impl Driver {
             }
             Finished::Task(task, _, Err(why)) => self.failed(task, why),
             Finished::Write(result) => self.written(&result),
+            Finished::Room(answer) => self.room(answer),
             Finished::Look(seen) => {
                 match &seen {
                     Ok(_) => self.reached(),
@@ -90,7 +94,10 @@ impl Driver {
                 self.idleness.asked();
                 match *result {
                     Ok(answers) => self.judge_idleness(answers),
-                    Err(why) => self.warn(format!("cannot judge whether it is idle: {why}")),
+                    Err(why) => {
+                        self.refuse_favour();
+                        self.warn(format!("cannot judge whether it is idle: {why}"));
+                    }
                 }
             }
         }

@@ -23,6 +23,7 @@ mod mind;
 mod notices;
 mod opinion;
 mod orders;
+mod room;
 mod run;
 mod setback;
 mod story;
@@ -42,7 +43,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     clock::Clock, config::Config, events::Events, fault::Fault, inhibit::Inhibitors, meters::Meters,
-    presence::Presence,
+    presence::Presence, room::Rooms,
 };
 
 pub(crate) use adopt::{drive_known, drive_new};
@@ -74,6 +75,8 @@ pub struct Shared {
     pub inhibitors: Arc<Inhibitors>,
     /// Programs that say whether machines are to sleep, by name.
     pub policies: Arc<BTreeMap<String, External>>,
+    /// Who is asked before a machine wakes. The host opens it if there is a budget.
+    pub rooms: Rooms,
     /// A planted crash, for tests.
     pub fault: Fault,
 }
@@ -87,6 +90,9 @@ pub(crate) enum Message {
     Remove { force: bool, reply: oneshot::Sender<Result<(), Problem>> },
     /// Its definition has changed, and this is to be its machine file; how it differs, for the user.
     Rewrite { file: String, what: String },
+    /// It is to go to sleep if it is idle, so that others can be awake; why, after "put to sleep". Told
+    /// whether it does.
+    MakeRoom { why: String, reply: oneshot::Sender<bool> },
     /// From the surrogate.
     Presence(dormouse_surrogate::Notice),
     /// From the platform.
@@ -100,7 +106,7 @@ impl Message {
         match self {
             Self::Order { reply, .. } => drop(reply.send(Err(problem))),
             Self::Remove { reply, .. } => drop(reply.send(Err(problem))),
-            Self::Rewrite { .. } | Self::Presence(_) | Self::Platform(_) => {}
+            Self::Rewrite { .. } | Self::MakeRoom { .. } | Self::Presence(_) | Self::Platform(_) => {}
         }
     }
 }

@@ -7,7 +7,7 @@ use dormouse_machine::lifecycle::{Cause, Event};
 use dormouse_types::MacAddr;
 use dormouse_wire::Persona;
 
-use super::{Message, run::Driver};
+use super::{Message, room::Favour, run::Driver};
 use crate::events::Draft;
 
 /// Addresses of each family that are learned of one interface at most: those seen last stay.
@@ -19,6 +19,7 @@ impl Driver {
             Message::Order { order, wait, reply } => self.order(order, wait, reply),
             Message::Remove { force, reply } => self.remove(force, reply),
             Message::Rewrite { file, what } => self.rewrite_later(file, what),
+            Message::MakeRoom { why, reply } => self.make_room(Favour { why, reply }),
             Message::Presence(notice) => self.presence_notice(notice),
             Message::Platform(notice) => self.platform_notice(notice),
         }

@@ -130,6 +130,7 @@ impl Driver {
         } else {
             self.idleness.word = Word::Keep(why);
         }
+        self.make_room_if_idle(look);
     }
 
     fn policy_name(&self) -> String {

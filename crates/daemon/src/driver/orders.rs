@@ -11,6 +11,7 @@ use dormouse_types::{Depth, MachineName, Timestamp};
 use tokio::sync::oneshot;
 
 use super::{
+    room::Wish,
     run::{Driver, Ticket},
     view::{View, state_of, unaddressed},
 };
@@ -254,7 +255,17 @@ impl Driver {
         let name = self.subject.spec.name.clone();
         let was = state_of(self.life.state());
         let now = self.now();
+        if goal == Goal::Awake && self.needs_room() {
+            // A refusal is better said at once.
+            self.life.clone().command(command, now).map_err(|refusal| refused(&name, &refusal))?;
+            self.story.wanted(now);
+            self.ask_for_room(Wish::Command(command));
+            return Ok((goal, None, String::new()));
+        }
         let actions = self.life.command(command, now).map_err(|refusal| refused(&name, &refusal))?;
+        if goal == Goal::Stopped {
+            self.room.give_up();
+        }
         let detail = match command {
             _ if actions.is_empty() && self.life.settled() => format!("was {was} already"),
             Command::Sleep(_) => self.warn_unaddressed(),
@@ -385,6 +396,7 @@ impl Driver {
         match stopped {
             Err(problem) => drop(reply.send(Err(problem))),
             Ok(actions) => {
+                self.room.give_up();
                 self.act(actions);
                 self.wait(Goal::Removed, None, String::new(), Reply::Remove(reply));
             }

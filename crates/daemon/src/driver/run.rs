@@ -21,6 +21,7 @@ use super::{
     jobs::{Finished, Job},
     journal::Journal,
     orders::{Goal, Reply, Waiter},
+    room::Room,
     story::Story,
     view::{View, unaddressed},
 };
@@ -55,6 +56,7 @@ pub(super) struct Driver {
     pub(super) removal: Option<Reply>,
     pub(super) story: Story,
     pub(super) idleness: Idleness,
+    pub(super) room: Room,
     pub(super) last_status: Option<Status>,
     /// Others were told that nobody answers for it.
     absence_told: bool,
@@ -91,6 +93,7 @@ impl Driver {
             removal: None,
             story: Story::new(shared.clock.now()),
             idleness: Idleness::new(&subject.spec.sleep, shared.config.sleep.policy, record_policy.as_ref()),
+            room: Room::default(),
             last_status: None,
             absence_told: false,
             begun: None,
@@ -247,9 +250,17 @@ impl Driver {
 
     fn next_due(&self) -> Option<Timestamp> {
         let holds = self.journal.record().holds.next_deadline();
-        let ahead = self.wake_ahead_at(self.now());
+        // What waits for room already is asked for again in its own time.
+        let ahead = self.wake_ahead_at(self.now()).filter(|_| !self.room.is_wanted());
         let deeper = self.deeper_at().map(|(at, _)| at);
-        self.life.next_deadline().into_iter().chain(holds).chain(ahead).chain(deeper).min()
+        self.life
+            .next_deadline()
+            .into_iter()
+            .chain(holds)
+            .chain(ahead)
+            .chain(deeper)
+            .chain(self.room.again())
+            .min()
     }
 
     /// When to wake up for what is due: soon enough if the wall clock is set; and not at once, since
@@ -270,6 +281,7 @@ impl Driver {
         }
         self.wake_ahead();
         self.go_deeper();
+        self.ask_again_for_room();
         // Whether it is due, after all that the clock may have done, the lifecycle knows.
         if self.life.next_deadline().is_some() {
             self.event(Event::Tick);
@@ -279,16 +291,18 @@ impl Driver {
     /// After whatever happened: what is settled, what is to be written, what others may see.
     fn after_change(&mut self) {
         self.write();
-        let settled = self.life.settled() && self.journal.is_idle();
+        let waits = self.room.is_asked_for();
+        let settled = self.life.settled() && self.journal.is_idle() && !waits;
         if self.life.settled() {
             self.story.tell_pending(&self.subject.spec.name, self.now(), &self.shared.events);
         }
         self.tell_absence();
         self.ends.view.send_replace(self.view(settled));
+        self.room.is_seen();
         if settled {
             self.is_recovered();
             self.answer_waiters();
-        } else if self.life.rests() {
+        } else if self.life.rests() && !waits {
             self.answer_disappointed();
         }
     }
@@ -330,6 +344,7 @@ impl Driver {
         view.absent = self.life.absent().map(str::to_owned);
         view.unaddressed = unaddressed(&self.subject.spec, &self.journal.record().learned);
         view.unreachable.clone_from(&self.unreachable);
+        view.no_room = self.room.why_none();
         view.settled = settled;
         view
     }

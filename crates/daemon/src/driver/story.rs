@@ -37,6 +37,11 @@ impl Story {
         self.wanted.get_or_insert(now);
     }
 
+    /// What wanted the machine does so no more.
+    pub(super) const fn unwanted(&mut self) {
+        self.wanted = None;
+    }
+
     /// When the present flow was caused.
     pub(super) fn caused(&self) -> Timestamp {
         self.wanted.unwrap_or(self.started)

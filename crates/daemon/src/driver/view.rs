@@ -57,6 +57,8 @@ pub struct View {
     pub unreachable: Option<(Timestamp, String)>,
     /// Interfaces for which nobody could answer.
     pub unaddressed: Unaddressed,
+    /// Why it sleeps on for want of room, though something wants it.
+    pub no_room: Option<String>,
     /// Nothing is going on.
     pub settled: bool,
 }
@@ -113,6 +115,7 @@ impl View {
             absent: None,
             unreachable: None,
             unaddressed: Unaddressed::default(),
+            no_room: None,
             settled: false,
         }
     }

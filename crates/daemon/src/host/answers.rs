@@ -96,7 +96,15 @@ pub(super) async fn why(shared: &Shared, handle: &Handle) -> Why {
         signals: verdict.map_or_else(Vec::new, |verdict| verdict.signals.iter().map(signal).collect()),
         holds: holds(&view, now),
         keeps: view.keeps.iter().map(keep).collect(),
-        obstacles: unreachable(&view).into_iter().chain(view.absent.clone()).chain(unaddressed).collect(),
+        obstacles: unreachable(&view)
+            .into_iter()
+            .chain(view.absent.clone())
+            .chain(unaddressed)
+            .chain(view.no_room.clone())
+            .collect(),
+        budgets: Vec::new(),
+        makes_room: None,
+        needs_room: None,
         would_sleep_at: view.sleeps_at.map(|(at, _)| at.into()),
         would_sleep_depth: view.sleeps_at.map(|(_, depth)| depth),
         policy: view.plan.clone(),

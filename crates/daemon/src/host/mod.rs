@@ -2,6 +2,7 @@
 
 mod admission;
 mod answers;
+mod budget;
 mod examine;
 mod import;
 mod lost;
@@ -103,7 +104,9 @@ impl Host {
     ///
     /// When there is no such machine.
     pub async fn why(&self, name: &MachineName) -> Result<Why, Problem> {
-        Ok(answers::why(&self.shared, &self.find(name)?).await)
+        let handle = self.find(name)?;
+        let why = answers::why(&self.shared, &handle).await;
+        Ok(self.told_of_budgets(&handle, why))
     }
 
     /// What would become of a frame if a machine slept.
@@ -241,6 +244,7 @@ impl Host {
         let mut report = report.unwrap_or_default();
         report.checks.push(standbys);
         report.checks.extend(self.meters().kept().map(|kept| doctor::usage(kept, &self.config().metering)));
+        report.checks.extend(self.budget_checks());
         report.checks.extend(self.lost().iter().map(|(name, lost)| doctor::lost_machine(name, &lost.why)));
         report
     }

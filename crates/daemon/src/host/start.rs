@@ -14,6 +14,7 @@ use crate::{
     config::OnStop,
     driver::{Message, Order, Shared, Subject},
     platforms::Platforms,
+    room::Rooms,
 };
 
 /// How long the creation of a machine that others may run already waits to see whether they do.
@@ -47,11 +48,14 @@ impl Host {
     ///
     /// When the registry cannot be read. A machine that cannot be driven is told of and left alone.
     pub async fn start(
-        shared: Shared,
+        mut shared: Shared,
         platforms: Arc<dyn Platforms>,
         notices: Notices,
     ) -> Result<Arc<Self>, StartError> {
         let entries = shared.registry.load().await.map_err(StartError::Recall)?;
+        let (rooms, desk) = Rooms::open();
+        let is_bounded = !shared.config.budget.bounds().is_empty();
+        shared.rooms = if is_bounded { rooms } else { Rooms::default() };
         let host = Arc::new(Self {
             shared,
             platforms,
@@ -59,6 +63,9 @@ impl Host {
             lost: std::sync::RwLock::default(),
             admitting: tokio::sync::Mutex::new(()),
         });
+        if is_bounded {
+            super::budget::start(&host, desk);
+        }
         let mut recovered: FuturesUnordered<_> =
             entries.into_iter().filter_map(|entry| host.recall(entry)).collect();
         host.route(notices);

@@ -14,6 +14,7 @@ use dormouse_daemon::{
     fault::Fault,
     host::{Host, Notices},
     meters::Meters,
+    room::Rooms,
 };
 use dormouse_registry::{Error, Redb, Registry};
 use dormouse_types::{MacAddr, MachineName};
@@ -107,6 +108,7 @@ impl Bench {
             config: Arc::clone(&config),
             inhibitors: Arc::default(),
             policies: Arc::new(dormouse_daemon::service::policies(&config)),
+            rooms: Rooms::default(),
             fault: Fault::default(),
         };
         let (presence, told) = mpsc::unbounded_channel();

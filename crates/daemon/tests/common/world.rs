@@ -1,7 +1,8 @@
-//! What is true of the one machine `web`, and a log of all that was asked, by whomever.
+//! What is true of the one machine `web`, and a log of all that was asked, by whomever. Neighbours are worlds
+//! of their own.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     net::IpAddr,
     sync::{
         Arc, Mutex,
@@ -78,6 +79,7 @@ struct Inner {
     lacks: Option<Depth>,
     /// Its platform cannot ask the guest.
     mute: bool,
+    neighbours: BTreeMap<MachineName, Arc<World>>,
 }
 
 /// The host's clocks, of which the wall clock can be set.
@@ -131,6 +133,7 @@ impl Default for World {
             known_obstacles: Vec::new(),
             lacks: None,
             mute: false,
+            neighbours: BTreeMap::new(),
         };
         Self { inner: Mutex::new(inner), changed: watch::Sender::new(0), clock }
     }
@@ -181,6 +184,21 @@ impl World {
     /// What others have defined.
     pub fn define(&self, domains: Vec<Candidate>) {
         self.with(|w| (w.domains, w.shared) = (domains, true));
+    }
+
+    /// A machine beside `web`, of which other things are true.
+    pub fn neighbour(&self, name: &MachineName) -> Arc<Self> {
+        self.with(|w| {
+            let clock = Arc::clone(&w.clock);
+            let world = w.neighbours.entry(name.clone()).or_default();
+            world.set_clock(clock);
+            Arc::clone(world)
+        })
+    }
+
+    /// The world of a machine.
+    fn at(&self, name: &MachineName) -> Place<'_> {
+        self.with(|w| w.neighbours.get(name).cloned()).map_or(Place::Here(self), Place::There)
     }
 
     pub fn process(&self) -> Process {
@@ -347,13 +365,31 @@ impl World {
     }
 }
 
-/// Makes instances of the one machine.
+/// Where a machine is.
+enum Place<'a> {
+    Here(&'a World),
+    There(Arc<World>),
+}
+
+impl std::ops::Deref for Place<'_> {
+    type Target = World;
+
+    fn deref(&self) -> &World {
+        match self {
+            Self::Here(world) => world,
+            Self::There(world) => world,
+        }
+    }
+}
+
+/// Makes instances of the machines.
 pub struct Maker(pub Arc<World>);
 
 #[async_trait]
 impl Platforms for Maker {
-    fn instance(&self, _: &MachineSpec) -> Result<Arc<dyn Instance>, Error> {
-        Ok(Arc::new(Machine(Arc::clone(&self.0))))
+    fn instance(&self, spec: &MachineSpec) -> Result<Arc<dyn Instance>, Error> {
+        let neighbour = self.0.with(|w| w.neighbours.get(&spec.name).cloned());
+        Ok(Arc::new(Machine(neighbour.unwrap_or_else(|| Arc::clone(&self.0)))))
     }
 
     async fn domains(&self, uri: Option<&str>, names: Vec<String>) -> Result<Vec<Finding>, Error> {
@@ -540,13 +576,14 @@ impl Instance for Machine {
 
 #[async_trait]
 impl Presence for World {
-    async fn watch(&self, _: &MachineName, _: &[surrogate::Port]) -> Result<(), surrogate::Error> {
-        self.stand("watch", None).await
+    async fn watch(&self, name: &MachineName, _: &[surrogate::Port]) -> Result<(), surrogate::Error> {
+        self.at(name).stand("watch", None).await
     }
 
     async fn capture(&self, sleeper: &surrogate::Sleeper) -> Result<(), surrogate::Error> {
-        self.with(|w| w.sleeper = Some(sleeper.clone()));
-        self.stand("capture", Some(true)).await
+        let there = self.at(&sleeper.name);
+        there.with(|w| w.sleeper = Some(sleeper.clone()));
+        there.stand("capture", Some(true)).await
     }
 
     async fn connections(&self, bridge: &str, mac: MacAddr) -> Vec<dormouse_wire::Followed> {
@@ -554,25 +591,26 @@ impl Presence for World {
         self.with(|w| if is_ours { w.connections.clone() } else { Vec::new() })
     }
 
-    async fn drain(&self, _: &surrogate::Sleeper, _: Duration) -> Result<(), surrogate::Error> {
-        self.stand("drain", None).await
+    async fn drain(&self, sleeper: &surrogate::Sleeper, _: Duration) -> Result<(), surrogate::Error> {
+        self.at(&sleeper.name).stand("drain", None).await
     }
 
     async fn stand_in(
         &self,
         sleeper: &surrogate::Sleeper,
     ) -> Result<Option<surrogate::Error>, surrogate::Error> {
-        self.with(|w| w.sleeper = Some(sleeper.clone()));
-        self.stand("stand-in", Some(true)).await?;
-        Ok(self.with(|w| w.partly).then(|| surrogate::Error::Ended("br1".into())))
+        let there = self.at(&sleeper.name);
+        there.with(|w| w.sleeper = Some(sleeper.clone()));
+        there.stand("stand-in", Some(true)).await?;
+        Ok(there.with(|w| w.partly).then(|| surrogate::Error::Ended("br1".into())))
     }
 
-    async fn prepare(&self, _: &surrogate::Sleeper) -> Result<(), surrogate::Error> {
-        self.stand("prepare", None).await
+    async fn prepare(&self, sleeper: &surrogate::Sleeper) -> Result<(), surrogate::Error> {
+        self.at(&sleeper.name).stand("prepare", None).await
     }
 
-    async fn release(&self, _: &surrogate::Sleeper) -> Result<surrogate::Replay, surrogate::Error> {
-        self.stand("release", Some(false)).await?;
+    async fn release(&self, sleeper: &surrogate::Sleeper) -> Result<surrogate::Replay, surrogate::Error> {
+        self.at(&sleeper.name).stand("release", Some(false)).await?;
         Ok(surrogate::Replay {
             frames: 3,
             bytes: 180,
@@ -583,8 +621,8 @@ impl Presence for World {
         })
     }
 
-    async fn dismiss(&self, _: &MachineName) -> Result<u64, surrogate::Error> {
-        self.stand("dismiss", Some(false)).await.map(|()| 0)
+    async fn dismiss(&self, name: &MachineName) -> Result<u64, surrogate::Error> {
+        self.at(name).stand("dismiss", Some(false)).await.map(|()| 0)
     }
 
     async fn settle(&self) -> Result<usize, surrogate::Error> {
@@ -624,12 +662,12 @@ impl Presence for World {
 pub struct Journalled<R> {
     inner: R,
     world: Arc<World>,
-    last: Mutex<Option<State>>,
+    last: Mutex<BTreeMap<MachineName, State>>,
 }
 
 impl<R> Journalled<R> {
     pub fn new(inner: R, world: Arc<World>) -> Self {
-        Self { inner, world, last: Mutex::new(None) }
+        Self { inner, world, last: Mutex::default() }
     }
 }
 
@@ -642,11 +680,15 @@ impl<R: Registry> Registry for Journalled<R> {
     async fn commit(&self, transaction: Transaction) -> Result<Revision, dormouse_registry::Error> {
         for change in transaction.changes() {
             let Change::Put(record) = change else { continue };
-            let is_new = self.last.lock().unwrap().as_ref() != Some(&record.state);
+            let is_new = self.last.lock().unwrap().get(&record.name) != Some(&record.state);
             if is_new {
                 let step = format!("journal:{}", record.state.word());
-                self.world.step(&step).await.map_err(|_| dormouse_registry::Error::Closed)?;
-                *self.last.lock().unwrap() = Some(record.state.clone());
+                self.world
+                    .at(&record.name)
+                    .step(&step)
+                    .await
+                    .map_err(|_| dormouse_registry::Error::Closed)?;
+                self.last.lock().unwrap().insert(record.name.clone(), record.state.clone());
             }
         }
         self.inner.commit(transaction).await

@@ -10,14 +10,20 @@ const LABELS: usize = 32;
 /// The longest name of an owner or label, and the longest value of a label, in characters.
 const LONGEST: usize = 63;
 
+/// What spreadsheets take for the beginning of a formula when they read CSV (CWE-1236), also in its full width.
+const FORMULA: [char; 8] = ['=', '+', '-', '@', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}'];
+
 /// A machine's owner: a name without blanks, so that it stands unquoted in tables and CSV.
 pub(super) fn owner(value: &Value<'_>) -> Result<String, String> {
     let name = text(value, "it in quotes")?;
     let clean = name.chars().all(|c| c.is_alphanumeric() || "-_.@+".contains(c));
-    if clean && fits(name) {
+    if clean && fits(name) && !name.starts_with(FORMULA) {
         Ok(name.into())
     } else {
-        Err(format!("must be 1 to {LONGEST} letters, digits, '-', '_', '.', '@' and '+', as \"alice\""))
+        Err(format!(
+            "must be 1 to {LONGEST} letters, digits, '-', '_', '.', '@' and '+', the first none of '-', '@' and \
+             '+', as \"alice\""
+        ))
     }
 }
 
@@ -42,11 +48,15 @@ fn label(key: &str, value: &Value<'_>) -> Result<String, String> {
         return Err(format!("is no label's name: 1 to {LONGEST} letters, digits, '-', '_' and '.'"));
     }
     let text = text(value, "its value in quotes")?;
-    if fits(text) && !text.chars().any(char::is_control) {
-        Ok(text.into())
-    } else {
-        Err(format!("must be one line of 1 to {LONGEST} characters"))
+    if !fits(text) || text.chars().any(char::is_control) {
+        return Err(format!("must be one line of 1 to {LONGEST} characters"));
     }
+    if text.starts_with(FORMULA) {
+        return Err(
+            "must not begin with '=', '+', '-' or '@': spreadsheets would take it for a formula".into()
+        );
+    }
+    Ok(text.into())
 }
 
 fn fits(text: &str) -> bool {

@@ -84,6 +84,15 @@ impl PlatformSpec {
             Self::Libvirt(_) => 0,
         }
     }
+
+    /// Is the guest's memory given back to the host while it sleeps and its process stays?
+    #[must_use]
+    pub const fn pages_out(&self) -> bool {
+        match self {
+            Self::Qemu(qemu) => qemu.page_out,
+            Self::Libvirt(libvirt) => libvirt.page_out,
+        }
+    }
 }
 
 /// `[libvirt]`
