@@ -171,6 +171,7 @@ impl Lifecycle {
             Event::Deeper(depth) => self.deepen(depth),
             Event::Wanted(cause) => self.want(cause),
             Event::Done(task, result) => self.done(task, result),
+            Event::Unanswered(task, why) => self.unanswered(task, why),
             Event::Spawned => self.spawned(),
             Event::GuestShutdown => self.end(Ended::Shutdown),
             Event::Exited(why) => self.end(Ended::Died(why)),
@@ -293,12 +294,23 @@ impl Lifecycle {
         let Some(role) = self.pending.remove(&task) else { return };
         if result.is_ok() {
             self.note_done(task);
+            self.look.answered();
         }
         if let (Err(why), Role::Awaited) = (result, role) {
             self.failure.get_or_insert((task, why));
             if self.shape.shared && is_of_platform(task) {
                 self.look_now();
             }
+        }
+    }
+
+    /// Its answer was lost: it may be done, and else is done again, unless its failure leaves a guest that runs.
+    fn unanswered(&mut self, task: Task, why: String) {
+        let is_awaited = self.pending.get(&task) == Some(&Role::Awaited);
+        self.done(task, Err(why));
+        let is_undone = matches!(self.state, State::Settling { .. });
+        if is_awaited && self.shape.shared && is_of_platform(task) && !is_undone {
+            self.look.unanswered();
         }
     }
 

@@ -126,6 +126,9 @@ impl Lifecycle {
             State::Asleep { depth } if self.look.may_be_made => self.go_on_waking(depth),
             State::Asleep { .. } => return self.suspended_if_it_lasts(by),
             State::Waking { .. } if self.is_to_come(&[Task::Kill]) => return Followed::AsExpected,
+            State::Waking { .. } if self.is_to_come(&[Task::Load]) && is_loading => {
+                return Followed::NotYet;
+            }
             State::Waking { .. } if self.is_to_come(&[Task::Load, Task::Boot]) => {
                 return self.suspended_if_it_lasts(by);
             }

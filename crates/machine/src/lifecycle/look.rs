@@ -16,6 +16,10 @@ use super::{Action, Observed, Process, State, StateOnDisk, Task};
 /// between. Its being back is told at once by [`super::Event::Changed`].
 pub const LOOK_RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 
+/// How often in a row the answer to a task may be lost. A platform that goes away each time it is asked is
+/// not asked for ever.
+const LOST_ANSWERS: u8 = 3;
+
 /// Who did it, if nobody can say.
 const SOMEBODY: &str = "somebody, by its platform's own means";
 
@@ -32,6 +36,10 @@ pub(super) struct Look {
     by: Option<String>,
     /// Why the platform cannot be asked.
     lost: Option<String>,
+    /// The task that failed may be done: its answer was lost.
+    unanswered: bool,
+    /// How many answers were lost in a row.
+    lost_answers: u8,
     /// Others removed the machine's definition.
     undefined: bool,
     /// The next span between two tries.
@@ -53,6 +61,19 @@ pub(super) enum Followed {
     NotYet,
     /// As [`Followed::NotYet`]; but if it is so the next time, it is meant so.
     Doubtful,
+}
+
+impl Look {
+    /// A task's answer was lost.
+    pub(super) fn unanswered(&mut self) {
+        self.lost_answers = self.lost_answers.saturating_add(1);
+        self.unanswered = self.lost_answers <= LOST_ANSWERS;
+    }
+
+    /// A task is done.
+    pub(super) fn answered(&mut self) {
+        self.lost_answers = 0;
+    }
 }
 
 impl Lifecycle {
@@ -158,7 +179,7 @@ impl Lifecycle {
     }
 
     fn judge(&mut self, seen: Observed) {
-        let was_lost = self.look.lost.take().is_some();
+        let was_lost = self.look.lost.take().is_some() | std::mem::take(&mut self.look.unanswered);
         self.look.wait = Duration::ZERO;
         self.note_saved_state(seen);
         if seen.process != Process::Absent {
@@ -203,8 +224,8 @@ impl Lifecycle {
             Followed::Doubtful | Followed::NotYet => {
                 self.look.by = by;
                 self.look.doubted = followed == Followed::Doubtful || was_doubted;
-                self.look.lost = None;
                 self.restore(failure);
+                self.look.unanswered = was_lost && self.failure.is_some();
                 self.look_again(LOOK_RETRY.0);
             }
         }
@@ -242,8 +263,10 @@ impl Lifecycle {
 /// Is it done, though it failed? What others may have done in its stead is so only if the answer may
 /// have been lost.
 fn is_done(task: Task, seen: Observed, was_lost: bool) -> bool {
+    let is_made = matches!(seen.process, Process::Still | Process::Incoming);
     match task {
-        Task::Load | Task::Boot => was_lost && matches!(seen.process, Process::Still | Process::Incoming),
+        Task::Load => was_lost && is_made && seen.saved_state != StateOnDisk::Whole,
+        Task::Boot => was_lost && is_made,
         Task::Pause | Task::Suspend => was_lost && seen.process == Process::Still,
         Task::Resume => seen.process == Process::Running,
         Task::Save => seen.process == Process::Absent && seen.saved_state == StateOnDisk::Whole,

@@ -97,7 +97,8 @@
 //!
 //! As long as the platform cannot be asked, nothing is decided: sleepers are answered for, what wants one
 //! waits (a `Load` that failed meanwhile leaves it asleep), and a step that failed is judged afterwards:
-//! it may have been done.
+//! it may have been done. One whose answer was lost (`Unanswered`) and that is not done is done again, unless
+//! it was to put the machine to sleep: that is undone.
 //!
 //! What holds whatever happens:
 //!
@@ -403,6 +404,9 @@ pub enum Event {
     Wanted(Cause),
     /// A task ended; the error is the chain of causes.
     Done(Task, Result<(), String>),
+    /// The platform went away while it carried out a task, or before; why. Whether the task is done, a look
+    /// tells. In place of [`Event::Done`].
+    Unanswered(Task, String),
     /// The process that a pending `Load` started exists and outlives this daemon. Optional: it
     /// lets the state be journalled while the load goes on, instead of after it.
     Spawned,

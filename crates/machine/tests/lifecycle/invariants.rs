@@ -72,6 +72,8 @@ fn shared_op() -> impl Strategy<Value = Op> {
     prop_oneof![
         12 => op(),
         2 => (prop::sample::select(Act::ALL.to_vec()), any::<bool>()).prop_map(|(act, told)| Op::Others(act, told)),
+        1 => (0usize..4, prop::sample::select(vec![Outcome::Lost, Outcome::LostLate]))
+            .prop_map(|(i, outcome)| Op::Answer(i, outcome)),
         1 => Just(Op::Tell),
         1 => Just(Op::CutOff),
         1 => Just(Op::Reconnect),

@@ -191,6 +191,59 @@ fn a_wake_whose_answer_is_lost_goes_on() {
     }
 }
 
+/// A platform that goes away while it is asked is asked again once it is back, though not for ever.
+#[test]
+fn a_step_whose_answer_is_lost_is_done_again_if_it_is_not_done() {
+    for (depth, makes) in [(Depth::Saved, Task::Load), (Depth::Off, Task::Boot)] {
+        for outcome in [Outcome::Lost, Outcome::LostLate] {
+            let start = asleep(depth);
+            let mut world = start.clone();
+            world.frame(false);
+            world.event(packet());
+            for step in [makes, Task::Resume] {
+                while !world.is_pending(step) {
+                    world.answer(0, Outcome::Good);
+                }
+                world.answer(0, outcome);
+                assert_eq!(world.state().word(), "waking");
+            }
+            world.calm();
+            assert_eq!((world.state(), world.received()), (&State::Active, 1), "{:#?}", world.history);
+            assert_eq!(world.births, start.births + 1);
+        }
+    }
+    let mut world = asleep(Depth::Saved);
+    world.event(packet());
+    for lost in 0..10 {
+        if world.state().word() != "waking" {
+            assert!(lost > 2, "{lost}");
+            break;
+        }
+        assert!(world.is_pending(Task::Load));
+        world.answer(0, Outcome::Lost);
+        world.answer_look();
+    }
+    world.calm();
+    assert!(matches!(world.state(), State::Failed { state_kept: true, .. }), "{:#?}", world.history);
+}
+
+/// libvirt has the state until a process has it: the one that reads it has come to nothing, and it is read again.
+#[test]
+fn a_load_that_is_lost_is_waited_for() {
+    let mut world = asleep(Depth::Saved);
+    world.event(packet());
+    let file = world.file;
+    world.answer(0, Outcome::Lost);
+    world.process = Process::Still;
+    world.answer_look();
+    assert!(world.pending.is_empty());
+    assert_eq!(world.state().word(), "waking");
+    world.process = Process::Absent;
+    assert_eq!(world.file, file);
+    world.calm();
+    assert_eq!(world.state(), &State::Active);
+}
+
 /// A save whose answer is lost may have ended the process: then it sleeps.
 #[test]
 fn a_save_whose_answer_is_lost_is_looked_for() {

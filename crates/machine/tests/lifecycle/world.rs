@@ -62,6 +62,10 @@ pub(crate) enum Outcome {
     Failed,
     /// It did what it should, and yet reports a failure.
     FailedLate,
+    /// The connection to the platform ended before it was done, and is back.
+    Lost,
+    /// As `Lost`, after it was done.
+    LostLate,
     /// A `StandIn` did what it should for some of the interfaces; another task is good.
     Partly,
 }
@@ -269,14 +273,17 @@ impl World {
                 | Task::Dismiss
                 | Task::AwaitGuest
         );
+        let is_lost =
+            of_platform && (!self.reachable || matches!(outcome, Outcome::Lost | Outcome::LostLate));
         let result = match outcome {
             // The connection broke before or after.
-            _ if of_platform && !self.reachable => {
-                if outcome == Outcome::FailedLate {
+            _ if is_lost => {
+                if matches!(outcome, Outcome::FailedLate | Outcome::LostLate) {
                     let _ = self.effect(task, state);
                 }
                 Err("the platform cannot be asked")
             }
+            Outcome::Lost | Outcome::LostLate => self.effect(task, state),
             Outcome::Good | Outcome::Partly => self.effect(task, state),
             Outcome::Failed => {
                 self.half_effect(task);
@@ -300,6 +307,7 @@ impl World {
         let partly = outcome == Outcome::Partly && task == Task::StandIn && result.is_ok();
         self.event(match result {
             Ok(()) if partly => Event::Partly("br1 is gone".into()),
+            Err(why) if is_lost => Event::Unanswered(task, why.into()),
             result => Event::Done(task, result.map_err(Into::into)),
         });
         if too_late {
