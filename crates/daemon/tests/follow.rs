@@ -304,3 +304,21 @@ async fn a_stop_that_failed_says_what_failed() {
     let problem = ordered.await.unwrap().unwrap_err();
     assert!(problem.detail.contains("packet") && !problem.detail.contains("power-down"), "{problem:?}");
 }
+
+/// It is asked again for what it has not done, once it is back.
+#[tokio::test]
+async fn a_platform_that_goes_away_while_it_starts_and_wakes_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = shared(dir.path()).await;
+    bench.world.cut("boot");
+    bench.order(Order::Start { cold: false }).await.unwrap();
+    bench.order(SLEEP).await.unwrap();
+    bench.world.take_calls();
+    ["load", "resume"].iter().for_each(|step| bench.world.cut(step));
+    bench.order(Order::Wake).await.unwrap();
+    assert_eq!(bench.world.resumes(), 1);
+    let calls = bench.world.take_calls();
+    let asked = |step: &str| calls.iter().filter(|call| *call == step).count();
+    assert_eq!((asked("load"), asked("resume")), (2, 2), "{calls:?}");
+    assert!(bench.warnings().iter().any(|why| why.contains("end of file")));
+}

@@ -8,7 +8,7 @@ use dormouse_types::Depth;
 use futures::future::BoxFuture;
 use tokio::time::Instant;
 
-use super::{End, Ends, Message, Order, Shared, Subject, run::Driver, tasks::Output, view::state_of};
+use super::{End, Ends, Message, Order, Shared, Subject, run::Driver, tasks::Outcome, view::state_of};
 use crate::{chain::chain, events::Draft};
 
 /// How long to wait before a platform that could not say what is true is asked again: at first, and
@@ -17,7 +17,7 @@ const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 /// A sleeper whose platform has not said by then what is true is stood in for as it was last.
 const PROMPT: Duration = Duration::from_secs(2);
 
-type StandingIn = BoxFuture<'static, Result<Output, String>>;
+type StandingIn = BoxFuture<'static, Outcome>;
 
 /// A sleeper is stood in for while nobody can say what is true.
 #[derive(Default)]
@@ -56,7 +56,7 @@ impl Meanwhile {
     }
 
     /// `None` once it is due; the result once it is done.
-    async fn step(&mut self) -> Option<Result<Output, String>> {
+    async fn step(&mut self) -> Option<Outcome> {
         if let Some(task) = &mut self.task {
             let result = task.await;
             self.task = None;
@@ -147,7 +147,7 @@ impl Driver {
         Some(Box::pin(self.context().carry_out(Task::StandIn)))
     }
 
-    fn stood_in_as_recorded(&mut self, result: Result<Output, String>, meanwhile: &mut Meanwhile) {
+    fn stood_in_as_recorded(&mut self, result: Outcome, meanwhile: &mut Meanwhile) {
         match result {
             Ok(output) => {
                 let name = &self.subject.spec.name;
@@ -155,8 +155,9 @@ impl Driver {
                 self.ports = output.ports.unwrap_or_default();
                 self.is_recovered();
             }
-            Err(why) => {
-                tracing::warn!(machine = %self.subject.spec.name, "cannot {} yet: {why}", Task::StandIn);
+            Err(failure) => {
+                let name = &self.subject.spec.name;
+                tracing::warn!(machine = %name, "cannot {} yet: {}", Task::StandIn, failure.why);
                 meanwhile.due = Some(Instant::now() + PROMPT);
             }
         }

@@ -10,7 +10,7 @@ use tokio::task::{Id, JoinError};
 use super::{
     idleness::{Answers, Look},
     run::{Driver, Ticket},
-    tasks::Output,
+    tasks::{Failure, Outcome},
 };
 use crate::{chain::chain, room::Answer};
 
@@ -26,7 +26,7 @@ pub(super) enum Job {
 
 /// What came of it.
 pub(super) enum Finished {
-    Task(Task, Duration, Result<Output, String>),
+    Task(Task, Duration, Outcome),
     Write(Result<Revision, dormouse_registry::Error>),
     Sample(Box<Result<Answers, String>>),
     Opinion(Option<Opinion>, Look),
@@ -51,7 +51,9 @@ impl Driver {
                 // A fault in this program: the step has failed, the machine's life goes on.
                 let why = format!("a fault in dormoused: {error}");
                 match self.names.remove(&error.id()) {
-                    Some(Job::Task(task)) => self.take(Finished::Task(task, Duration::ZERO, Err(why))),
+                    Some(Job::Task(task)) => {
+                        self.take(Finished::Task(task, Duration::ZERO, Err(Failure::new(why))));
+                    }
                     Some(Job::Write) => self.take(Finished::Write(Err(dormouse_registry::Error::Closed))),
                     Some(Job::Sample) => self.take(Finished::Sample(Box::new(Err(why)))),
                     Some(Job::Room) => self.take(Finished::Room(Answer::FREE)),
@@ -79,7 +81,7 @@ impl Driver {
                     None => Event::Done(task, Ok(())),
                 });
             }
-            Finished::Task(task, _, Err(why)) => self.failed(task, why),
+            Finished::Task(task, _, Err(failure)) => self.failed(task, failure),
             Finished::Write(result) => self.written(&result),
             Finished::Room(answer) => self.room(answer),
             Finished::Look(seen) => {
@@ -115,10 +117,10 @@ impl Driver {
         }
     }
 
-    fn failed(&mut self, task: Task, why: String) {
+    fn failed(&mut self, task: Task, Failure { why, is_unanswered }: Failure) {
         let warning = format!("cannot {task}: {why}");
         self.hitch = Some(warning.clone());
-        self.event(Event::Done(task, Err(why)));
+        self.event(if is_unanswered { Event::Unanswered(task, why) } else { Event::Done(task, Err(why)) });
         // A sleeper without its bridge is told of once, not at every try.
         if task == Task::StandIn && self.life.absent().is_some() {
             tracing::debug!(machine = %self.subject.spec.name, "{warning}");

@@ -47,7 +47,28 @@ pub(super) struct Output {
     pub(super) figures: BTreeMap<String, f64>,
 }
 
-type Outcome = Result<Output, String>;
+pub(super) type Outcome = Result<Output, Failure>;
+
+/// Why a task failed.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) why: String,
+    /// The platform went away: it may be done all the same.
+    pub(super) is_unanswered: bool,
+}
+
+impl Failure {
+    pub(super) const fn new(why: String) -> Self {
+        Self { why, is_unanswered: false }
+    }
+
+    /// What a platform or the surrogate says.
+    fn of(error: &(dyn std::error::Error + 'static)) -> Self {
+        let is_unanswered =
+            matches!(error.downcast_ref(), Some(dormouse_platform::Error::Unreachable { .. }));
+        Self { why: chain(error), is_unanswered }
+    }
+}
 
 /// Interfaces that are there, or are known.
 struct Attached(Vec<dormouse_platform::Port>);
@@ -100,8 +121,8 @@ impl Context {
     }
 
     /// The interfaces on the host, made if they are missing. Cheap when they are there.
-    async fn attach(&self) -> Result<Attached, String> {
-        self.instance.attach().await.map(Attached).map_err(|e| chain(&e))
+    async fn attach(&self) -> Result<Attached, Failure> {
+        self.instance.attach().await.map(Attached).map_err(|e| Failure::of(&e))
     }
 
     fn ports(&self, attached: &Attached) -> Vec<Port> {
@@ -123,7 +144,7 @@ impl Context {
     async fn boot(self) -> Outcome {
         let late = self.instance.shape().late_interfaces;
         let early = if late { None } else { Some(self.attach().await?) };
-        self.instance.boot().await.map_err(|e| chain(&e))?;
+        self.instance.boot().await.map_err(|e| Failure::of(&e))?;
         let attached = match early {
             Some(attached) => attached,
             None => self.attach().await?,
@@ -134,14 +155,14 @@ impl Context {
     async fn watch(self) -> Outcome {
         let attached = self.attach().await?;
         let ports = self.ports(&attached);
-        self.shared.presence.watch(self.name(), &ports).await.map_err(|e| chain(&e))?;
+        self.shared.presence.watch(self.name(), &ports).await.map_err(|e| Failure::of(&e))?;
         Ok(attached.output())
     }
 
     async fn capture(self) -> Outcome {
         let attached = self.attach().await?;
         let sleeper = self.sleeper(&attached);
-        self.shared.presence.capture(&sleeper).await.map_err(|e| chain(&e))?;
+        self.shared.presence.capture(&sleeper).await.map_err(|e| Failure::of(&e))?;
         // What it used since it was sampled: its process may be gone before it is again.
         if let Ok(counters) = self.instance.counters().await {
             self.shared.meters.tell(self.name(), meter::Event::Counter(counters.cpu));
@@ -156,9 +177,9 @@ impl Context {
     }
 
     async fn stand_in(self) -> Outcome {
-        let attached = self.instance.ports().await.map(Attached).map_err(|e| chain(&e))?;
+        let attached = self.instance.ports().await.map(Attached).map_err(|e| Failure::of(&e))?;
         let sleeper = self.sleeper(&attached);
-        let missing = self.shared.presence.stand_in(&sleeper).await.map_err(|e| chain(&e))?;
+        let missing = self.shared.presence.stand_in(&sleeper).await.map_err(|e| Failure::of(&e))?;
         Ok(Output { unanswered: missing.map(|e| chain(&e)), ..attached.output() })
     }
 
@@ -171,13 +192,13 @@ impl Context {
         let attached = self.attach().await?;
         let sleeper = self.sleeper(&attached);
         let status = self.shared.presence.status(self.name()).await;
-        let replay = self.shared.presence.release(&sleeper).await.map_err(|e| chain(&e))?;
+        let replay = self.shared.presence.release(&sleeper).await.map_err(|e| Failure::of(&e))?;
         let status = status.map(|status| Status { dropped: replay.dropped.clone(), ..status });
         Ok(Output { figures: replay_figures(&replay), status, ..attached.output() })
     }
 
     async fn dismiss(self) -> Outcome {
-        let dropped = self.shared.presence.dismiss(self.name()).await.map_err(|e| chain(&e))?;
+        let dropped = self.shared.presence.dismiss(self.name()).await.map_err(|e| Failure::of(&e))?;
         if self.detach
             && let Err(error) = self.instance.detach().await
         {
@@ -196,7 +217,7 @@ impl Context {
             return Ok(Output::default());
         }
         self.heard.mark_unchanged();
-        self.shared.presence.watch(self.name(), &ports).await.map_err(|e| chain(&e))?;
+        self.shared.presence.watch(self.name(), &ports).await.map_err(|e| Failure::of(&e))?;
         let patience = self.spec.wake.boot_timeout.unwrap_or(self.shared.config.sleep.boot_timeout.get());
         let heard = tokio::time::timeout(patience, self.heard.changed()).await.is_ok();
         if !heard {
@@ -208,7 +229,7 @@ impl Context {
     /// The machine is asleep already, so there is time to see what its end gives back.
     async fn quit(self) -> Outcome {
         let before = self.instance.facts().await.resident_bytes;
-        self.instance.quit().await.map_err(|e| chain(&e))?;
+        self.instance.quit().await.map_err(|e| Failure::of(&e))?;
         let after = self.instance.facts().await.resident_bytes;
         self.shared.meters.tell(self.name(), meter::Event::Freed { before, after });
         let figures = BTreeMap::from([("freed_bytes".to_owned(), float(before.saturating_sub(after)))]);
@@ -258,7 +279,7 @@ pub(crate) fn sleeper(spec: &MachineSpec, config: &Config, ports: Vec<Port>) -> 
 }
 
 async fn plain<E: std::error::Error + 'static>(call: impl Future<Output = Result<(), E>>) -> Outcome {
-    call.await.map(|()| Output::default()).map_err(|e| chain(&e))
+    call.await.map(|()| Output::default()).map_err(|e| Failure::of(&e))
 }
 
 /// The addresses of an interface: those of the machine file, else the learned ones.

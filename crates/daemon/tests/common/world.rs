@@ -45,6 +45,8 @@ struct Inner {
     resumed_from_state: u32,
     calls: Vec<String>,
     fails: HashSet<String>,
+    /// Steps during which the platform goes away, once.
+    cuts: HashSet<String>,
     panics: HashSet<String>,
     /// Steps that wait until they are let go.
     gates: HashSet<String>,
@@ -113,6 +115,7 @@ impl Default for World {
             resumed_from_state: 0,
             calls: Vec::new(),
             fails: HashSet::new(),
+            cuts: HashSet::new(),
             panics: HashSet::new(),
             gates: HashSet::new(),
             waiting: HashSet::new(),
@@ -238,6 +241,11 @@ impl World {
         self.with(|w| w.partly = true);
     }
 
+    /// The platform goes away during this step, which is not done, and is back at once.
+    pub fn cut(&self, step: &str) {
+        self.with(|w| w.cuts.insert(step.into()));
+    }
+
     /// This step panics, once.
     pub fn panic_at(&self, step: &str) {
         self.with(|w| w.panics.insert(step.into()));
@@ -348,6 +356,9 @@ impl World {
         change: impl FnOnce(&mut Inner) -> Result<(), String>,
     ) -> Result<(), Error> {
         self.step(step).await.map_err(Error::Unsupported)?;
+        if self.with(|w| w.cuts.remove(step)) {
+            return Err(Error::Unreachable { whom: "libvirt".into(), why: "end of file".into() });
+        }
         self.with(change).map_err(Error::Unsupported)
     }
 

@@ -229,25 +229,26 @@ impl Inner {
     pub(super) async fn load_ram_file(&self) -> Result<bool, Error> {
         let _busy = self.ram_file.busy.lock().await;
         let files = self.ram_file.files.clone();
-        if saved::taken(&files.0) {
+        let is_taken = saved::taken(&files.0);
+        if !is_taken && !saved::exists(&files.0) {
+            return Ok(false);
+        }
+        // Nobody's process is ended but the one that is made here, and what others removed stays removed.
+        if self.status().await.map_err(self.failed("tell the state of"))? != Status::Off {
+            return Err(Error::AlreadyRunning { pid: self.pid().await.unwrap_or(0) });
+        }
+        if is_taken {
             // Of a process that is gone: nobody asks for this if its guest ran.
             let files = files.clone();
             blocking(move || saved::give_back(&files.0)).await?;
         }
-        if !saved::exists(&files.0) {
-            return Ok(false);
-        }
         let (xml, state) = blocking(move || Ok((files.verify()?, files.open_state()?))).await?;
         let xml =
             files::incoming(&xml).ok_or(Error::Unsupported("domain.xml is no XML of a domain".into()))?;
-        // Nobody's process is ended but the one that was made here, and what others removed stays removed.
-        if self.status().await.map_err(self.failed("tell the state of"))? != Status::Off {
-            return Err(Error::AlreadyRunning { pid: self.pid().await.unwrap_or(0) });
-        }
         self.make_process(xml).await?;
         let result = self.read_state(state).await;
-        if result.is_err() {
-            let _ = self.destroy().await;
+        // One that cannot be ended may read on: who looks at it next sees how far it came.
+        if result.is_err() && self.destroy().await.is_ok() {
             let files = self.ram_file.files.clone();
             blocking(move || saved::give_back(&files.0)).await?;
         }

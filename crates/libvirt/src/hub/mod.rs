@@ -229,6 +229,7 @@ impl Hub {
         let room = timeout(limit, Arc::clone(room).acquire_owned()).await;
         // Nobody closes a lane.
         let room = room.map_err(|_| CallError::Slow(limit))?.ok();
+        let by = Arc::downgrade(&connection);
         let call = tokio::task::spawn_blocking(move || {
             let way = match lane {
                 Lane::Quick | Lane::Deed => connection.main(),
@@ -236,12 +237,18 @@ impl Hub {
                 Lane::Work => connection.work(),
             };
             let done = work(way);
+            // What cannot tell is in this process.
+            let is_cut = done.is_err() && !way.is_alive().unwrap_or(true);
             // Whoever gave up waiting left its place to the thread, which still waits.
             drop((room, connection));
-            done
+            (done, is_cut)
         });
         match timeout(limit, call).await {
-            Ok(Ok(done)) => done,
+            Ok(Ok((Err(CallError::Said { message, .. }), true))) => {
+                self.end_of(&by).await;
+                Err(CallError::Away(self.unreachable(message)))
+            }
+            Ok(Ok((done, _))) => done,
             Ok(Err(error)) => Err(CallError::Away(self.unreachable(error.to_string()))),
             Err(_) => Err(CallError::Slow(limit)),
         }
@@ -259,6 +266,14 @@ impl Hub {
             Link::Here(connection) => Ok(connection),
             Link::Away(why) => Err(CallError::Away(self.unreachable(why))),
         }
+    }
+
+    /// Returns once a connection that has ended is known to have: the next call waits for another.
+    async fn end_of(&self, connection: &Weak<Connection>) {
+        let mut link = self.link.subscribe();
+        let is_it = |here: &Arc<Connection>| std::ptr::eq(Arc::as_ptr(here), connection.as_ptr());
+        let is_over = |link: &Link| !matches!(link, Link::Here(here) if is_it(here));
+        drop(timeout(SLOW, link.wait_for(is_over)).await);
     }
 
     fn unreachable(&self, why: String) -> Error {
