@@ -92,6 +92,15 @@ proptest! {
     }
 }
 
+/// The client's FIN comes before what is missing, and it never says it again.
+#[test]
+fn a_client_that_forgets_its_end_is_given_up() {
+    let link = Link { seed: 16_268_028_506_875_697_502, lost: 8, doubled: 16, jitter: 30, tags: &[] };
+    let say = [0; 5841];
+    let (_, heard) = talk(7, &say, true, false, link);
+    assert!(heard == say, "{}", heard.len());
+}
+
 #[test]
 fn the_wake_waits_for_the_acknowledgement_of_the_page() {
     let mut world = World::new(&kinds(), false, Link { seed: 7, ..Link::default() });
