@@ -6,6 +6,7 @@
 
 mod budget;
 mod energy;
+mod policy;
 mod program;
 mod value;
 
@@ -14,13 +15,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use dormouse_machine::{policy::Kind, spec::MemoryBacking};
+use dormouse_machine::spec::MemoryBacking;
 use dormouse_wire::ScanLimits;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use budget::Budget;
 pub use energy::{Energy, Metering};
+pub use policy::UsualPolicy;
 pub use program::UserProgram;
 pub use value::{Ceiling, Handover, OnStop, Span};
 use value::{Rule, check};
@@ -99,7 +101,7 @@ pub struct Libvirt {
 #[serde(deny_unknown_fields, default)]
 pub struct Sleep {
     /// The policy of machines whose files name none.
-    pub policy: Kind,
+    pub policy: UsualPolicy,
     /// How long a guest has to read what its tap holds, before it is stopped.
     pub drain_grace: Span,
     /// How long a booting guest may take until it is first heard on its network.
@@ -223,7 +225,7 @@ impl Default for Libvirt {
 impl Default for Sleep {
     fn default() -> Self {
         Self {
-            policy: Kind::Fixed,
+            policy: UsualPolicy::default(),
             drain_grace: Span::millis(200),
             boot_timeout: Span::seconds(120),
             stop_timeout: Span::seconds(60),
@@ -475,7 +477,8 @@ mod tests {
             ("on_stop = \"kill\"", ["on_stop", "kill", "leave"]),
             ("log = \"loud=quiet\"", ["log", "loud=quiet", "debug"]),
             ("event_history = 0", ["event_history", "= 0 ", "from 1"]),
-            ("[sleep]\npolicy = \"lazy\"", ["policy", "lazy", "predictive"]),
+            ("[sleep]\npolicy = \"lazy\"", ["sleep.policy", "lazy", "predictive"]),
+            ("[sleep.policy]\nname = \"fixed\"\nlead = \"1m\"", ["sleep.policy.lead", "1m", "remove it"]),
             ("[scan]\nports = 257", ["scan.ports", "= 257 ", "256"]),
             ("[scan]\nwithin = \"2h\"", ["scan.within", "2h", "100ms to 1h"]),
             ("[scan]\ntrusted = [\"ten\"]", ["trusted", "\"ten\"", "10.0.0.0/8"]),

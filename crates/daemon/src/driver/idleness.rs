@@ -9,7 +9,7 @@ use dormouse_machine::{
     idle::{self, Connection, GuestWord, IdlePolicy, Keep, Sample, Schedule, Verdict},
     lifecycle::{Cause, Event, State},
     meter,
-    policy::Kind,
+    policy::Settings,
     spec::{MachineSpec, SleepSpec},
 };
 use dormouse_platform::{Counters, Faults, Inside, Instance};
@@ -83,7 +83,7 @@ pub(super) struct Answers {
 
 impl Idleness {
     /// Of a machine whose use nobody has looked at yet.
-    pub(super) fn new(spec: &SleepSpec, usual: Kind, kept: Option<&serde_json::Value>) -> Self {
+    pub(super) fn new(spec: &SleepSpec, usual: &Settings, kept: Option<&serde_json::Value>) -> Self {
         Self {
             mind: Mind::new(spec.settings(usual), zone(spec), kept),
             policy: IdlePolicy::new(spec),

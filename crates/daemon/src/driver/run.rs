@@ -92,7 +92,11 @@ impl Driver {
             hitch: None,
             removal: None,
             story: Story::new(shared.clock.now()),
-            idleness: Idleness::new(&subject.spec.sleep, shared.config.sleep.policy, record_policy.as_ref()),
+            idleness: Idleness::new(
+                &subject.spec.sleep,
+                shared.config.sleep.policy.settings(),
+                record_policy.as_ref(),
+            ),
             room: Room::default(),
             last_status: None,
             absence_told: false,

@@ -105,6 +105,16 @@ impl Kind {
             Self::Predictive => &["wake_cost", "lead", "idle_least"],
         }
     }
+
+    /// Why a parameter has no place in a table of this policy in a file, and what to do, if so.
+    #[must_use]
+    pub fn refuses(self, key: &str) -> Option<String> {
+        match key {
+            "idle_after" => Some("is not said here; write it in [sleep] of a machine's file".into()),
+            _ if self.keys().contains(&key) => None,
+            _ => Some(format!("is of no use to the policy {self}; remove it")),
+        }
+    }
 }
 
 impl fmt::Display for Kind {
@@ -156,6 +166,25 @@ impl Default for Settings {
 /// No time in a parameter is longer, so that sums of times do not overflow.
 const MOST: Duration = Duration::from_secs(366 * 86_400);
 
+/// Reads the value of a parameter, wherever it is written; `None` is `never`, which only `idle_after` can be.
+///
+/// # Errors
+/// What may be written.
+pub fn parameter(key: &str, value: &str) -> Result<Option<Duration>, String> {
+    let (least, most, allowed) = match key {
+        "idle_after" if value == "never" => return Ok(None),
+        "idle_after" => (Duration::from_secs(1), MOST, "from 1s to a year"),
+        // What is planned is planned bin by bin.
+        "lead" => (Duration::ZERO, ages::BIN, "of at most 5m"),
+        _ => (Duration::ZERO, MOST, "of at most a year"),
+    };
+    let span = humantime::parse_duration(value).ok().filter(|span| (least..=most).contains(span));
+    let never = if key == "idle_after" { ", or \"never\"" } else { "" };
+    span.map(Some).ok_or_else(|| {
+        format!("must be a time {allowed} with its unit, as \"20s\", \"3m\" or \"1m 30s\"{never}")
+    })
+}
+
 impl Settings {
     /// Parameters by their names, in the order of what they are about.
     pub const KEYS: [&str; 5] = ["idle_after", "idle_most", "wake_cost", "lead", "idle_least"];
@@ -165,21 +194,19 @@ impl Settings {
     /// # Errors
     /// What may be written.
     pub fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
-        let span = humantime::parse_duration(value).ok().filter(|span| *span <= MOST);
-        let needed = span.ok_or_else(|| {
-            format!(
-                "{key} = {value:?}: write a time of at most a year with its unit, as 90s, 10m or \"1h 30m\""
-            )
-        });
-        match key {
-            "idle_after" if value == "never" => self.idle_after = None,
-            "idle_after" => self.idle_after = Some(needed?),
-            "idle_most" => self.idle_most = needed?,
-            "wake_cost" => self.wake_cost = needed?,
-            "lead" => self.lead = needed?,
-            "idle_least" => self.idle_least = needed?,
+        let place = match key {
+            "idle_after" => {
+                self.idle_after = parameter(key, value).map_err(|fix| format!("{key} = {value:?}: {fix}"))?;
+                return Ok(());
+            }
+            "idle_most" => &mut self.idle_most,
+            "wake_cost" => &mut self.wake_cost,
+            "lead" => &mut self.lead,
+            "idle_least" => &mut self.idle_least,
             _ => return Err(format!("{key:?} is no parameter; there are {}", Self::KEYS.join(", "))),
-        }
+        };
+        let span = parameter(key, value).map_err(|fix| format!("{key} = {value:?}: {fix}"))?;
+        *place = span.unwrap_or(*place);
         Ok(())
     }
 

@@ -42,15 +42,21 @@ fn never_means_never() {
 fn parameters_are_set_by_name() {
     let mut settings = Settings::default();
     for key in Settings::KEYS {
-        settings.set(key, "7m").unwrap();
-        assert!(settings.set(key, "7").unwrap_err().contains("with its unit"), "{key}");
-        assert!(settings.set(key, "2y").unwrap_err().contains("at most a year"), "{key}");
+        settings.set(key, "4m").unwrap();
+        for wrong in ["7", "", "-1s", "2y", "soon"] {
+            let error = settings.set(key, wrong).unwrap_err();
+            assert!(error.starts_with(&format!("{key} = {wrong:?}: must be a time")), "{error}");
+            assert!(error.contains("with its unit, as \"20s\""), "{error}");
+        }
     }
-    let span = Duration::from_secs(420);
+    let span = Duration::from_secs(240);
     let Settings { idle_after, idle_most, wake_cost, lead, idle_least, .. } = settings;
     assert_eq!([idle_after, Some(idle_most), Some(wake_cost), Some(lead), Some(idle_least)], [Some(span); 5]);
     settings.set("idle_after", "never").unwrap();
     assert_eq!(settings.idle_after, None);
+    assert!(settings.set("lead", "never").unwrap_err().contains("at most 5m"));
+    assert!(settings.set("lead", "6m").unwrap_err().contains("at most 5m"));
+    assert!(settings.set("idle_after", "0s").unwrap_err().contains("from 1s to a year"));
     assert!(settings.set("idle", "7m").unwrap_err().contains("idle_after, idle_most"));
     assert!(Kind::ALL.iter().flat_map(|kind| kind.keys()).all(|key| Settings::KEYS.contains(key)));
 }

@@ -16,6 +16,7 @@ use super::{
     MachineType, MemoryBacking, PlatformSpec, QemuSpec, ResponderSpec, SleepSpec, SpecErrors, WakeSpec,
 };
 use super::{deeper, keep, label, policy};
+use crate::policy::parameter;
 
 const MIB: u64 = 1 << 20;
 /// The least and the most memory of a guest, bytes: less boots nothing, more is a slip of the pen.
@@ -370,12 +371,7 @@ pub(super) fn duration(value: &Value<'_>) -> Result<Duration, String> {
 }
 
 pub(super) fn idle_after(value: &Value<'_>) -> Result<Option<Duration>, String> {
-    if value.as_str() == Some("never") {
-        return Ok(None);
-    }
-    let span = duration(value).ok().filter(|span| *span >= Duration::from_secs(1));
-    let allowed = "must be a time from 1s to a year with its unit, as \"10m\", or \"never\"";
-    span.map(Some).ok_or_else(|| allowed.into())
+    parameter("idle_after", value.as_str().unwrap_or_default())
 }
 
 fn mac(value: &Value<'_>) -> Result<MacAddr, String> {

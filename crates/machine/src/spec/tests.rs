@@ -241,6 +241,25 @@ fn blames_the_right_key() {
         (format!("{LEAST}sleep.policy = \"lazy\""), "sleep.policy"),
         (format!("{LEAST}sleep.policy = {{ name = \"fixed\", lead = \"1m\" }}"), "sleep.policy.lead"),
         (format!("{LEAST}sleep.policy = {{ wake_cost = \"1h\" }}"), "sleep.policy.name"),
+        (format!("{LEAST}sleep.policy = {{ name = \"lazy\" }}"), "sleep.policy.name"),
+        (format!("{LEAST}sleep.policy = {{ name = \"predictive\", lead = \"6m\" }}"), "sleep.policy.lead"),
+        (
+            format!("{LEAST}sleep.policy = {{ name = \"predictive\", wake_cost = 20 }}"),
+            "sleep.policy.wake_cost",
+        ),
+        (
+            format!("{LEAST}sleep.policy = {{ name = \"predictive\", idle_least = \"-1s\" }}"),
+            "sleep.policy.idle_least",
+        ),
+        (
+            format!("{LEAST}sleep.policy = {{ name = \"hysteresis\", idle_most = \"2y\" }}"),
+            "sleep.policy.idle_most",
+        ),
+        (
+            format!("{LEAST}sleep.policy = {{ name = \"fixed\", idle_after = \"9m\" }}"),
+            "sleep.policy.idle_after",
+        ),
+        (format!("{LEAST}sleep.policy = {{ name = \"fixed\", cost = \"9m\" }}"), "sleep.policy.cost"),
         (format!("{LEAST}sleep.stay_awake = \"mon\""), "sleep.stay_awake"),
         (format!("{LEAST}sleep.stay_awake = []"), "sleep.stay_awake"),
         (format!("{LEAST}sleep.stay_awake = [\"mon\", \"fry\"]"), "sleep.stay_awake[2]"),
@@ -365,16 +384,4 @@ fn a_machine_goes_deeper_only_as_its_file_says() {
     let mut old = serde_json::to_value(&sleep).unwrap();
     old.as_object_mut().unwrap().remove("deeper");
     assert_eq!(serde_json::from_value::<SleepSpec>(old).unwrap().deeper, []);
-}
-
-#[test]
-fn a_policy_is_a_name_or_a_table_with_its_parameters() {
-    use crate::policy::{Kind, Settings};
-    let settings = |text: &str, usual| read(&format!("{LEAST}{text}")).unwrap().sleep.settings(usual);
-    let named = settings("sleep.policy = \"hysteresis\"", Kind::Fixed);
-    assert_eq!((named.kind, named.idle_after), (Kind::Hysteresis, Some(std::time::Duration::from_secs(600))));
-    assert_eq!(settings("", Kind::Predictive).kind, Kind::Predictive);
-    let table = settings("sleep.policy = { name = \"predictive\", wake_cost = \"1h\" }", Kind::Fixed);
-    let hour = std::time::Duration::from_secs(3600);
-    assert_eq!((table.wake_cost, table.lead), (hour, Settings::default().lead));
 }
