@@ -35,7 +35,7 @@ pub(crate) struct Cli {
     )]
     pub(crate) socket: PathBuf,
 
-    /// A table for people, the daemon's answers as they are, one JSON text a line, or CSV (only `usage`).
+    /// A table for people, the daemon's answers as they are, one JSON text a line, or CSV (`usage` and `simulate`).
     #[arg(
         short,
         long,
@@ -367,6 +367,12 @@ pub(crate) struct Simulate {
     /// Learn from so much of the beginning of each machine without counting it, as 1d.
     #[arg(long, value_name = "SPAN", default_value = "0s", value_parser = span)]
     pub(crate) warm_up: Duration,
+    /// From the decision that a machine sleeps until it is asleep: it is awake meanwhile.
+    #[arg(long, value_name = "SPAN", default_value = "1s", value_parser = transition)]
+    pub(crate) sleep_takes: Duration,
+    /// From what wakes a machine until it runs: who comes meanwhile waits, which is a user hit.
+    #[arg(long, value_name = "SPAN", default_value = "1s", value_parser = transition)]
+    pub(crate) wake_takes: Duration,
     /// The traces are of different machines, even where names are the same.
     #[arg(long)]
     pub(crate) separate: bool,
@@ -389,6 +395,14 @@ fn interval(text: &str) -> Result<Duration, String> {
     let span = span(text)?;
     let allowed = Duration::from_secs(1)..=Duration::from_secs(86_400);
     if allowed.contains(&span) { Ok(span) } else { Err("write a span of time from 1s to 1d".into()) }
+}
+
+fn transition(text: &str) -> Result<Duration, String> {
+    let most = Duration::from_secs(3600);
+    span(text)
+        .ok()
+        .filter(|span| *span <= most)
+        .ok_or_else(|| "write a span of time up to 1h, as 300ms or 5s".into())
 }
 
 fn percent(text: &str) -> Result<f64, String> {

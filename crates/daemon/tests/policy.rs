@@ -79,9 +79,13 @@ struct Stage {
 
 impl Stage {
     async fn start(policy: &str) -> Self {
-        let stage = Self::with(Arc::default(), MONDAY, Arc::new(World::default())).await;
-        let policy = format!("\"15m\"\npolicy = {policy}");
-        let file = file("web", 2).replace("\"never\"", &policy);
+        Self::start_with("\"fixed\"", &format!("policy = {policy}")).await
+    }
+
+    /// Where dormoused.toml has `usual`, and the machine's file this line.
+    async fn start_with(usual: &str, line: &str) -> Self {
+        let stage = Self::with(Arc::default(), MONDAY, Arc::new(World::default()), usual).await;
+        let file = file("web", 2).replace("\"never\"", &format!("\"15m\"\n{line}"));
         stage.bench.host.create(create(&file)).await.unwrap();
         stage.bench.order(Order::Start { cold: false }).await.unwrap();
         // As traces have it: a machine that is found is in use.
@@ -89,10 +93,11 @@ impl Stage {
         stage
     }
 
-    async fn with(registry: Arc<Memory>, start: Timestamp, world: Arc<World>) -> Self {
+    async fn with(registry: Arc<Memory>, start: Timestamp, world: Arc<World>, usual: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let clock = Arc::new(Virtual { begun: tokio::time::Instant::now(), start });
-        let config = Config { state_dir: folder.path().into(), ..Config::default() };
+        let config = format!("state_dir = {:?}\nsleep.policy = {usual}", folder.path());
+        let config = Config::parse(&config, folder.path()).unwrap();
         let redb = open(folder.path()).await;
         let bench =
             Bench::start_at(world, redb, Arc::clone(&registry) as _, config, Arc::clone(&clock) as _).await;
@@ -104,7 +109,8 @@ impl Stage {
         let records = self.registry.0.lock().unwrap().clone();
         let world = Arc::new(World::default());
         world.set(Process::Absent, true);
-        let next = Self::with(Arc::new(Memory(Mutex::new(records))), self.clock.now(), world).await;
+        let next =
+            Self::with(Arc::new(Memory(Mutex::new(records))), self.clock.now(), world, "\"fixed\"").await;
         drop(self.folder);
         next
     }
@@ -139,16 +145,18 @@ impl Stage {
 }
 
 /// What `dormouse simulate` makes of it.
-fn simulated(kind: Kind, values: &[f64]) -> Vec<(What, Timestamp)> {
+fn simulated(settings: Settings, values: &[f64]) -> Vec<(What, Timestamp)> {
     let mut replay = Replay::new(
         &Options {
             cpu_below: 10.0,
             interval: INTERVAL,
             start: MONDAY,
             warm_up: Duration::ZERO,
+            sleep_takes: Duration::ZERO,
+            wake_takes: Duration::ZERO,
             separate: false,
             zone: TimeZone::UTC,
-            policies: vec![(kind.to_string(), Settings { kind, ..Settings::default() })],
+            policies: vec![(settings.kind.to_string(), settings)],
         },
         MONDAY,
     );
@@ -169,31 +177,48 @@ fn habits() -> Vec<f64> {
     values
 }
 
-#[tokio::test(start_paused = true)]
-async fn the_daemon_and_the_simulation_decide_the_same() {
-    for kind in Kind::ALL {
-        let stage = Stage::start(&format!("\"{kind}\"")).await;
-        let values = habits();
-        // Opening the files of a host takes time, whatever the clock.
-        let begun = stage.clock.now();
-        stage.live(&values).await;
-        let (lived, simulated) = (stage.moves(), simulated(kind, &values));
-        assert!(simulated.len() > 3, "{kind}: {simulated:?}");
-        assert_eq!(lived.len(), simulated.len(), "{kind}: {lived:?} {simulated:?}");
-        for ((what, at), (expected, time)) in lived.iter().zip(&simulated) {
-            let (at, time) = (at.since(begun), time.since(MONDAY));
-            let off = at.abs_diff(time);
-            assert!(
-                what == expected && off < Duration::from_secs(90),
-                "{kind}: {what:?} {at:?}, {expected:?} {time:?}"
-            );
-        }
+/// Lives through habits, and does as simulated.
+async fn agree(stage: Stage, settings: Settings) {
+    let kind = settings.kind;
+    let values = habits();
+    // Opening the files of a host takes time, whatever the clock.
+    let begun = stage.clock.now();
+    stage.live(&values).await;
+    let (lived, simulated) = (stage.moves(), simulated(settings, &values));
+    assert!(simulated.len() > 3, "{kind}: {simulated:?}");
+    assert_eq!(lived.len(), simulated.len(), "{kind}: {lived:?} {simulated:?}");
+    for ((what, at), (expected, time)) in lived.iter().zip(&simulated) {
+        let (at, time) = (at.since(begun), time.since(MONDAY));
+        let off = at.abs_diff(time);
+        assert!(
+            what == expected && off < Duration::from_secs(90),
+            "{kind}: {what:?} {at:?}, {expected:?} {time:?}"
+        );
     }
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_daemon_and_the_simulation_decide_the_same() {
+    for kind in Kind::ALL {
+        agree(Stage::start(&format!("\"{kind}\"")).await, Settings { kind, ..Settings::default() }).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn parameters_of_the_configuration_are_those_of_the_simulation() {
+    let mut settings = Settings { kind: Kind::Predictive, ..Settings::default() };
+    settings.set("wake_cost", "2h").unwrap();
+    assert_ne!(
+        simulated(settings, &habits()),
+        simulated(Settings { kind: Kind::Predictive, ..Settings::default() }, &habits())
+    );
+    let costly = "{ name = \"predictive\", wake_cost = \"2h\" }";
+    agree(Stage::start_with(costly, "policy = \"predictive\"").await, settings).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_predictive_machine_is_awake_for_who_comes_and_sleeps_again_if_nobody_came() {
-    let stage = Stage::start("{ name = \"predictive\", wake_cost = \"21m\" }").await;
+    let stage = Stage::start("{ name = \"predictive\", wake_cost = \"20m\" }").await;
     stage.live(&[60.0, 0.0, 0.0, 0.0, 0.0, 0.0].repeat(20)).await;
     let before = stage.moves().len();
     stage.live(&[60.0]).await;
@@ -207,7 +232,7 @@ async fn a_predictive_machine_is_awake_for_who_comes_and_sleeps_again_if_nobody_
 
 #[tokio::test(start_paused = true)]
 async fn what_it_learned_and_plans_outlives_the_daemon() {
-    let stage = Stage::start("{ name = \"predictive\", wake_cost = \"21m\" }").await;
+    let stage = Stage::start("{ name = \"predictive\", wake_cost = \"20m\" }").await;
     stage.live(&[60.0, 0.0, 0.0, 0.0, 0.0, 0.0].repeat(20)).await;
     stage.live(&[60.0, 0.0, 0.0, 0.0]).await;
     stage.bench.wait_state(MachineState::Asleep).await;

@@ -47,6 +47,10 @@ pub struct Options {
     pub start: Timestamp,
     /// Of each machine so much of the beginning is learned from and not counted.
     pub warm_up: Duration,
+    /// From the decision that a machine sleeps until it is asleep.
+    pub sleep_takes: Duration,
+    /// From what wakes a machine until it runs.
+    pub wake_takes: Duration,
     /// Files tell of different machines, even where names are the same.
     pub separate: bool,
     /// The zone of local time.

@@ -1,8 +1,11 @@
 //! One machine's trace, and what each policy makes of it.
 //!
 //! The trace says how much a machine did in an interval, and not when in it. Therefore:
-//! - Use begins and ends at the beginning of an interval.
-//! - A **user hit** is a use that begins while the machine is asleep.
+//! - A value holds for the whole of its interval: use begins and ends at the beginning of one.
+//! - A **user hit** is a use that begins while the machine is not awake: asleep, or on the way there or back.
+//! - Where use begins at the very instant for which something is planned, use comes first: a sleep is not
+//!   entered, and a wake is too late.
+//! - What a machine takes to sleep and to wake, it is not asleep.
 //! - That a use has ended is noticed [`NOTICE`] later, which is what the daemon needs; nobody sleeps sooner.
 //! - Who is woken ahead of need is awake from then to the end of the first interval that begins after it: waking
 //!   for the instant at which intervals meet is not a way to be there when a use begins.
@@ -55,16 +58,26 @@ struct Run {
     ahead: bool,
     /// Not to sleep before.
     barred: Timestamp,
+    /// The transition that was last begun is over.
+    settled: Timestamp,
     /// When the policy is asked again: what it plans is good until then, or the next edge.
     planned: Option<Timestamp>,
     tally: Tally,
+}
+
+/// How long things take.
+#[derive(Clone, Copy, Debug)]
+struct Takes {
+    interval: Duration,
+    sleep: Duration,
+    wake: Duration,
 }
 
 /// A machine under all policies.
 #[derive(Debug)]
 pub struct Replay {
     cpu_below: f64,
-    interval: Duration,
+    takes: Takes,
     counts_from: Timestamp,
     now: Timestamp,
     busy: bool,
@@ -83,12 +96,13 @@ impl Replay {
             asleep: false,
             ahead: false,
             barred: now,
+            settled: now,
             planned: None,
             tally: Tally::default(),
         };
         Self {
             cpu_below: options.cpu_below,
-            interval: options.interval,
+            takes: Takes { interval: options.interval, sleep: options.sleep_takes, wake: options.wake_takes },
             counts_from: now + options.warm_up,
             now,
             busy: true,
@@ -135,8 +149,9 @@ impl Replay {
     pub fn step(&mut self, value: f64) {
         let busy = value >= if self.busy { self.cpu_below / 2.0 } else { self.cpu_below };
         let turned = busy != self.busy || self.first;
-        let (from, until) = (self.now, self.now + self.interval);
+        let (from, until) = (self.now, self.now + self.takes.interval);
         let counts = from >= self.counts_from;
+        let takes = self.takes;
         for (number, run) in self.runs.iter_mut().enumerate() {
             let mut tell = |at, what| {
                 if let Some(moves) = &mut self.recorded {
@@ -146,11 +161,11 @@ impl Replay {
             if turned {
                 run.turn(busy, from, counts && !self.first, &mut tell);
             }
-            let idle = if busy { Duration::ZERO } else { self.interval };
+            let idle = if busy { Duration::ZERO } else { takes.interval };
             let asleep =
-                if busy { Duration::ZERO } else { run.rest(from, until, self.interval, counts, &mut tell) };
+                if busy { Duration::ZERO } else { run.rest([from, until], takes, counts, &mut tell) };
             if counts {
-                run.tally.total += self.interval;
+                run.tally.total += takes.interval;
                 run.tally.idle += idle;
                 run.tally.asleep += asleep;
             }
@@ -167,8 +182,9 @@ impl Run {
         self.policy.turned(busy, at);
         self.planned = None;
         if busy {
-            let hit = std::mem::take(&mut self.asleep);
-            self.ahead = false;
+            // It may be on its way to sleep, or from it.
+            let hit = std::mem::take(&mut self.asleep) || at < self.settled;
+            (self.ahead, self.settled) = (false, at);
             if counts {
                 self.tally.uses += 1;
                 self.tally.hits += u64::from(hit);
@@ -183,9 +199,8 @@ impl Run {
     /// An idle interval; returns how much of it was slept.
     fn rest(
         &mut self,
-        from: Timestamp,
-        until: Timestamp,
-        interval: Duration,
+        [from, until]: [Timestamp; 2],
+        takes: Takes,
         counts: bool,
         tell: &mut impl FnMut(Timestamp, What),
     ) -> Duration {
@@ -206,18 +221,24 @@ impl Run {
                 self.tally.vain += u64::from(vain);
             }
             tell(at, What::Slept);
-            now = at;
+            (now, self.settled) = (at, at + takes.sleep);
         }
         let wake = self.plan(|policy, at| policy.wake_at(at), now).filter(|at| *at < until);
         if let Some(at) = wake {
             self.asleep = false;
             self.ahead = true;
             self.planned = None;
-            self.barred = until + if at > from { interval } else { Duration::ZERO };
+            self.barred = until + if at > from { takes.interval } else { Duration::ZERO };
             self.tally.ahead += u64::from(counts);
             tell(at, What::WokenAhead);
         }
-        wake.unwrap_or(until).since(now)
+        let asleep = wake.unwrap_or(until).since(now.max(self.settled));
+        if let Some(at) = wake {
+            // What has not fallen asleep yet does so before it wakes.
+            self.settled = self.settled.max(at) + takes.wake;
+            self.barred = self.barred.max(self.settled);
+        }
+        asleep
     }
 
     /// What the policy plans, asked at `now` unless it was asked since the last edge.

@@ -26,8 +26,7 @@ pub struct Error {
     pub line: usize,
     /// The field of the line, from 1.
     pub column: usize,
-    /// What is wrong, and how to put it right.
-    #[source]
+    /// What is wrong, and how to put it right; part of the text, and therefore no source of it.
     pub problem: Problem,
 }
 
@@ -35,8 +34,8 @@ pub struct Error {
 #[derive(Debug, thiserror::Error)]
 pub enum Problem {
     /// The file cannot be read further.
-    #[error("cannot be read further")]
-    Read(#[source] std::io::Error),
+    #[error("cannot be read further: {0}; name a file of CSV, or - for standard input")]
+    Read(std::io::Error),
     /// No octets of UTF-8.
     #[error("is not text; save the trace as UTF-8")]
     NoText,
@@ -59,7 +58,9 @@ pub enum Problem {
     #[error("{0:?} is no use of processors; write percent of one processor from 0 to 25600, as 12.5")]
     Value(String),
     /// A line of names of columns.
-    #[error("{0:?} is no use of processors; if this line names the columns, remove it")]
+    #[error(
+        "{0:?} is no use of processors; write percent of one processor from 0 to 25600, as 12.5, or remove the line if it names the columns"
+    )]
     Header(String),
 }
 
@@ -113,7 +114,7 @@ impl<R: BufRead> Lines<R> {
         for (i, field) in fields.enumerate() {
             let value = field.parse().ok().filter(|value: &f64| (0.0..=MOST).contains(value));
             values.push(value.ok_or_else(|| {
-                let is_words = values.is_empty() && self.line == 1 && field.chars().any(char::is_alphabetic);
+                let is_words = values.is_empty() && self.line == 1 && field.parse::<f64>().is_err();
                 let shown = field.chars().take(40).collect();
                 self.wrong(i + 2, if is_words { Problem::Header(shown) } else { Problem::Value(shown) })
             })?);
@@ -149,15 +150,27 @@ mod tests {
             (b"web,1,-1", "line 1, column 3: \"-1\""),
             (b"web,1,NaN", "column 3: \"NaN\""),
             (b"web,1,,2", "column 3: \"\" is no use"),
-            (b"name,00:00,00:05", "column 2: \"00:00\" is no use"),
-            (b"name,cpu", "if this line names the columns, remove it"),
+            (b"name,00:00,00:05", "column 2: \"00:00\" is no use of processors; write percent"),
+            (b"name,cpu", "remove the line if it names the columns"),
             (b",1,2", "column 1: the machine's name is missing; write"),
             (b"web", "\"web\" has no values; write"),
             (b"w\xff,1", "is not text"),
         ] {
-            let error = read(text).unwrap_err().to_string();
+            let error = read(text).unwrap_err();
+            assert!(std::error::Error::source(&error).is_none(), "what is said once is not said as a cause");
+            let error = error.to_string();
             assert!(error.contains(expected), "{error:?} lacks {expected:?}");
         }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_said_with_its_reason() {
+        let folder = std::io::BufReader::new(std::fs::File::open("/").unwrap());
+        let error = Lines::new("/", folder).next_line().unwrap_err().to_string();
+        assert!(
+            error.contains("/, line 1") && error.contains("directory") && error.contains("name a file"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -16,6 +16,8 @@ fn options(kinds: &[Kind]) -> Options {
         interval: Duration::from_secs(300),
         start: Timestamp::default() + Duration::from_secs(4 * 86_400),
         warm_up: Duration::ZERO,
+        sleep_takes: Duration::ZERO,
+        wake_takes: Duration::ZERO,
         separate: false,
         zone: TimeZone::UTC,
         policies: policies.collect(),
@@ -40,6 +42,46 @@ fn a_fixed_time_by_hand() {
     assert_eq!((fixed.user_hits, fixed.wakes, fixed.ahead), (1, 1, 0));
     assert_eq!((oracle.user_hits, oracle.wakes), (0, 2));
     assert_eq!((always_on.asleep_hours, always_on.wasted_hours), (0.0, 0.5));
+}
+
+#[test]
+fn who_falls_asleep_is_not_asleep_and_who_comes_meanwhile_waits() {
+    let asleep = |sleep_takes, values: &[u8]| {
+        let mut simulation = Simulation::new(Options {
+            sleep_takes: Duration::from_secs(sleep_takes),
+            ..options(&[Kind::Fixed])
+        });
+        simulation.file("day", line("web", values).as_bytes()).unwrap();
+        let fixed = simulation.report().rows().swap_remove(1);
+        ((fixed.asleep_hours * 3600.0).round(), fixed.user_hits)
+    };
+    assert_eq!(asleep(0, &[50, 0, 0, 0, 0, 0, 50]), (600.0, 1));
+    assert_eq!(asleep(20, &[50, 0, 0, 0, 0, 0, 50]), (580.0, 1));
+    assert_eq!(asleep(400, &[50, 0, 0, 0, 0, 0, 50]), (200.0, 1), "across the end of an interval");
+    assert_eq!(asleep(700, &[50, 0, 0, 0, 0, 0, 50]), (0.0, 1), "wanted on its way to sleep");
+    assert_eq!(asleep(0, &[50, 0, 0, 0, 50, 0]), (0.0, 0), "use and the timer at once: use comes first");
+}
+
+#[test]
+fn a_wake_ahead_must_be_over_when_use_begins() {
+    let hits = |lead, wake_takes| {
+        let mut settings = Settings { kind: Kind::Predictive, ..Settings::default() };
+        settings.lead = Duration::from_secs(lead);
+        let mut simulation = Simulation::new(Options {
+            wake_takes: Duration::from_secs(wake_takes),
+            warm_up: Duration::from_secs(12 * 3600),
+            policies: vec![("predictive".into(), settings)],
+            ..options(&[])
+        });
+        simulation.file("day", line("clock", &[60, 0, 0, 0, 0, 0].repeat(48)).as_bytes()).unwrap();
+        let row = simulation.report().rows().swap_remove(1);
+        assert!(row.ahead > 20 || lead == 0, "{row:?}");
+        row.user_hits
+    };
+    assert_eq!(hits(30, 0), 0);
+    assert_eq!(hits(30, 30), 0, "just in time");
+    assert_eq!(hits(30, 31), 24, "a second late each time");
+    assert_eq!(hits(0, 0), 24, "a wake at the instant of the use is too late");
 }
 
 /// A month of working days with lunch, from a seed of its own: use begins within a quarter of eight o'clock.

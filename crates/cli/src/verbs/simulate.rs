@@ -23,6 +23,8 @@ pub(super) fn run(to: &Printer, args: &Simulate) -> anyhow::Result<Code> {
         interval: args.interval,
         start: args.start,
         warm_up: args.warm_up,
+        sleep_takes: args.sleep_takes,
+        wake_takes: args.wake_takes,
         separate: args.separate,
         zone: TimeZone::UTC,
         policies: policies(args)?,
@@ -51,7 +53,9 @@ fn replay(simulation: &mut Simulation, trace: &Path) -> anyhow::Result<()> {
     if trace == Path::new("-") {
         return Ok(simulation.file("standard input", stdin().lock())?);
     }
-    let file = File::open(trace).with_context(|| format!("cannot read the trace {}", trace.display()))?;
+    let file = File::open(trace).with_context(|| {
+        format!("cannot read the trace {}; name a file of CSV, or - for standard input", trace.display())
+    })?;
     Ok(simulation.file(&trace.display().to_string(), BufReader::new(file))?)
 }
 
