@@ -129,6 +129,6 @@ impl Simulation {
     /// It as a picture (SVG).
     #[must_use]
     pub fn svg(&self) -> String {
-        plot::svg(&self.report, &self.days)
+        plot::svg(&self.report, &self.options.policies, &self.days)
     }
 }
