@@ -3,7 +3,7 @@
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help build install demo test fuzz bench clean
+.PHONY: help build install demo test fuzz bench simulate clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ fuzz: ## run each fuzz target for 5 minutes, or for SECONDS=n
 
 bench: ## measure, beside plain QEMU and libvirt (as root)
 	@scripts/bench.sh
+
+simulate: ## measure the policies on TRACE='a.csv b.csv', and write docs/policies.md and its pictures anew
+	@scripts/policies.sh $(TRACE)
 
 clean: ## remove what was built, and what labs left behind; the guest image stays in its cache
 	@scripts/sweep.sh --kept

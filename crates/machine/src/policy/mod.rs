@@ -156,7 +156,7 @@ impl Default for Settings {
             kind: Kind::Fixed,
             idle_after: Some(Duration::from_secs(15 * 60)),
             idle_most: Duration::from_secs(2 * 3600),
-            wake_cost: Duration::from_secs(21 * 60),
+            wake_cost: Duration::from_secs(20 * 60),
             lead: Duration::from_secs(30),
             idle_least: Duration::from_secs(10),
         }
