@@ -1,6 +1,7 @@
 //! Open vSwitch, with the userspace datapath.
 
-use dormouse_lab::Lab;
+use crate::{SECOND, Scene};
+use dormouse_lab::{Lab, api::MachineState};
 use std::{
     fs,
     path::PathBuf,
@@ -71,5 +72,40 @@ impl OpenVSwitch {
     fn run(&self, name: &str, arguments: &[&str]) {
         let status = self.program(name).args(arguments).status().unwrap();
         assert!(status.success(), "{name} {arguments:?}");
+    }
+}
+
+/// Where streams cannot be: asked by ICMP.
+impl Scene {
+    /// Puts it to sleep, and pings it.
+    ///
+    /// # Panics
+    ///
+    /// When it is not answered for.
+    #[track_caller]
+    pub fn sleeps_and_answers_pings(&self) {
+        let ip = self.guest.ip();
+        self.client.ping(ip, 10 * SECOND).unwrap();
+        self.sleep();
+        self.wait_no_qemu();
+        self.client.forget_neighbours().unwrap();
+        self.client.ping(ip, SECOND).unwrap();
+        assert_eq!(self.state(), MachineState::Asleep);
+    }
+
+    /// Sends it what is for the guest itself: three fragments.
+    ///
+    /// # Panics
+    ///
+    /// When that is not answered, or was not replayed to it.
+    #[track_caller]
+    pub fn wakes_at_a_large_ping(&self) {
+        let (mark, ip) = (self.mark(), self.guest.ip());
+        let mut ping = self.client.namespace().command("ping");
+        ping.args(["-n", "-c", "1", "-s", "4000", "-W", "60", &ip.to_string()]).stdout(Stdio::null());
+        assert!(ping.status().unwrap().success(), "it wakes, and what woke it is replayed");
+        let awake = self.entered(mark, MachineState::Active);
+        assert!(awake.figures["replayed_frames"] > 0.0, "{awake:?}");
+        self.client.ping(ip, 5 * SECOND).unwrap();
     }
 }

@@ -2,9 +2,9 @@
 //! inhibitor locks, a schedule, and a program that decides.
 #![allow(missing_docs, clippy::unwrap_used, reason = "helpers of tests")]
 
-use dormouse_e2e::{FAST_SAMPLES, LONG, Scene};
+use dormouse_e2e::{DomainScene, FAST_SAMPLES, LONG, Scene};
 use dormouse_lab::{
-    Daemon, Guest, Lab,
+    Daemon, Domain, Guest, Lab,
     api::{MachineState, Signal, Why},
     wait_until,
 };
@@ -25,14 +25,20 @@ fn guest(idle_after: &str) -> Guest {
 /// As [`Scene::boot`], with a hold: a boot may take longer than the guest may be idle.
 #[track_caller]
 fn boot_held(prefix: &str, guest: Guest) -> Scene {
-    start_held(Scene::new(prefix, FAST_SAMPLES, guest))
+    let scene = Scene::new(prefix, FAST_SAMPLES, guest);
+    start_held(&scene);
+    scene
 }
 
 #[track_caller]
-fn start_held(scene: Scene) -> Scene {
-    scene.daemon.run(&["hold", scene.name(), "--no-wait", "--reason", "boots"]).unwrap();
+fn start_held(scene: &Scene) {
+    hold_boot(scene);
     scene.start(&[]);
-    scene
+}
+
+#[track_caller]
+fn hold_boot(scene: &Scene) {
+    scene.daemon.run(&["hold", scene.name(), "--no-wait", "--reason", "boots"]).unwrap();
 }
 
 /// Ends that hold.
@@ -107,6 +113,34 @@ fn a_silent_session_keeps_awake_no_longer_than_its_rule_says() {
     scene.wait(MachineState::Asleep);
     // It goes on where it was: it was open all the time.
     assert_eq!(session.run("echo still here").unwrap(), "still here\n");
+}
+
+/// A session that keeps it awake, and another that does not and outlives the sleep.
+#[test]
+fn the_rules_of_connections_hold_for_a_domain_of_libvirt() {
+    let rules = "sleep.connections=[{match=\"tcp:22\"},{match=\"tcp:7778\",keep_awake=false}]";
+    let keys = ["sleep.idle_after=3s", "sleep.cpu_below=90", rules];
+    let scene = DomainScene::imported(
+        "idle-domain",
+        FAST_SAMPLES,
+        Domain::new(Guest::new("web", 2).dirty(10)),
+        &keys,
+    );
+    hold_boot(&scene);
+    scene.daemon.run(&["start", scene.name()]).unwrap();
+    scene.booted(1);
+    let mut echo = scene.client.echo(scene.guest.ip()).unwrap();
+    let session = scene.client.ssh(&scene.image, scene.guest.ip()).unwrap();
+    let_sleep(&scene);
+    let name = "connections tcp:22";
+    wait_why(&scene, "the session alone to keep it awake", |why| {
+        only_busy_by(why, name, Duration::from_secs(3)) && why.would_sleep_at.is_none()
+    });
+    assert_eq!(scene.state(), MachineState::Active);
+    drop(session);
+    scene.wait(MachineState::Asleep);
+    assert_eq!(scene.domstate(), "shut off");
+    echo.say("still here").unwrap();
 }
 
 /// `dormouse hold` of a program that runs. One that reads ends with what is returned, however that ends.
@@ -184,7 +218,8 @@ fn a_policy_program_says_when_to_sleep() {
     );
     let daemon = Daemon::start_with(&lab, &policy, &[]).unwrap();
     let guest = guest("never").set("sleep.policy", "external:office");
-    let scene = start_held(Scene::with(lab, daemon, guest));
+    let scene = Scene::with(lab, daemon, guest);
+    start_held(&scene);
     let_sleep(&scene);
     scene.wait(MachineState::Asleep);
     let why = scene.daemon.why(scene.name()).unwrap();

@@ -1,10 +1,10 @@
 //! Domains of libvirt sleep at every depth, are answered for, and wake.
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
-use dormouse_e2e::{DomainScene, FAST_SAMPLES, LONG, OpenVSwitch, ROOMY, SECOND, TCP_ONLY};
+use dormouse_e2e::{DomainScene, FAST_SAMPLES, LONG, OpenVSwitch, ROOMY, TCP_ONLY};
 use dormouse_lab::{
     Domain, Guest, Lab, Libvirtd,
-    api::{Event, MachineDetail, MachineState},
+    api::{MachineDetail, MachineState},
     wait_until,
 };
 use dormouse_types::Depth;
@@ -136,21 +136,8 @@ fn on_a_bridge_of_open_vswitch() {
     let libvirtd = Libvirtd::start_with(&lab, &[switch.environment()]).unwrap();
     let domain = Domain::new(Guest::new("web", 2)).openvswitch();
     let scene = DomainScene::with(lab, libvirtd, FAST_SAMPLES, &[switch.environment()], domain);
-    let ip = scene.guest.ip();
-    scene.client.ping(ip, 10 * SECOND).unwrap();
-    scene.sleep();
-    scene.wait_no_qemu();
-    scene.client.forget_neighbours().unwrap();
-    scene.client.ping(ip, SECOND).unwrap();
-    assert_eq!(scene.state(), MachineState::Asleep);
-    let mark = scene.mark();
-    // For the guest itself: three fragments.
-    let mut ping = scene.client.namespace().command("ping");
-    ping.args(["-n", "-c", "1", "-s", "4000", "-W", "60", "10.9.0.2"]);
-    assert!(ping.status().unwrap().success(), "it wakes, and what woke it is replayed");
-    let awake: Event = scene.entered(mark, MachineState::Active);
-    assert!(awake.figures["replayed_frames"] > 0.0, "{awake:?}");
-    scene.client.ping(ip, 5 * SECOND).unwrap();
+    scene.sleeps_and_answers_pings();
+    scene.wakes_at_a_large_ping();
 }
 
 /// Until the balloon driver has counted twice it is taken to be in use: it sleeps because it was asked.

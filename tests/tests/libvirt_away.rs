@@ -1,9 +1,30 @@
 //! libvirtd is restarted, stopped, killed and frozen: sleepers are answered for, and wakes wait for it.
 #![allow(missing_docs, clippy::unwrap_used, reason = "helpers of tests")]
 
-use dormouse_e2e::{DomainScene, FAST_SAMPLES, SECOND};
+use dormouse_e2e::{Before, DomainScene, FAST_SAMPLES, SECOND};
 use dormouse_lab::{Domain, Guest, Libvirtd, Result, api::MachineState};
 use std::thread;
+
+/// Somebody connects while libvirtd is away, and is served when it is back, by the guest as it was.
+#[track_caller]
+fn is_served_when_it_is_back(
+    scene: &DomainScene,
+    before: &Before,
+    back: impl FnOnce(&Libvirtd) -> Result<()>,
+) {
+    thread::scope(|scope| {
+        let page = scope.spawn(|| scene.page());
+        // Longer than a wake takes: one that does not wait would be over, or have failed.
+        thread::sleep(3 * SECOND);
+        assert!(!page.is_finished());
+        assert_ne!(scene.state(), MachineState::Failed, "{:?}", scene.daemon.show("web"));
+        scene.speaks();
+        back(&scene.libvirtd).unwrap();
+        page.join().unwrap();
+    });
+    scene.wait(MachineState::Active);
+    assert_eq!(scene.before(), *before);
+}
 
 /// While libvirtd is away its sleeper is answered for; somebody connects, and is served when it is back.
 #[track_caller]
@@ -17,18 +38,7 @@ fn wakes_when_it_is_back(
     away(&scene.libvirtd).unwrap();
     scene.speaks();
     assert_eq!(scene.state(), MachineState::Asleep);
-    thread::scope(|scope| {
-        let page = scope.spawn(|| scene.page());
-        // Longer than a wake takes.
-        thread::sleep(3 * SECOND);
-        assert!(!page.is_finished());
-        assert_ne!(scene.state(), MachineState::Failed, "{:?}", scene.daemon.show("web"));
-        scene.speaks();
-        back(&scene.libvirtd).unwrap();
-        page.join().unwrap();
-    });
-    scene.wait(MachineState::Active);
-    assert_eq!(scene.before(), before);
+    is_served_when_it_is_back(scene, &before, back);
 }
 
 #[test]
@@ -70,17 +80,7 @@ fn restarts_without_it(
     scene.client.forget_neighbours().unwrap();
     scene.speaks();
     assert_eq!(scene.state(), MachineState::Asleep);
-    thread::scope(|scope| {
-        let page = scope.spawn(|| scene.page());
-        // Longer than a wake takes.
-        thread::sleep(3 * SECOND);
-        assert!(!page.is_finished());
-        scene.speaks();
-        back(&scene.libvirtd).unwrap();
-        page.join().unwrap();
-    });
-    scene.wait(MachineState::Active);
-    assert_eq!(scene.before(), before);
+    is_served_when_it_is_back(scene, &before, back);
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! A definition that others change is followed, and the domain stays the machine that it was.
 #![allow(missing_docs, clippy::unwrap_used, reason = "helpers of tests")]
 
-use dormouse_e2e::{DomainScene, FAST_SAMPLES, LONG};
+use dormouse_e2e::{DomainScene, FAST_SAMPLES, LONG, SECOND};
 use dormouse_lab::{
-    Domain, Guest,
+    Domain, Guest, Lab,
     api::{MachineDetail, MachineState},
 };
+use std::time::Instant;
 
 const NEW: &str = "52:54:00:00:00:0a";
 
@@ -45,6 +46,51 @@ fn what_others_define_is_followed() {
     attached(&scene);
     reverted(&scene);
     started_by_libvirtd(&scene);
+}
+
+/// While it runs, and with libvirt's word for it: the new interface is stood in for at once.
+#[test]
+fn an_interface_that_is_plugged_in_is_stood_in_for_until_it_is_plugged_out() {
+    let ports = (1..=8).map(|n| format!("<controller type='pci' index='{n}' model='pcie-root-port'/>"));
+    let ports = format!("<controller type='pci' index='0' model='pcie-root'/>{}", ports.collect::<String>());
+    let domain = Domain::new(Guest::new("web", 2).dirty(10)).device(&ports);
+    let scene = DomainScene::imported("lv-plugged", FAST_SAMPLES, domain, &["labels.note=kept by its user"]);
+    scene.daemon.run(&["start", "web"]).unwrap();
+    scene.booted(1);
+    scene.speaks();
+    // Somebody who has it for a neighbour by that address.
+    let client = scene.client.namespace();
+    let link = Lab::CLIENT_INTERFACE;
+    let neighbour = format!("neigh replace 10.9.0.77 lladdr {NEW} nud permanent dev {link}\n");
+    let knock = || scene.client.tcp_connect("10.9.0.77:80".parse().unwrap(), SECOND);
+    client.ip(&neighbour).unwrap();
+
+    let (mark, start) = (scene.mark(), Instant::now());
+    let words =
+        ["--type", "bridge", "--source", "br0", "--mac", NEW, "--model", "virtio", "--live", "--domain"];
+    scene.virsh(&[&["attach-interface"], &words[..]].concat());
+    rewritten(&scene, mark, &format!("interface {NEW} in br0 is new"), |machine| has_interface(machine, NEW));
+    assert!(start.elapsed() < 5 * SECOND, "only after {:?}", start.elapsed());
+    let before = scene.before();
+    scene.sleep_at("paused");
+    let mark = scene.mark();
+    // The guest has not given itself that address.
+    assert!(knock().is_err());
+    let waking = scene.entered(mark, MachineState::Waking);
+    assert!(waking.cause.as_ref().is_some_and(|cause| cause.contains("10.9.0.77")), "{waking:?}");
+    scene.wait(MachineState::Active);
+    assert_eq!(scene.before(), before);
+
+    let (mark, start) = (scene.mark(), Instant::now());
+    scene.libvirtd.virsh(&["detach-interface", "web", "bridge", "--mac", NEW, "--live"]).unwrap();
+    rewritten(&scene, mark, &format!("interface {NEW} is gone"), |machine| !has_interface(machine, NEW));
+    assert!(start.elapsed() < 20 * SECOND, "the guest gives it up, and {:?} passed", start.elapsed());
+    scene.sleep_at("paused");
+    assert!(knock().is_err());
+    scene.speaks();
+    assert_eq!(scene.state(), MachineState::Asleep);
+    scene.wakes_at_the_first_syn();
+    assert_eq!(scene.before(), before);
 }
 
 fn edited(scene: &DomainScene) {

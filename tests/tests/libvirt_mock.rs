@@ -179,13 +179,14 @@ fn a_libvirt_that_cannot_be_asked_is_an_answer() {
     let lab = Lab::new("lv-nowhere").unwrap();
     let daemon = Daemon::start(&lab).unwrap();
     let asked = [
-        ("test:///no/such/file.xml", &["--all"][..]),
-        ("qemu+unix:///system?socket=/no/such/socket", &["web"]),
-        ("\u{1}", &[]),
+        ("test:///no/such/file.xml", &["--all"][..], "no libvirt can be reached by it", "--connect URI"),
+        ("\u{1}", &[], "no libvirt can be reached by it", "--connect URI"),
+        ("qemu+unix:///system?socket=/no/such/socket", &["web"], "cannot be reached", "systemctl start"),
     ];
-    for (uri, words) in asked {
+    for (uri, words, why, fix) in asked {
         let out = daemon.cli(&[&["import", "libvirt", "--uri", uri], words].concat()).unwrap();
-        assert!(out.code != Some(0) && out.stderr.contains("cannot be reached"), "{uri:?}: {out:?}");
+        let says = out.stderr.contains(why) && out.stderr.contains(fix);
+        assert!(out.code != Some(0) && says, "{uri:?}: {out:?}");
     }
     assert!(daemon.run(&["ls"]).unwrap().lines().count() <= 1);
 }

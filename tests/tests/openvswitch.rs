@@ -5,16 +5,8 @@
 //! `crates/surrogate/tests/bridge/ovs.rs`.
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
-use dormouse_e2e::{FAST_SAMPLES, LONG, OpenVSwitch, SECOND, Scene};
+use dormouse_e2e::{FAST_SAMPLES, LONG, OpenVSwitch, Scene};
 use dormouse_lab::{Daemon, Guest, Lab, api::MachineState, wait_until};
-use std::process::Stdio;
-
-/// For the guest itself: three fragments.
-fn large_ping(scene: &Scene) -> bool {
-    let mut ping = scene.client.namespace().command("ping");
-    ping.args(["-n", "-c", "1", "-s", "4000", "-W", "60", "10.9.0.2"]).stdout(Stdio::null());
-    ping.status().unwrap().success()
-}
 
 #[test]
 fn a_machine_on_open_vswitch_sleeps_stays_present_and_wakes() {
@@ -24,24 +16,14 @@ fn a_machine_on_open_vswitch_sleeps_stays_present_and_wakes() {
     let mut scene = Scene::with(lab, daemon, Guest::new("web", 2));
     scene.start(&[]);
     let ip = scene.guest.ip();
-    scene.client.ping(ip, 10 * SECOND).unwrap();
-
-    scene.sleep();
-    scene.wait_no_qemu();
-    scene.client.forget_neighbours().unwrap();
-    scene.client.ping(ip, SECOND).unwrap();
-    assert_eq!(scene.state(), MachineState::Asleep);
+    scene.sleeps_and_answers_pings();
 
     // The daemon is killed, and finds what it had made.
     scene.restart("");
     wait_until("an answer", LONG, || Ok(scene.pings(ip))).unwrap();
     assert_eq!(scene.state(), MachineState::Asleep);
 
-    let mark = scene.mark();
-    assert!(large_ping(&scene), "it wakes, and what woke it is replayed");
-    let awake = scene.entered(mark, MachineState::Active);
-    assert!(awake.figures["replayed_frames"] > 0.0, "{awake:?}");
-    scene.client.ping(ip, 5 * SECOND).unwrap();
+    scene.wakes_at_a_large_ping();
 
     // Nothing of it is left when it is removed.
     assert!(switch.table().contains(&scene.guest.mac()));

@@ -105,8 +105,9 @@ pub struct MachineSummary {
     pub platform: Option<String>,
     /// The memory that its guest sees.
     pub memory_bytes: u64,
-    /// The memory of the host that it occupies now.
-    pub resident_bytes: u64,
+    /// The memory of the host that it occupies now; absent if nobody knows, as of one on another host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resident_bytes: Option<u64>,
     /// Host memory of the process that stands by for its wake, while there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub standby_bytes: Option<u64>,

@@ -33,7 +33,7 @@ fn machine(name: &str) -> MachineSummary {
         since: now(),
         platform: Some("qemu".into()),
         memory_bytes: 256 << 20,
-        resident_bytes: 0,
+        resident_bytes: Some(0),
         standby_bytes: None,
         absent: None,
         idle_for_ms: None,

@@ -30,6 +30,13 @@ impl Hints {
         }
     }
 
+    /// Takes over what others know of interfaces of which nothing is known here.
+    pub(crate) fn fill_up(&mut self, others: &Self) {
+        for (mac, addresses) in &others.0 {
+            self.0.entry(*mac).or_insert_with(|| addresses.clone());
+        }
+    }
+
     /// Is any address of this interface known?
     pub(crate) fn knows(&self, mac: MacAddr) -> bool {
         self.0.contains_key(&mac)
@@ -83,6 +90,11 @@ mod tests {
         }
         hints.add("lo", "10.9.0.3");
         assert!(hints.knows(mac));
+        let mut others = Hints::default();
+        others.add("52:54:00:00:00:02", "10.9.0.99");
+        others.add("52:54:00:00:00:03", "10.9.0.98");
+        hints.fill_up(&others);
+        assert!(hints.knows("52:54:00:00:00:03".parse().unwrap()));
         let domain = Description::from_xml(XML).unwrap();
         let found = candidate(&domain, Activity::Running, &Circumstances::default(), &hints);
         let addresses = vec!["10.9.0.2".parse().unwrap(), "fd77::2".parse().unwrap()];

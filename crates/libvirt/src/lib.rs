@@ -21,20 +21,36 @@ use std::{
     collections::HashMap,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
 };
 
 use dormouse_machine::spec::{LibvirtSave, LibvirtSpec, MachineSpec};
 use dormouse_net::Net;
-use dormouse_platform::{Error, Finding, Notice, Obstacle};
+use dormouse_platform::{Error, Finding, NotFound, Notice, Obstacle};
 use dormouse_types::Depth;
-use tokio::sync::mpsc;
+use futures::{StreamExt, TryStreamExt, stream};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout_at},
+};
 
-use self::hub::{Hub, Lane};
+use virt::error::ErrorNumber;
+
+use self::{
+    hub::{CallError, Hub, Lane},
+    survey::Networks,
+};
 
 pub use domain::Domain;
 
 /// The connection of who names none.
 pub const SYSTEM: &str = "qemu:///system";
+
+/// Domains that are looked at beside each other.
+const AT_ONCE: usize = 3;
+/// How long guests' agents are asked for addresses: one of them, and all that are looked at.
+const AGENT: Duration = Duration::from_secs(5);
+const AGENTS: Duration = Duration::from_secs(15);
 
 /// What can be done about a libvirt that is elsewhere.
 const ELSEWHERE_FIX: &str = "run dormoused on that host, or write a machine file without [[interface]], with \
@@ -100,9 +116,13 @@ impl Libvirt {
     pub async fn candidates(&self, uri: Option<&str>, names: Vec<String>) -> Result<Vec<Finding>, Error> {
         let uri = uri.unwrap_or(&self.uri);
         let hub = self.hub(uri);
-        // An agent that does not answer keeps it waiting.
-        let found = hub.call(Lane::Guest, move |connect| Ok(survey::survey(connect, &names)?)).await;
-        let mut found = found.map_err(|error| error.to("list its domains"))?;
+        let listed = hub.call(Lane::Guest, move |connect| Ok(survey::list(connect, names)?)).await;
+        let (names, networks) = listed.map_err(|error| error.to("list its domains"))?;
+        let agents = Instant::now() + AGENTS;
+        let looks = names.into_iter().map(|name| look(&hub, name, networks.clone(), agents));
+        // Two of them may be stuck, and the others are looked at.
+        let looks = stream::iter(looks).buffered(AT_ONCE);
+        let mut found: Vec<Finding> = looks.try_collect().await?;
         if uri::is_elsewhere(uri) {
             for candidate in found.iter_mut().filter_map(|finding| finding.found.as_mut().ok()) {
                 let bar = Obstacle::to(&Depth::ALL, format!("uri {uri}"), elsewhere(uri));
@@ -140,4 +160,26 @@ impl Libvirt {
         hubs.insert(uri.to_owned(), Arc::downgrade(&hub));
         hub
     }
+}
+
+/// One domain. What is wrong with it, and that there is no answer, is told of it alone; no libvirt is for all.
+async fn look(hub: &Hub, name: String, networks: Networks, agents: Instant) -> Result<Finding, Error> {
+    let asked = name.clone();
+    let seen = hub.call(Lane::Guest, move |connect| Ok(survey::examine(connect, &asked, &networks)?)).await;
+    let seen = match seen {
+        Ok(seen) => seen,
+        Err(CallError::Away(error)) => return Err(error),
+        Err(error) if error.code() == Some(ErrorNumber::NoDomain) => {
+            return Ok(Finding { name, found: Err(NotFound::Missing) });
+        }
+        Err(error) => return Ok(Finding { name, found: Err(NotFound::Unreadable(error.words())) }),
+    };
+    let mut told = Vec::new();
+    if seen.has_agent() {
+        let asked = name.clone();
+        let ask = hub.call(Lane::Agent, move |connect| Ok(survey::ask_agent(connect, &asked)?));
+        let answer = timeout_at(agents.min(Instant::now() + AGENT), ask).await;
+        told = answer.ok().and_then(Result::ok).unwrap_or_default();
+    }
+    Ok(Finding { name, found: Ok(seen.candidate(&told)) })
 }

@@ -1,4 +1,4 @@
-//! Looking over the domains of a libvirt. Blocks: each domain takes some calls.
+//! Looking over the domains of a libvirt, one by one. Blocks: each domain takes some calls.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,6 +17,11 @@ use crate::{
     candidate::{Hints, candidate},
     xml::{Circumstances, Description, Network, Source, XmlError},
 };
+
+/// libvirt's networks, by name.
+pub(crate) type Networks = BTreeMap<String, Network>;
+/// Of interfaces: Ethernet address and IP address, as texts.
+pub(crate) type Addresses = Vec<(String, String)>;
 
 /// Why a domain cannot be judged.
 #[derive(Debug, thiserror::Error)]
@@ -38,23 +43,47 @@ impl From<SurveyError> for NotFound {
     }
 }
 
-/// The domains of these names or UUIDs, or all where none is named.
-pub(crate) fn survey(connect: &Connect, names: &[String]) -> Result<Vec<Finding>, SurveyError> {
+/// What there is to look at: the domains of these names or UUIDs, or all where none is named; and the networks.
+pub(crate) fn list(connect: &Connect, names: Vec<String>) -> Result<(Vec<String>, Networks), SurveyError> {
     let networks = networks(connect)?;
     if !names.is_empty() {
-        let look = |name: &String| examine(connect, &find(connect, name)?, &networks);
-        let finding = |name: &String| Finding { name: name.clone(), found: look(name).map_err(Into::into) };
-        return Ok(names.iter().map(finding).collect());
+        return Ok((names, networks));
     }
-    let mut found = Vec::new();
-    for domain in connect.list_all_domains(0)? {
-        // One that was undefined meanwhile is no domain any more.
-        if let Ok(name) = domain.get_name() {
-            found.push(Finding { name, found: examine(connect, &domain, &networks).map_err(Into::into) });
+    let domains = connect.list_all_domains(0)?;
+    // One that was undefined meanwhile is no domain any more.
+    let mut all: Vec<String> = domains.iter().filter_map(|domain| domain.get_name().ok()).collect();
+    all.sort();
+    Ok((all, networks))
+}
+
+/// What is found of one domain without a word of its guest's.
+pub(crate) struct Seen {
+    description: Description,
+    activity: Activity,
+    now: Circumstances,
+    /// What DHCP servers gave.
+    leases: Hints,
+    /// What is in the host's neighbour table.
+    neighbours: Hints,
+}
+
+impl Seen {
+    /// Is there an agent that answers? One whose guest stands still does not.
+    pub(crate) fn has_agent(&self) -> bool {
+        self.activity == Activity::Running && self.description.guest_agent_answers
+    }
+
+    /// Puts it together with the addresses that the guest's agent has told: where neither it nor a DHCP server
+    /// knows any, the host's neighbour table may, and reservations count too.
+    pub(crate) fn candidate(self, told: &Addresses) -> Candidate {
+        let mut hints = self.leases;
+        told.iter().for_each(|(mac, address)| hints.add(mac, address));
+        hints.fill_up(&self.neighbours);
+        for (mac, address) in self.now.networks.values().flat_map(|network| &network.hosts) {
+            hints.insert(*mac, *address);
         }
+        candidate(&self.description, self.activity, &self.now, &hints)
     }
-    found.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(found)
 }
 
 /// A domain as it is defined now, or as it runs; without addresses, so that nobody is kept waiting.
@@ -79,7 +108,7 @@ fn find(connect: &Connect, name: &str) -> Result<Domain, Error> {
 }
 
 /// libvirt's networks; a driver may have none.
-fn networks(connect: &Connect) -> Result<BTreeMap<String, Network>, SurveyError> {
+pub(crate) fn networks(connect: &Connect) -> Result<Networks, SurveyError> {
     let all = match connect.list_all_networks(0) {
         Err(error) if error.code() == ErrorNumber::NoSupport => Vec::new(),
         all => all?,
@@ -99,28 +128,48 @@ fn networks(connect: &Connect) -> Result<BTreeMap<String, Network>, SurveyError>
     Ok(read)
 }
 
-/// All that is to be known of a domain.
-fn examine(
-    connect: &Connect,
-    domain: &Domain,
-    networks: &BTreeMap<String, Network>,
-) -> Result<Candidate, SurveyError> {
+/// All that is to be known of a domain, but what its guest's agent says.
+pub(crate) fn examine(connect: &Connect, name: &str, networks: &Networks) -> Result<Seen, SurveyError> {
+    let domain = find(connect, name)?;
     let description = Description::from_xml(&domain.get_xml_desc(0)?)?;
-    let activity = activity(domain)?;
-    let now = Circumstances {
+    let activity = activity(&domain)?;
+    let now = circumstances(&domain, &description, networks.clone())?;
+    let (mut leases, mut neighbours) = (Hints::default(), Hints::default());
+    if matches!(activity, Activity::Running | Activity::Suspended) {
+        let ask = |source, hints: &mut Hints| {
+            addresses(&domain, source).iter().for_each(|(mac, address)| hints.add(mac, address));
+        };
+        ask(sys::VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE, &mut leases);
+        if description.interfaces.iter().any(|interface| !leases.knows(interface.mac)) {
+            ask(sys::VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_ARP, &mut neighbours);
+        }
+    } else {
+        // Of one that is off, what it had last is better than nothing.
+        leased(connect, &description, &mut leases);
+    }
+    Ok(Seen { description, activity, now, leases, neighbours })
+}
+
+/// What must be known of a domain beside its XML. What a driver of libvirt does not know a domain of it has not.
+pub(crate) fn circumstances(
+    domain: &Domain,
+    description: &Description,
+    networks: Networks,
+) -> Result<Circumstances, Error> {
+    let targets = description.disks.iter().filter_map(|disk| disk.target.as_deref());
+    let works = |disk| more::has_block_job(domain, disk).unwrap_or(false);
+    Ok(Circumstances {
         is_persistent: domain.is_persistent()?,
-        // A transient domain has none, and drivers may not have it at all.
         has_autostart: domain.get_autostart().unwrap_or(false),
         snapshots: domain.list_all_snapshots(0).map_or(0, |all| u32::try_from(all.len()).unwrap_or(u32::MAX)),
-        has_block_job: false,
-        networks: networks.clone(),
-    };
-    let mut hints = hints(domain, &description, activity, networks);
-    // Of one that is off, what it had last is better than nothing.
-    if !matches!(activity, Activity::Running | Activity::Suspended) {
-        leased(connect, &description, &mut hints);
-    }
-    Ok(candidate(&description, activity, &now, &hints))
+        has_block_job: domain.is_active()? && targets.into_iter().any(works),
+        networks,
+    })
+}
+
+/// What the guest's agent says. May wait for it.
+pub(crate) fn ask_agent(connect: &Connect, name: &str) -> Result<Addresses, Error> {
+    Ok(addresses(&find(connect, name)?, sys::VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_AGENT))
 }
 
 fn activity(domain: &Domain) -> Result<Activity, Error> {
@@ -133,38 +182,14 @@ fn activity(domain: &Domain) -> Result<Activity, Error> {
     })
 }
 
-/// Addresses: what DHCP servers gave, what the guest's agent says, and where neither knows, what the host
-/// has in its neighbour table.
-fn hints(
-    domain: &Domain,
-    description: &Description,
-    activity: Activity,
-    networks: &BTreeMap<String, Network>,
-) -> Hints {
-    let mut hints = Hints::default();
-    if matches!(activity, Activity::Running | Activity::Suspended) {
-        ask(domain, sys::VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE, &mut hints);
-        // An agent that does not answer keeps the caller waiting; so does one whose guest stands still.
-        if activity == Activity::Running && description.guest_agent_answers {
-            ask(domain, sys::VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_AGENT, &mut hints);
-        }
-        if description.interfaces.iter().any(|interface| !hints.knows(interface.mac)) {
-            ask(domain, sys::VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_ARP, &mut hints);
-        }
-    }
-    for (mac, address) in networks.values().flat_map(|network| &network.hosts) {
-        hints.insert(*mac, *address);
-    }
-    hints
-}
-
-/// Whoever cannot say says nothing.
-fn ask(domain: &Domain, source: sys::virDomainInterfaceAddressesSource, hints: &mut Hints) {
-    for interface in domain.interface_addresses(source, 0).unwrap_or_default() {
-        for address in &interface.addrs {
-            hints.add(&interface.hwaddr, &address.addr);
-        }
-    }
+/// Ethernet and IP addresses, as texts. Whoever cannot say says nothing.
+fn addresses(domain: &Domain, source: sys::virDomainInterfaceAddressesSource) -> Addresses {
+    let told = domain.interface_addresses(source, 0).unwrap_or_default();
+    let of = |interface: virt::domain::Interface| {
+        let mac = interface.hwaddr;
+        interface.addrs.into_iter().map(move |address| (mac.clone(), address.addr))
+    };
+    told.into_iter().flat_map(of).collect()
 }
 
 /// What DHCP servers of libvirt's networks still have in their books.

@@ -254,6 +254,8 @@ async fn erasing_leaves_the_domain_to_its_user() {
 async fn a_domain_without_obstacles_can_sleep() {
     let scene = Scene::new("able").await;
     assert_eq!(scene.domain.capabilities().depths, Depth::ALL);
+    // Where nobody sees a process, nobody says that it occupies nothing.
+    assert_eq!(scene.domain.facts().await.resident_bytes, None);
     let obstacles = scene.domain.obstacles().await;
     assert!(!obstacles.iter().any(|obstacle| obstacle.bars(Depth::Saved)), "{obstacles:?}");
     assert_eq!(scene.domain.capabilities().obstacles, obstacles);

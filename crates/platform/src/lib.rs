@@ -228,8 +228,9 @@ pub struct Inside {
 pub struct Facts {
     /// The process, if there is one.
     pub pid: Option<u32>,
-    /// Bytes of host memory that the machine occupies now (its process, and its cached RAM file).
-    pub resident_bytes: u64,
+    /// Bytes of host memory that the machine occupies now (its process, and its cached RAM file); `None` if nobody
+    /// knows, as of one on another host.
+    pub resident_bytes: Option<u64>,
     /// Of these, bytes of the process that stands by for a wake; `None` if none does.
     pub standby_bytes: Option<u64>,
     /// Bytes on disk of its RAM file and saved state.

@@ -24,7 +24,7 @@ fn row(machine: &MachineSummary, now: Timestamp) -> Vec<Cell> {
         ago(machine.since, now).into(),
         idle.into(),
         Cell::number(human::size(machine.memory_bytes)),
-        Cell::number(human::size(machine.resident_bytes)),
+        Cell::number(machine.resident_bytes.map_or("-".into(), human::size)),
         Cell::number(machine.holds.to_string()),
         words(&machine.addresses).into(),
     ]
@@ -79,7 +79,11 @@ pub(crate) fn show(machine: &MachineDetail, now: Timestamp) -> String {
 }
 
 fn memory(summary: &MachineSummary) -> String {
-    format!("{}, {} of the host's", human::size(summary.memory_bytes), human::size(summary.resident_bytes))
+    let memory = human::size(summary.memory_bytes);
+    match summary.resident_bytes {
+        Some(bytes) => format!("{memory}, {} of the host's", human::size(bytes)),
+        None => memory,
+    }
 }
 
 fn interface(interface: &Interface) -> String {
@@ -129,7 +133,7 @@ mod tests {
             since: at(192),
             platform: Some("qemu".into()),
             memory_bytes: 1 << 30,
-            resident_bytes: 0,
+            resident_bytes: Some(0),
             standby_bytes: None,
             absent: None,
             idle_for_ms: None,
@@ -146,7 +150,7 @@ mod tests {
     fn a_list() {
         let awake = MachineSummary {
             platform: Some("libvirt".into()),
-            resident_bytes: 596 << 20,
+            resident_bytes: Some(596 << 20),
             idle_for_ms: Some(61_000),
             holds: 2,
             addresses: vec![],

@@ -231,6 +231,7 @@ impl Context {
         let before = self.instance.facts().await.resident_bytes;
         self.instance.quit().await.map_err(|e| Failure::of(&e))?;
         let after = self.instance.facts().await.resident_bytes;
+        let (Some(before), Some(after)) = (before, after) else { return Ok(Output::default()) };
         self.shared.meters.tell(self.name(), meter::Event::Freed { before, after });
         let figures = BTreeMap::from([("freed_bytes".to_owned(), float(before.saturating_sub(after)))]);
         Ok(Output { figures, ..Output::default() })

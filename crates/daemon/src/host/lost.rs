@@ -59,7 +59,7 @@ impl Lost {
             since: self.record.as_ref().map_or(self.found, |record| record.since).into(),
             platform: None,
             memory_bytes: 0,
-            resident_bytes: 0,
+            resident_bytes: None,
             standby_bytes: None,
             absent: None,
             idle_for_ms: None,

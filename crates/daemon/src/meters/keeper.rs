@@ -130,7 +130,8 @@ impl Meters {
             .buffer_unordered(AT_ONCE);
         let mut facts = std::pin::pin!(facts);
         while let Some((facts, name, class)) = facts.next().await {
-            if self.occupied(&name, class, facts.resident_bytes) {
+            // What nobody knows is not booked.
+            if facts.resident_bytes.is_none_or(|bytes| self.occupied(&name, class, bytes)) {
                 measured.insert(name, (class, now));
             }
         }

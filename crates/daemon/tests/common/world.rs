@@ -581,7 +581,7 @@ impl Instance for Machine {
 
     async fn facts(&self) -> Facts {
         let resident_bytes = if self.0.process() == Process::Absent { 0 } else { 64 << 20 };
-        Facts { resident_bytes, ..Facts::default() }
+        Facts { resident_bytes: Some(resident_bytes), ..Facts::default() }
     }
 }
 

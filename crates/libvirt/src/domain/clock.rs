@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::Inner;
-use crate::{clock::now, hub::Lane};
+use crate::clock::now;
 
 /// A clock that is behind by less is left alone.
 const BEHIND: Duration = Duration::from_secs(1);
@@ -45,7 +45,7 @@ impl Inner {
         let mut why = String::new();
         for pause in TRIES {
             tokio::time::sleep(pause).await;
-            let set = self.ask(Lane::Guest, |domain| {
+            let set = self.ask_agent(|domain| {
                 let time = Duration::from_nanos(now().0);
                 let (seconds, nanos) = (time.as_secs(), time.subsec_nanos());
                 let (seconds, nanos) =

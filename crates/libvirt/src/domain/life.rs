@@ -280,7 +280,7 @@ impl Inner {
         let ran_on = self.known().ran_on;
         let is_early = || ran_on.is_some_and(|at| at.elapsed() < AGENT_BACK);
         loop {
-            match self.ask(Lane::Guest, |domain| Ok(more::pm_suspend(domain, false)?)).await {
+            match self.ask_agent(|domain| Ok(more::pm_suspend(domain, false)?)).await {
                 Err(error) if is_silent(&error) && is_early() => tokio::time::sleep(ASK_AGAIN).await,
                 asked => return asked,
             }

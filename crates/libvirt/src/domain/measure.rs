@@ -32,7 +32,9 @@ impl Inner {
         // Who lists machines does not wait for a libvirtd that hangs.
         let pid = tokio::time::timeout(FACT, self.pid()).await.ok().flatten();
         let files = self.ram_file_bytes();
-        let resident_bytes = pid.map_or(0, resident_bytes).saturating_add(files.resident);
+        // Of a process that nobody sees it is not known what it occupies.
+        let is_known = self.known().pid.is_some();
+        let resident_bytes = is_known.then(|| pid.map_or(0, resident_bytes).saturating_add(files.resident));
         let disk_bytes = self.managed_save().map_or(0, |path| allocated(&path)).saturating_add(files.on_disk);
         Facts { pid, resident_bytes, disk_bytes, ..Facts::default() }
     }
@@ -48,10 +50,11 @@ impl Inner {
         let age = self.age();
         let uuid = self.ask(Lane::Quick, |domain| Ok((domain.is_active()?, domain.get_uuid_string()?)));
         let found = match uuid.await {
-            Ok((true, uuid)) => tokio::task::spawn_blocking(move || find(|line| has(line, "-uuid", &uuid)))
-                .await
-                .ok()
-                .flatten(),
+            Ok((true, uuid)) => {
+                let look = move || find(|line| has(line, "-uuid", &uuid));
+                // It is there, if not to be seen from here.
+                Some(tokio::task::spawn_blocking(look).await.ok().flatten()?)
+            }
             Ok((false, _)) => None,
             Err(_) => return None,
         };

@@ -1,6 +1,7 @@
 //! One domain as the core sees it.
 
 mod ability;
+mod balloon;
 mod clock;
 mod definition;
 mod flood;
@@ -24,7 +25,7 @@ use dormouse_machine::spec::{InterfaceSpec, LibvirtSpec, MachineSpec};
 use dormouse_net::Net;
 use dormouse_platform::{Error, Notice};
 use dormouse_types::MachineName;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use uuid::Uuid;
 use virt::{connect::Connect, domain::Domain as Handle, error::ErrorNumber};
 
@@ -56,6 +57,8 @@ struct Inner {
     ram_file: ram_file::RamFile,
     managed_save: managed_save::ManagedSave,
     known: Mutex<Known>,
+    /// Its guest's agent is asked one thing at a time.
+    agent: Arc<Semaphore>,
     /// That nobody can set its guest's clock was told.
     clock_told: AtomicBool,
 }
@@ -72,7 +75,7 @@ struct Who {
 #[derive(Debug, Default)]
 struct Known {
     ports: Option<(Instant, Vec<dormouse_platform::Port>)>,
-    /// Its QEMU process; `Some(None)`: there is none on this host.
+    /// Its QEMU process; `Some(None)`: there is none.
     pid: Option<Option<u32>>,
     /// Of its definition; of the running domain if it runs.
     description: Option<Arc<Description>>,
@@ -120,6 +123,7 @@ impl Domain {
             ram_file: ram_file::RamFile::new(libvirt.save, folder, spec.name.as_str()),
             managed_save: managed_save::ManagedSave::default(),
             known: Mutex::default(),
+            agent: Arc::new(Semaphore::new(1)),
             clock_told: AtomicBool::new(false),
         });
         let member: Arc<dyn Member> = Arc::clone(&inner) as Arc<dyn Member>;

@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use dormouse_platform::{Error, Notice};
+use dormouse_platform::{Error, Notice, Obstacle};
 use dormouse_sys::libvirt::Lifecycle;
 use tokio::{
     sync::{
@@ -54,9 +54,23 @@ pub(crate) struct Hub {
 /// Is it connected?
 #[derive(Clone, Debug)]
 enum Link {
-    /// Not yet, or not any more; why.
-    Away(String),
+    /// Not yet, or not any more.
+    Away(Absence),
     Here(Arc<Connection>),
+}
+
+/// Why it cannot be asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Absence {
+    why: String,
+    /// It never can be, as far as can be told: the URI is wrong.
+    is_final: bool,
+}
+
+impl From<String> for Absence {
+    fn from(why: String) -> Self {
+        Self { why, is_final: false }
+    }
 }
 
 /// What is told to the task of a hub.
@@ -66,7 +80,7 @@ enum News {
     /// Of a running domain, by name and UUID.
     Devices(u64, String, String),
     Closed(u64, String),
-    Opened(Result<Connection, String>),
+    Opened(Result<Connection, Absence>),
     Wanted,
     /// The hub is gone.
     End,
@@ -99,8 +113,12 @@ pub(crate) enum Lane {
     Quick,
     /// So is this, and what it does must be done: it waits longer for a libvirt that is away.
     Deed,
-    /// It may wait for the guest, its agent, or what others do with the domain.
+    /// It may wait for what others do with the domain.
     Guest,
+    /// It may wait for the guest's agent. libvirt has no limit for most of what it asks one, but a time that it
+    /// keeps for all clients (`virDomainAgentSetResponseTimeout`): with it, a freeze of file systems that others
+    /// ask for might fail and happen all the same. So that is left alone, and who waits here is in no other's way.
+    Agent,
     /// It starts or saves.
     Work,
 }
@@ -112,6 +130,7 @@ struct Lanes {
     quick: Arc<Semaphore>,
     deed: Arc<Semaphore>,
     guest: Arc<Semaphore>,
+    agent: Arc<Semaphore>,
     work: Arc<Semaphore>,
 }
 
@@ -120,7 +139,7 @@ impl Lane {
     const fn limit(self) -> Duration {
         match self {
             // libvirt itself gives up after 30 s where something else is done with the domain.
-            Self::Quick | Self::Deed | Self::Guest => Duration::from_secs(40),
+            Self::Quick | Self::Deed | Self::Guest | Self::Agent => Duration::from_secs(40),
             Self::Work => Duration::from_secs(1800),
         }
     }
@@ -128,7 +147,7 @@ impl Lane {
     /// How long it waits for a connection. A restart of libvirtd takes a second or several.
     const fn patience(self) -> Duration {
         match self {
-            Self::Quick | Self::Guest => Duration::from_secs(3),
+            Self::Quick | Self::Guest | Self::Agent => Duration::from_secs(3),
             Self::Deed | Self::Work => Duration::from_secs(20),
         }
     }
@@ -149,12 +168,19 @@ impl CallError {
     /// For the core: what was to be done.
     pub(crate) fn to(self, action: impl Into<String>) -> Error {
         let action = action.into();
-        let why = match self {
-            Self::Away(error) => return error,
+        match self {
+            Self::Away(error) => error,
+            other => Error::Refused { whom: "libvirt", action, source: other.words().into() },
+        }
+    }
+
+    /// For the user.
+    pub(crate) fn words(&self) -> String {
+        match self {
+            Self::Away(error) => error.to_string(),
             Self::Slow(after) => format!("there is no answer after {after:?}"),
-            Self::Said { message, .. } => message,
-        };
-        Error::Refused { whom: "libvirt", action, source: why.into() }
+            Self::Said { message, .. } => message.clone(),
+        }
     }
 
     pub(crate) const fn code(&self) -> Option<ErrorNumber> {
@@ -186,13 +212,14 @@ impl Hub {
         let (news, told) = unbounded_channel();
         let hub = Arc::new(Self {
             uri: uri.to_owned(),
-            link: watch::Sender::new(Link::Away("it is being connected to".into())),
+            link: watch::Sender::new(Link::Away("it is being connected to".to_owned().into())),
             news,
             members: Mutex::default(),
             lanes: Lanes {
                 quick: Arc::new(Semaphore::new(2)),
                 deed: Arc::new(Semaphore::new(2)),
-                guest: Arc::new(Semaphore::new(4)),
+                guest: Arc::new(Semaphore::new(2)),
+                agent: Arc::new(Semaphore::new(2)),
                 work: Arc::new(Semaphore::new(4)),
             },
         });
@@ -223,6 +250,7 @@ impl Hub {
             Lane::Quick => &lanes.quick,
             Lane::Deed => &lanes.deed,
             Lane::Guest => &lanes.guest,
+            Lane::Agent => &lanes.agent,
             Lane::Work => &lanes.work,
         };
         let limit = lane.limit();
@@ -233,7 +261,7 @@ impl Hub {
         let call = tokio::task::spawn_blocking(move || {
             let way = match lane {
                 Lane::Quick | Lane::Deed => connection.main(),
-                Lane::Guest => connection.guest(),
+                Lane::Guest | Lane::Agent => connection.guest(),
                 Lane::Work => connection.work(),
             };
             let done = work(way);
@@ -246,10 +274,10 @@ impl Hub {
         match timeout(limit, call).await {
             Ok(Ok((Err(CallError::Said { message, .. }), true))) => {
                 self.end_of(&by).await;
-                Err(CallError::Away(self.unreachable(message)))
+                Err(CallError::Away(self.unreachable(message.into())))
             }
             Ok(Ok((done, _))) => done,
-            Ok(Err(error)) => Err(CallError::Away(self.unreachable(error.to_string()))),
+            Ok(Err(error)) => Err(CallError::Away(self.unreachable(error.to_string().into()))),
             Err(_) => Err(CallError::Slow(limit)),
         }
     }
@@ -259,7 +287,8 @@ impl Hub {
         if matches!(*link.borrow(), Link::Away(_)) {
             let _ = self.news.send(News::Wanted);
         }
-        let here = timeout(patience, link.wait_for(|link| matches!(link, Link::Here(_)))).await;
+        let is_told = |link: &Link| !matches!(link, Link::Away(Absence { is_final: false, .. }));
+        let here = timeout(patience, link.wait_for(is_told)).await;
         drop(here);
         let now = self.link.borrow().clone();
         match now {
@@ -276,8 +305,26 @@ impl Hub {
         drop(timeout(SLOW, link.wait_for(is_over)).await);
     }
 
-    fn unreachable(&self, why: String) -> Error {
+    fn unreachable(&self, absence: Absence) -> Error {
+        let Absence { why, is_final } = absence;
+        if is_final {
+            let fix = "write one that `virsh --connect URI list` takes, as qemu:///system";
+            return Error::Unsupported(format!(
+                "uri {:?}: no libvirt can be reached by it: {why}; {fix}",
+                self.uri
+            ));
+        }
         Error::Unreachable { whom: format!("libvirt ({})", self.uri), why }
+    }
+
+    /// What is to be known of a libvirtd that is older than any that was tried.
+    pub(crate) fn age_obstacle(&self) -> Option<Obstacle> {
+        let Link::Here(connection) = &*self.link.borrow() else { return None };
+        let words = connection.too_old()?;
+        Some(
+            Obstacle::warning("libvirt", words)
+                .fix("upgrade libvirt, or choose depth paused, or saved without save = \"ram-file\""),
+        )
     }
 
     fn members(&self) -> MutexGuard<'_, Vec<Weak<dyn Member>>> {
@@ -331,7 +378,7 @@ impl Hub {
 impl Drop for Hub {
     fn drop(&mut self) {
         let _ = self.news.send(News::End);
-        close(self.link.send_replace(Link::Away("the hub is gone".into())));
+        close(self.link.send_replace(Link::Away("the hub is gone".to_owned().into())));
     }
 }
 
@@ -395,13 +442,13 @@ async fn run(hub: Weak<Hub>, mut news: UnboundedReceiver<News>) {
 
 impl Keeper {
     async fn closed(&mut self, hub: &Hub, why: String) {
-        let was = hub.link.send_replace(Link::Away(why.clone()));
+        let was = hub.link.send_replace(Link::Away(why.clone().into()));
         self.stillborn = matches!(was, Link::Away(_)).then(|| why.clone());
         close(was);
         self.step(hub, Event::Closed(why)).await;
     }
 
-    async fn opened(&mut self, hub: &Hub, opened: Result<Connection, String>) {
+    async fn opened(&mut self, hub: &Hub, opened: Result<Connection, Absence>) {
         self.slow = None;
         match (opened, self.stillborn.take()) {
             (Ok(connection), Some(why)) => {
@@ -409,13 +456,16 @@ impl Keeper {
                 self.step(hub, Event::Refused(why)).await;
             }
             (Ok(connection), None) => {
-                tracing::info!(uri = hub.uri, "connected to libvirt");
+                match connection.too_old() {
+                    None => tracing::info!(uri = hub.uri, "connected to libvirt"),
+                    Some(why) => tracing::warn!(uri = hub.uri, why, "connected to libvirt"),
+                }
                 hub.link.send_replace(Link::Here(Arc::new(connection)));
                 self.step(hub, Event::Opened).await;
             }
-            (Err(why), _) => {
-                hub.link.send_replace(Link::Away(why.clone()));
-                self.step(hub, Event::Refused(why)).await;
+            (Err(absence), _) => {
+                hub.link.send_replace(Link::Away(absence.clone()));
+                self.step(hub, Event::Refused(absence.why)).await;
             }
         }
     }
@@ -453,7 +503,7 @@ impl Keeper {
         };
         // A thread that nobody waits for: a libvirtd that hangs has no keepalive yet that would end this.
         if let Err(error) = std::thread::Builder::new().name("libvirt-open".into()).spawn(open) {
-            let _ = told.send(News::Opened(Err(error.to_string())));
+            let _ = told.send(News::Opened(Err(error.to_string().into())));
         }
     }
 }

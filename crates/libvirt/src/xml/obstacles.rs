@@ -238,8 +238,9 @@ fn circumstances(domain: &Description, now: &Circumstances, found: &mut Vec<Obst
         found.push(Obstacle::warning(format!("{} snapshots", now.snapshots), reason));
     }
     if now.has_autostart {
-        let reason = "when the host or libvirtd starts, libvirt wakes it if it sleeps saved, and boots it if \
-                      it is off; it falls asleep again when it is idle";
+        let reason = "once after each boot of the host libvirt starts it: from its managed save if it has one, else \
+                      afresh, so that what it had in memory is lost if it slept beside a RAM file; it falls \
+                      asleep again when it is idle";
         let fix = format!("leave its start to its first packet: virsh autostart --disable {}", domain.name);
         found.push(Obstacle::warning("autostart", reason).fix(fix));
     }

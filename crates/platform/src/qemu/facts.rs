@@ -15,7 +15,7 @@ impl Qemu {
             + dormouse_sys::memory::resident_bytes(&ram).unwrap_or(0);
         let disk_bytes = allocated(&ram) + allocated(&state);
         let console = Some(self.dir.console()).filter(|c| c.exists());
-        Facts { pid, resident_bytes, standby_bytes, disk_bytes, console }
+        Facts { pid, resident_bytes: Some(resident_bytes), standby_bytes, disk_bytes, console }
     }
 
     /// Drops the memory's pages from the page cache; they were flushed, so that none stays.

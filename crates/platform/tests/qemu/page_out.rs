@@ -11,9 +11,9 @@ async fn a_paused_guest_gives_its_memory_back_and_runs_on() {
     let mut tick = bench.booted().await;
     for _ in 0..3 {
         bench.qemu.pause().await.unwrap();
-        let before = bench.qemu.facts().await.resident_bytes;
+        let before = bench.qemu.facts().await.resident_bytes.unwrap();
         let freed = timed("page out", bench.qemu.page_out()).await;
-        let after = bench.qemu.facts().await.resident_bytes;
+        let after = bench.qemu.facts().await.resident_bytes.unwrap();
         println!("{before} bytes before, {freed} freed, {after} left");
         assert!(freed > 1 << 20 && after < before, "{before} {freed} {after}");
         // Most of what is left is the process's own.

@@ -79,13 +79,13 @@ async fn a_standby_changes_nothing_and_leaves_nothing() {
         .chain(images.iter().map(|d| d.image.clone()))
         .collect::<Vec<_>>();
     let before: Vec<_> = files.iter().map(|f| content(f)).collect();
-    let resident = bench.qemu.facts().await.resident_bytes;
+    let resident = bench.qemu.facts().await.resident_bytes.unwrap();
     is_ready_and_hidden(&bench).await;
     println!(
         "standby {} KiB; of the machine resident {} -> {} KiB",
         bench.qemu.standby_bytes().await.unwrap() >> 10,
         resident >> 10,
-        bench.qemu.facts().await.resident_bytes >> 10
+        bench.qemu.facts().await.resident_bytes.unwrap() >> 10
     );
     let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", the_standby(&bench))).unwrap();
     println!("{rollup}");

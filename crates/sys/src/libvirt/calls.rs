@@ -7,7 +7,7 @@ use std::{
     ptr,
 };
 
-use libc::{c_int, c_uint};
+use libc::c_uint;
 use virt::{domain::Domain, error::Error, network::Network};
 use virt_sys as ffi;
 
@@ -60,21 +60,17 @@ pub fn stats(domain: &Domain, groups: u32, flags: u32) -> Result<BTreeMap<String
     Ok(told)
 }
 
-/// What the guest's agent says, of the kinds that are named by `VIR_DOMAIN_GUEST_INFO_*`.
+/// Does a job work on this disk (a copy, a commit, a pull, a backup)? `disk` is its target, as `vda`.
 ///
 /// # Errors
-/// Without an agent that answers, or when it knows none of the kinds.
-pub fn guest_info(domain: &Domain, kinds: u32) -> Result<BTreeMap<String, Value>, Error> {
-    let (mut first, mut count): (_, c_int) = (ptr::null_mut(), 0);
-    // SAFETY: `domain` is valid, `first` and `count` are written.
+/// When the domain does not run, has no such disk, or cannot be asked.
+pub fn has_block_job(domain: &Domain, disk: &str) -> Result<bool, Error> {
+    let Ok(disk) = CString::new(disk) else { return Ok(false) };
+    let mut info = std::mem::MaybeUninit::<ffi::virDomainBlockJobInfo>::zeroed();
+    // SAFETY: `domain` is valid, the name ends with a zero, and `info` has room for what is written.
     let answer =
-        unsafe { ffi::virDomainGetGuestInfo(domain.as_ptr(), kinds, &raw mut first, &raw mut count, 0) };
-    checked(answer)?;
-    // SAFETY: libvirt has said how many there are.
-    let told = unsafe { params::read(first, count) };
-    // SAFETY: they are libvirt's, and not used any more.
-    unsafe { ffi::virTypedParamsFree(first, count) };
-    Ok(told)
+        unsafe { ffi::virDomainGetBlockJobInfo(domain.as_ptr(), disk.as_ptr(), info.as_mut_ptr(), 0) };
+    checked(answer).map(|count| count > 0)
 }
 
 /// The addresses that the DHCP servers of libvirt's network have given: Ethernet address and IP address, as texts.
