@@ -20,13 +20,15 @@ impl Member for Inner {
         self.changed.send_modify(|count| *count = count.wrapping_add(1));
         self.forget_after(happening);
         self.mind_memory(happening);
+        let is_ours = self.expectations().is_ours(happening, now());
         match happening {
             Happening::Started(_) => drop(self.managed_save.told(false)),
+            // Ours may be told after the save has come to its end, and is relied on.
+            Happening::Stopped(Stop::Saved) if is_ours => {}
             // It is made anew, or forgotten by libvirt.
             Happening::Stopped(Stop::Saved) | Happening::Undefined => self.managed_save.is(false),
             _ => {}
         }
-        let is_ours = self.expectations().is_ours(happening, now());
         if is_ours { None } else { self.news(happening) }
     }
 
