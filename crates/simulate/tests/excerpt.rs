@@ -10,9 +10,8 @@ use jiff::tz::TimeZone;
 
 const EXCERPT: &str = include_str!("data/planetlab-40.csv");
 
-/// The oracle and the three policies as they are if nobody sets a parameter, with the command line's defaults.
-fn rows() -> [Row; 4] {
-    let policies = Kind::ALL.map(|kind| (kind.to_string(), Settings { kind, ..Settings::default() }));
+/// With the command line's defaults.
+fn simulate(policies: Vec<(String, Settings)>) -> Simulation {
     let second = Duration::from_secs(1);
     let mut simulation = Simulation::new(Options {
         cpu_below: 10.0,
@@ -23,10 +22,16 @@ fn rows() -> [Row; 4] {
         wake_takes: second,
         separate: false,
         zone: TimeZone::UTC,
-        policies: policies.into(),
+        policies,
     });
     simulation.file("planetlab-40.csv", EXCERPT.as_bytes()).unwrap();
-    let rows = simulation.report().rows();
+    simulation
+}
+
+/// The oracle and the three policies as they are if nobody sets a parameter.
+fn rows() -> [Row; 4] {
+    let policies = Kind::ALL.map(|kind| (kind.to_string(), Settings { kind, ..Settings::default() }));
+    let rows = simulate(policies.into()).report().rows();
     <[Row; 4]>::try_from(rows[..4].to_vec()).unwrap()
 }
 
@@ -70,4 +75,37 @@ fn predictive_sleeps_longer_than_a_fixed_time_and_fewer_users_wait() {
     assert!(predictive.asleep_hours >= 1.2 * fixed.asleep_hours, "{predictive:?} {fixed:?}");
     assert!(predictive.user_hits * 100 <= fixed.user_hits * 84, "{predictive:?} {fixed:?}");
     assert!(predictive.wakes <= fixed.wakes * 7 / 2, "{predictive:?} {fixed:?}");
+}
+
+/// The picture is well-formed, says what its axes and curves are, and nothing of it lies outside.
+#[test]
+fn the_picture_has_a_curve_for_each_policy_within_its_frame() {
+    let variant = |kind, key, value| {
+        let mut settings = Settings { kind, ..Settings::default() };
+        settings.set(key, value).unwrap();
+        (format!("{kind} {key}={value}"), settings)
+    };
+    let afters = ["5m", "15m", "1h"].map(|after| variant(Kind::Fixed, "idle_after", after));
+    let costs = ["5m", "20m", "1h"].map(|cost| variant(Kind::Predictive, "wake_cost", cost));
+    let svg = simulate([afters, costs].concat()).svg();
+    let picture = roxmltree::Document::parse(&svg).unwrap();
+    let texts: Vec<_> = picture.descendants().filter_map(|node| node.text()).collect();
+    for expected in [
+        "asleep (% of the oracle\u{2019}s hours)",
+        "user hits (uses that began while the machine was not awake)",
+        "fixed, by idle_after",
+        "predictive, by wake_cost",
+    ] {
+        assert!(texts.contains(&expected), "{expected}");
+    }
+    let named = |name| picture.descendants().filter(move |node| node.has_tag_name(name));
+    assert_eq!(named("polyline").count(), 2);
+    let size = picture.root_element().attribute("viewBox").unwrap();
+    let size: Vec<f64> = size.split(' ').map(|number| number.parse().unwrap()).collect();
+    for (name, x, y) in [("circle", "cx", "cy"), ("rect", "x", "y"), ("text", "x", "y")] {
+        for node in named(name) {
+            let number = |key| node.attribute(key).map_or(0.0, |text| text.parse::<f64>().unwrap());
+            assert!((0.0..=size[2]).contains(&number(x)) && (0.0..=size[3]).contains(&number(y)), "{node:?}");
+        }
+    }
 }
