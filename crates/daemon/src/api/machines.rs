@@ -45,23 +45,44 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, Json(detail)))
 }
 
-/// Shows all that is known of a machine.
-#[utoipa::path(
-    get,
-    path = routes::MACHINE,
-    params(("name" = String, Path, description = "the machine")),
-    responses(
-        (status = 200, body = MachineDetail),
-        (status = 404, description = "no such machine", body = Problem,
-            content_type = "application/problem+json"),
-    )
-)]
-pub(super) async fn show(
-    State(host): State<Shared>,
-    Name(name): Name,
-) -> Result<Json<MachineDetail>, Refused> {
-    Ok(Json(host.show(&name).await?))
+/// What is asked about one machine, and is answered by the host's function of that name.
+macro_rules! about {
+    ($(#[$doc:meta])* $name:ident, $path:expr, $answer:ident) => {
+        $(#[$doc])*
+        #[utoipa::path(
+            get,
+            path = $path,
+            params(("name" = String, Path, description = "the machine")),
+            responses(
+                (status = 200, body = $answer),
+                (status = 404, description = "no such machine", body = Problem,
+                    content_type = "application/problem+json"),
+            )
+        )]
+        pub(super) async fn $name(State(host): State<Shared>, Name(name): Name) -> Result<Json<$answer>, Refused> {
+            Ok(Json(host.$name(&name).await?))
+        }
+    };
 }
+
+about!(
+    /// Shows all that is known of a machine.
+    show,
+    routes::MACHINE,
+    MachineDetail
+);
+about!(
+    /// Says why a machine is awake, what woke it, and what would wake it.
+    why,
+    routes::WHY,
+    Why
+);
+about!(
+    /// Looks for what stands in the way of one machine's sleep, at each depth, and says how to put it right.
+    examine,
+    routes::MACHINE_DOCTOR,
+    Report
+);
 
 /// Forgets a machine. Its disk images are never touched.
 #[utoipa::path(
@@ -87,21 +108,6 @@ pub(super) async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Says why a machine is awake, what woke it, and what would wake it.
-#[utoipa::path(
-    get,
-    path = routes::WHY,
-    params(("name" = String, Path, description = "the machine")),
-    responses(
-        (status = 200, body = Why),
-        (status = 404, description = "no such machine", body = Problem,
-            content_type = "application/problem+json"),
-    )
-)]
-pub(super) async fn why(State(host): State<Shared>, Name(name): Name) -> Result<Json<Why>, Refused> {
-    Ok(Json(host.why(&name).await?))
-}
-
 /// Says what would become of a frame that came for a machine asleep. Nothing is sent, and nothing wakes.
 #[utoipa::path(
     post,
@@ -122,21 +128,6 @@ pub(super) async fn wake_test(
     Body(request): Body<WakeTestRequest>,
 ) -> Result<Json<WakeTest>, Refused> {
     Ok(Json(host.wake_test(&name, &request).await?))
-}
-
-/// Looks for what stands in the way of one machine's sleep, at each depth, and says how to put it right.
-#[utoipa::path(
-    get,
-    path = routes::MACHINE_DOCTOR,
-    params(("name" = String, Path, description = "the machine")),
-    responses(
-        (status = 200, body = Report),
-        (status = 404, description = "no such machine", body = Problem,
-            content_type = "application/problem+json"),
-    )
-)]
-pub(super) async fn examine(State(host): State<Shared>, Name(name): Name) -> Result<Json<Report>, Refused> {
-    Ok(Json(host.examine(&name).await?))
 }
 
 /// Looks for what stands in the way, and says how to put it right.
