@@ -16,6 +16,7 @@
 mod act;
 mod adopt;
 mod deeper;
+mod holds;
 mod idleness;
 mod jobs;
 mod journal;
