@@ -186,48 +186,17 @@ impl Inhibitor {
 }
 
 #[cfg(test)]
+#[path = "../tests/common/logind.rs"]
+mod logind;
+
+#[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        logind::{Logind, connect, lock},
+        *,
+    };
     use std::sync::Mutex as Shared;
     use zbus::fdo;
-
-    #[derive(Default)]
-    struct Logind {
-        locks: Vec<Listed>,
-        reads: usize,
-        refusal: Option<fdo::Error>,
-    }
-
-    struct Manager(Arc<Shared<Logind>>);
-
-    #[zbus::interface(name = "org.freedesktop.login1.Manager")]
-    impl Manager {
-        fn list_inhibitors(&self) -> fdo::Result<Vec<Listed>> {
-            let mut logind = self.0.lock().unwrap();
-            logind.reads += 1;
-            logind.refusal.clone().map_or_else(|| Ok(logind.locks.clone()), Err)
-        }
-    }
-
-    fn lock(what: &str, who: &str, mode: &str) -> Listed {
-        (what.into(), who.into(), "backup".into(), mode.into(), 0, 42)
-    }
-
-    /// The two ends of a connection, of which one is this logind.
-    async fn connect(logind: &Arc<Shared<Logind>>) -> (Connection, Connection) {
-        let (ours, theirs) = tokio::net::UnixStream::pair().unwrap();
-        let guid = zbus::Guid::generate();
-        let server = zbus::connection::Builder::unix_stream(theirs)
-            .server(guid)
-            .unwrap()
-            .p2p()
-            .serve_at("/org/freedesktop/login1", Manager(Arc::clone(logind)))
-            .unwrap()
-            .build();
-        let client = zbus::connection::Builder::unix_stream(ours).p2p().build();
-        let (server, client) = tokio::join!(server, client);
-        (server.unwrap(), client.unwrap())
-    }
 
     #[tokio::test]
     async fn locks_that_name_a_machine_or_all_keep_it_awake() {

@@ -106,7 +106,7 @@ impl Bench {
             events: Events::new(1000, Arc::clone(&clock)),
             clock,
             config: Arc::clone(&config),
-            inhibitors: Arc::default(),
+            inhibitors: Arc::clone(&world.inhibitors.lock().unwrap()),
             policies: Arc::new(dormouse_daemon::service::policies(&config)),
             rooms: Rooms::default(),
             fault: Fault::default(),

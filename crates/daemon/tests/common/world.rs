@@ -14,6 +14,7 @@ use std::{
 use async_trait::async_trait;
 use dormouse_daemon::{
     clock::{Clock, SystemClock},
+    inhibit::Inhibitors,
     platforms::Platforms,
     presence::Presence,
 };
@@ -35,6 +36,8 @@ pub struct World {
     /// Counts changes, for who waits.
     changed: watch::Sender<u64>,
     pub clock: Arc<SetClock>,
+    /// Where the locks are that others hold.
+    pub inhibitors: Mutex<Arc<Inhibitors>>,
 }
 
 struct Inner {
@@ -138,7 +141,7 @@ impl Default for World {
             mute: false,
             neighbours: BTreeMap::new(),
         };
-        Self { inner: Mutex::new(inner), changed: watch::Sender::new(0), clock }
+        Self { inner: Mutex::new(inner), changed: watch::Sender::new(0), clock, inhibitors: Mutex::default() }
     }
 }
 
