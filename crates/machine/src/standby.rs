@@ -27,7 +27,7 @@ const GUESS: u64 = 48 << 20;
 
 /// A machine as the policy sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub struct Machine {
     /// Its name.
     pub name: MachineName,
     /// Since when it has slept saved, with nothing else going on; `None` if it does not.
@@ -100,7 +100,7 @@ impl Standbys {
     }
 
     /// Looks at all machines; says what to do, if anything is. Ask again when it is done.
-    pub fn next(&mut self, machines: &[Seen], host: Host, now: Timestamp) -> Option<Step> {
+    pub fn next(&mut self, machines: &[Machine], host: Host, now: Timestamp) -> Option<Step> {
         self.look(machines, now);
         if host.tight {
             self.last_tight = Some(now);
@@ -121,13 +121,19 @@ impl Standbys {
         if need <= room {
             return Some(self.warm(&best.name));
         }
-        let much_less = |m: &&Seen| worth > self.worth(m, now) * MARGIN;
+        let much_less = |m: &&Machine| worth > self.worth(m, now) * MARGIN;
         let freed = self.standing_by(machines, now).filter(much_less).filter_map(|m| m.standby);
         // Only for who will fit then.
         if need <= freed.fold(room, u64::saturating_add) {
             return self.least(machines, now).map(|m| self.cool(&m.name));
         }
         self.best(machines, now, room).map(|m| self.warm(&m.name))
+    }
+
+    /// Does one stand by, as of the last look?
+    #[must_use]
+    pub fn has_any(&self) -> bool {
+        self.marks.values().any(|mark| mark.has)
     }
 
     /// A standby could not be started, or there was nothing to start, or it could not be ended.
@@ -151,7 +157,7 @@ impl Standbys {
         Step::Cool(name.clone())
     }
 
-    fn look(&mut self, machines: &[Seen], now: Timestamp) {
+    fn look(&mut self, machines: &[Machine], now: Timestamp) {
         self.looks += 1;
         for seen in machines {
             let mark = match self.marks.get_mut(&seen.name) {
@@ -170,14 +176,14 @@ impl Standbys {
     }
 
     /// Bytes that its standby is taken to need.
-    fn need(&self, machine: &Seen) -> u64 {
+    fn need(&self, machine: &Machine) -> u64 {
         let known = self.marks.get(&machine.name).and_then(|mark| mark.size);
         known.map_or(self.estimate, |(bytes, _)| bytes)
     }
 
     /// The sleeper without a standby that is worth most, of those that need no more than `room`.
-    fn best<'a>(&self, machines: &'a [Seen], now: Timestamp, room: u64) -> Option<&'a Seen> {
-        let slept = |m: &Seen| m.asleep_since.is_some_and(|since| now.since(since) >= self.after);
+    fn best<'a>(&self, machines: &'a [Machine], now: Timestamp, room: u64) -> Option<&'a Machine> {
+        let slept = |m: &Machine| m.asleep_since.is_some_and(|since| now.since(since) >= self.after);
         let wanting = machines.iter().filter(|m| m.standby.is_none() && !m.starting && slept(m));
         wanting
             .filter(|m| self.may(m, now) && self.need(m) <= room)
@@ -187,29 +193,29 @@ impl Standbys {
     }
 
     /// Those that have a standby, which can be ended as far as is known.
-    fn standing_by<'a>(&self, machines: &'a [Seen], now: Timestamp) -> impl Iterator<Item = &'a Seen> {
+    fn standing_by<'a>(&self, machines: &'a [Machine], now: Timestamp) -> impl Iterator<Item = &'a Machine> {
         machines.iter().filter(move |m| m.standby.is_some() && self.may(m, now))
     }
 
     /// The standby that is worth least.
-    fn least<'a>(&self, machines: &'a [Seen], now: Timestamp) -> Option<&'a Seen> {
+    fn least<'a>(&self, machines: &'a [Machine], now: Timestamp) -> Option<&'a Machine> {
         self.standing_by(machines, now)
             .map(|m| (m, self.worth(m, now)))
             .min_by(|(a, x), (b, y)| x.total_cmp(y).then(a.asleep_since.cmp(&b.asleep_since)))
             .map(|(m, _)| m)
     }
 
-    fn may(&self, machine: &Seen, now: Timestamp) -> bool {
+    fn may(&self, machine: &Machine, now: Timestamp) -> bool {
         self.marks.get(&machine.name).is_some_and(|mark| mark.not_before <= now)
     }
 
-    fn worth(&self, machine: &Seen, now: Timestamp) -> f64 {
+    fn worth(&self, machine: &Machine, now: Timestamp) -> f64 {
         self.marks.get(&machine.name).map_or(0.0, |mark| mark.worth(now))
     }
 }
 
 impl Mark {
-    fn look(&mut self, seen: &Seen, now: Timestamp) {
+    fn look(&mut self, seen: &Machine, now: Timestamp) {
         if let Some(wake) = seen.last_wake.filter(|wake| self.last_wake != Some(*wake)) {
             // The newest of what is known, should the clock have been set back.
             let at = wake.max(self.at);
@@ -261,8 +267,8 @@ mod tests {
         name.parse().unwrap()
     }
 
-    fn sleeper(n: &str, since: u64, last_wake: Option<u64>, standby: Option<u64>) -> Seen {
-        Seen {
+    fn sleeper(n: &str, since: u64, last_wake: Option<u64>, standby: Option<u64>) -> Machine {
+        Machine {
             name: name(n),
             asleep_since: Some(at(since)),
             last_wake: last_wake.map(at),
@@ -327,7 +333,7 @@ mod tests {
         let machines = [sleeper("a", 0, Some(1), Some(30 * MIB)), sleeper("b", 0, Some(2), None)];
         let tight = Host { busy: true, tight: true };
         assert_eq!(policy.next(&machines, tight, at(10)), Some(Step::Cool(name("a"))));
-        let machines = machines.map(|m| Seen { standby: None, ..m });
+        let machines = machines.map(|m| Machine { standby: None, ..m });
         assert_eq!(policy.next(&machines, CALM_HOST, at(10 + CALM.as_secs() - 1)), None);
         assert_eq!(policy.next(&machines, CALM_HOST, at(10 + CALM.as_secs())), Some(Step::Warm(name("b"))));
         let mut none = Standbys::new(0, AFTER);
@@ -398,7 +404,7 @@ mod tests {
     #[test]
     fn while_one_starts_others_are_given_up_and_none_is_started() {
         let mut policy = policy(256);
-        let starting = Seen { starting: true, ..sleeper("a", 0, Some(2), None) };
+        let starting = Machine { starting: true, ..sleeper("a", 0, Some(2), None) };
         let machines = [starting, sleeper("b", 0, Some(1), Some(MIB)), sleeper("c", 0, Some(1), None)];
         assert_eq!(policy.next(&machines[..1], CALM_HOST, at(10)), None);
         assert_eq!(policy.next(&machines, CALM_HOST, at(11)), None);
@@ -414,7 +420,7 @@ mod tests {
             rounds in proptest::collection::vec((0_usize..6, 0_u64..4, 1_u64..60, any::<bool>(), any::<bool>()), 1..80),
         ) {
             let mut policy = policy(budget);
-            let mut machines: Vec<Seen> =
+            let mut machines: Vec<Machine> =
                 (0..6).map(|n| sleeper(&format!("m{n}"), 0, None, None)).collect();
             let mut now = 10;
             for (n, what, mib, busy, tight) in rounds {
@@ -425,7 +431,7 @@ mod tests {
                     2 => (machines[n].asleep_since, machines[n].standby) = (None, None),
                     _ => machines[n].standby = None,
                 }
-                let used = |machines: &[Seen]| machines.iter().filter_map(|m| m.standby).sum::<u64>();
+                let used = |machines: &[Machine]| machines.iter().filter_map(|m| m.standby).sum::<u64>();
                 let before = used(&machines);
                 match policy.next(&machines, Host { busy, tight }, at(now)) {
                     Some(Step::Warm(name)) => {
@@ -454,14 +460,14 @@ mod tests {
             stuck in proptest::collection::vec(any::<bool>(), 8),
         ) {
             let mut policy = policy(budget);
-            let mut machines: Vec<Seen> =
+            let mut machines: Vec<Machine> =
                 (0..sizes.len()).map(|n| sleeper(&format!("m{n}"), 0, None, None)).collect();
             for (n, wake) in wakes {
                 let n = n % machines.len();
                 machines[n].last_wake = Some(at(wake));
                 policy.next(&machines, BUSY, at(600));
             }
-            let step = |policy: &mut Standbys, machines: &mut Vec<Seen>, now, stuck: &[bool]| {
+            let step = |policy: &mut Standbys, machines: &mut Vec<Machine>, now, stuck: &[bool]| {
                 let step = policy.next(machines, CALM_HOST, now)?;
                 let (Step::Warm(name) | Step::Cool(name)) = &step;
                 let n = machines.iter().position(|m| m.name == *name).unwrap();
@@ -473,7 +479,7 @@ mod tests {
                 Some(())
             };
             let bound = 20 * sizes.len();
-            let rests = |policy: &mut Standbys, machines: &mut Vec<Seen>, now, stuck: &[bool]| {
+            let rests = |policy: &mut Standbys, machines: &mut Vec<Machine>, now, stuck: &[bool]| {
                 (0..bound).any(|_| step(policy, machines, now, stuck).is_none())
             };
             prop_assert!(rests(&mut policy, &mut machines, at(700), &stuck), "{machines:?}");

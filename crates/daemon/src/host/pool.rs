@@ -8,7 +8,7 @@ use std::{
 use dormouse_api_types::Check;
 use dormouse_machine::{
     lifecycle::State,
-    standby::{self, Seen, Standbys, Step},
+    standby::{self, Machine, Standbys, Step},
 };
 use dormouse_platform::Error;
 use dormouse_types::{Depth, MachineName};
@@ -31,7 +31,7 @@ const SELDOM: Duration = Duration::from_secs(10);
 pub(super) async fn keep(host: Weak<Host>) {
     let mut ticks = tokio::time::interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut policy, mut attention, mut starting) = (None, None, None);
+    let (mut policy, mut attention, mut starting): (Option<Standbys>, _, _) = (None, None, None);
     loop {
         let finished = tokio::select! {
             done = finished(&mut starting) => Some(done),
@@ -41,7 +41,9 @@ pub(super) async fn keep(host: Weak<Host>) {
         let wanted = &host.config().standby;
         let now = Instant::now();
         let attention = attention.get_or_insert_with(|| Attention::new(wanted.after.get(), now));
-        let is_due = attention.is_due(host.events().last(), pressure::is_tight(), now);
+        // Where nobody stands by, nothing can be given back.
+        let is_tight = policy.as_ref().is_some_and(Standbys::has_any) && pressure::is_tight();
+        let is_due = attention.is_due(host.events().last(), is_tight, now);
         if finished.is_none() && !is_due {
             continue;
         }
@@ -167,10 +169,10 @@ impl Host {
     }
 }
 
-async fn look(handle: &Handle, starting: bool) -> Seen {
+async fn look(handle: &Handle, starting: bool) -> Machine {
     // One that starts cannot say until QEMU has answered.
     let standby = if starting { None } else { handle.instance.standby_bytes().await };
-    handle.peek(|view| Seen {
+    handle.peek(|view| Machine {
         name: handle.name.clone(),
         asleep_since: asleep_since(view),
         last_wake: view.last_wake.as_ref().map(|wake| wake.at),
