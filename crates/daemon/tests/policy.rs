@@ -197,11 +197,28 @@ async fn agree(stage: Stage, settings: Settings) {
     }
 }
 
+async fn agree_by(kind: Kind) {
+    agree(Stage::start(&format!("\"{kind}\"")).await, Settings { kind, ..Settings::default() }).await;
+}
+
 #[tokio::test(start_paused = true)]
-async fn the_daemon_and_the_simulation_decide_the_same() {
-    for kind in Kind::ALL {
-        agree(Stage::start(&format!("\"{kind}\"")).await, Settings { kind, ..Settings::default() }).await;
-    }
+async fn the_daemon_and_the_simulation_decide_the_same_by_a_fixed_time() {
+    agree_by(Kind::Fixed).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_daemon_and_the_simulation_decide_the_same_by_hysteresis() {
+    agree_by(Kind::Hysteresis).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_daemon_and_the_simulation_decide_the_same_by_prediction() {
+    agree_by(Kind::Predictive).await;
+}
+
+#[test]
+fn every_policy_is_compared() {
+    assert_eq!(Kind::ALL, [Kind::Fixed, Kind::Hysteresis, Kind::Predictive]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -220,6 +237,20 @@ async fn parameters_of_the_configuration_are_those_of_the_simulation() {
 async fn a_predictive_machine_is_awake_for_who_comes_and_sleeps_again_if_nobody_came() {
     let stage = Stage::start("{ name = \"predictive\", wake_cost = \"20m\" }").await;
     stage.live(&[60.0, 0.0, 0.0, 0.0, 0.0, 0.0].repeat(20)).await;
+    // Half an hour after the last one somebody comes again.
+    let due = stage.clock.now();
+    let [.., (What::Slept, slept), (What::WokenAhead, woken)] = &*stage.moves() else {
+        panic!("it is not awake for who comes next: {:?}", stage.moves())
+    };
+    let (early, asleep) = (due.since(*woken), woken.since(*slept));
+    assert!(*woken < due && early < Duration::from_secs(600), "{early:?} before somebody comes");
+    assert!(asleep > Duration::from_secs(300), "{asleep:?}");
+    let why = stage.bench.host.why(&web()).await.unwrap();
+    assert_eq!(why.state, MachineState::Active);
+    let wake = why.last_wake.unwrap();
+    let told = wake.frame.unwrap_or_default();
+    assert!(wake.cause == "ahead" && told.contains("idle times"), "{} {told}", wake.cause);
+    assert!(why.cause.is_some_and(|cause| cause == format!("ahead: {told}")));
     let before = stage.moves().len();
     stage.live(&[60.0]).await;
     stage.live(&[0.0; 12]).await;
