@@ -2,7 +2,7 @@
 
 use std::{
     sync::LazyLock,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use dormouse_types::Timestamp;
@@ -25,8 +25,7 @@ pub struct SystemClock;
 
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        Timestamp(0) + since_epoch
+        dormouse_platform::now()
     }
 
     fn steady(&self) -> Duration {

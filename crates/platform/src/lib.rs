@@ -14,7 +14,10 @@ pub mod qmp;
 pub mod saved;
 mod touched;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use async_trait::async_trait;
 use dormouse_machine::lifecycle::{Observed, Shape};
@@ -23,6 +26,12 @@ use dormouse_types::{Depth, MacAddr, MachineName, Timestamp};
 pub use candidate::{Activity, Candidate, Finding, Joined, NotFound};
 pub use error::Error;
 pub use obstacle::Obstacle;
+
+/// The host's wall clock, which goes on while no daemon runs, and may be set.
+#[must_use]
+pub fn now() -> Timestamp {
+    Timestamp::default() + SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
 
 /// One machine, as its platform sees it. Owned by that machine's driver task.
 #[async_trait]

@@ -26,5 +26,5 @@ pub use name::{MachineName, NameError};
 pub use ports::{Ports, PortsError};
 pub use rate::{Rate, RateError};
 pub use service::{Service, ServiceKind};
-pub use time::Timestamp;
+pub use time::{Timestamp, nanos};
 pub use wake::{WakeRule, WakeRuleError};

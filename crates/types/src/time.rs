@@ -1,6 +1,9 @@
 //! Instants, given to logic as a parameter.
 
-use core::{ops::Add, time::Duration};
+use core::{
+    ops::{Add, Sub},
+    time::Duration,
+};
 use serde::{Deserialize, Serialize};
 
 /// Nanoseconds since the Unix epoch, as the shell's clock says.
@@ -22,6 +25,34 @@ impl Add<Duration> for Timestamp {
     type Output = Self;
 
     fn add(self, span: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)))
+        Self(self.0.saturating_add(nanos(span)))
+    }
+}
+
+impl Sub<Duration> for Timestamp {
+    type Output = Self;
+
+    /// The epoch if that is later.
+    fn sub(self, span: Duration) -> Self {
+        Self(self.0.saturating_sub(nanos(span)))
+    }
+}
+
+/// A span in nanoseconds; saturates after 584 years.
+#[must_use]
+pub fn nanos(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn saturates() {
+        let (second, at) = (Duration::from_secs(1), Timestamp(1));
+        assert_eq!((at + second, at - second), (Timestamp(1_000_000_001), Timestamp(0)));
+        assert_eq!((at + Duration::MAX, at - Duration::MAX), (Timestamp(u64::MAX), Timestamp(0)));
+        assert_eq!((at.since(at + second), (at + second).since(at)), (Duration::ZERO, second));
     }
 }

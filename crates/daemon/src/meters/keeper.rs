@@ -170,13 +170,10 @@ impl Meters {
 
     async fn tidy_to(&self, hourly: Duration, keep: Duration) -> usize {
         let now = self.inner.clock.now();
-        let ago = |span: Duration| {
-            Timestamp(now.0.saturating_sub(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)))
-        };
         let zone = self.inner.zone.clone();
-        let days_before = day_start(&zone, ago(hourly));
+        let days_before = day_start(&zone, now - hourly);
         let tidy =
-            Tidy { days_before, forget_before: ago(keep), day: Arc::new(move |at| day_start(&zone, at)) };
+            Tidy { days_before, forget_before: now - keep, day: Arc::new(move |at| day_start(&zone, at)) };
         let mut left = 0;
         for machine in self.machines() {
             match self.inner.store.tidy(&machine, tidy.clone()).await {

@@ -139,7 +139,7 @@ async fn with_too_many_rows_hours_become_days_sooner_and_nothing_is_forgotten() 
     let bench = Bench::start().await;
     let (now, mut closed) = (bench.clock.now(), Vec::new());
     for hours in 1..=20 * 24 {
-        let start = Timestamp(now.0 - u64::try_from((HOUR * hours).as_nanos()).unwrap());
+        let start = now - HOUR * hours;
         let mut amounts = Amounts::default();
         amounts.spans.insert(Class::Awake, 1);
         closed.push(Bucket { start, end: start + HOUR, tags: Tags::default(), amounts });

@@ -70,7 +70,7 @@ impl Schedule {
     #[must_use]
     pub fn wake_at(&self, asleep: Timestamp, now: Timestamp) -> Option<Timestamp> {
         let ahead = self.wake_ahead?;
-        let early = |at: Timestamp| Timestamp(at.0.saturating_sub(nanos(ahead)));
+        let early = |at: Timestamp| at - ahead;
         // Who was put to sleep during a span, or its lead, sleeps on through it.
         let next = match self.stay_awake.at(asleep + ahead, &self.zone) {
             Moment::Outside { next } => next?,
@@ -105,8 +105,4 @@ impl Schedule {
         }
         None
     }
-}
-
-fn nanos(span: Duration) -> u64 {
-    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use dormouse_types::{MachineName, Timestamp};
+use dormouse_types::{MachineName, Timestamp, nanos};
 
 use super::{Account, Bucket, Class, Grid, Open, Posting, Tags};
 use crate::lifecycle::State;
@@ -266,7 +266,7 @@ impl Ledger {
 
     /// Counts a span that ends where the wall clock is `now`, whatever it was before.
     fn pass(&mut self, span: Duration, now: Timestamp) {
-        let mut from = Timestamp(now.0.saturating_sub(nanos(span)));
+        let mut from = now - span;
         if self.at.wall.since(from) > STEERED {
             // Set back. No bucket ever began so many nanoseconds after a whole hour.
             self.serial += 1;
@@ -395,10 +395,6 @@ impl Ledger {
     pub const fn class(&self) -> Class {
         self.open.class
     }
-}
-
-fn nanos(span: Duration) -> u64 {
-    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn count(counts: &mut BTreeMap<String, u64>, word: &str) {

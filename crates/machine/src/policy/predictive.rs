@@ -208,7 +208,7 @@ impl Policy for Predictive {
         let found = found
             .or_else(|| week.map(|age| (age, self.outlook(since, age))).find(|(_, it)| self.guards(*it)));
         let (age, outlook) = found?;
-        let at = Timestamp(start(since, age).0.saturating_sub(nanos(self.lead)));
+        let at = start(since, age) - self.lead;
         Some(Plan { at, why: self.describe(outlook) })
     }
 
@@ -253,12 +253,7 @@ fn age(since: Timestamp, now: Timestamp) -> usize {
 
 /// When the bin of an idle time begins.
 fn start(since: Timestamp, age: usize) -> Timestamp {
-    let bins = u64::try_from(age).unwrap_or(u64::MAX);
-    Timestamp(since.0.saturating_add(bins.saturating_mul(nanos(BIN))))
-}
-
-fn nanos(span: Duration) -> u64 {
-    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
+    since + BIN.saturating_mul(u32::try_from(age).unwrap_or(u32::MAX))
 }
 
 fn log_odds(chance: f32) -> f32 {

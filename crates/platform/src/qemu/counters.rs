@@ -3,14 +3,13 @@
 use std::{
     fs::{self, OpenOptions},
     path::Path,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
-use dormouse_types::Timestamp;
 use serde_json::Value;
 
 use super::{Qemu, ports::tap_name, running::Running};
-use crate::{Counters, Error};
+use crate::{Counters, Error, now};
 
 /// `USER_HZ`: fixed by the kernel's interface on every architecture that QEMU's host can be.
 const TICKS_PER_SECOND: u64 = 100;
@@ -91,11 +90,6 @@ fn bound(console: &Path) {
     if too_long && let Err(error) = OpenOptions::new().write(true).open(console).and_then(|f| f.set_len(0)) {
         tracing::warn!(%error, path = %console.display(), "cannot empty the console's log");
     }
-}
-
-fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
