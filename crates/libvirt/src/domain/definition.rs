@@ -69,17 +69,18 @@ impl Inner {
 
     /// As soon as it may be: the same for starts of others.
     async fn ready_ahead(&self) -> Result<(), Error> {
-        let dir = &self.ram_file.files.0;
-        let is_asleep = || saved::exists(dir) || saved::taken(dir);
-        if is_asleep() {
-            return Ok(());
-        }
-        let (_busy, _defining) = (self.ram_file.busy.lock().await, self.ram_file.defining.lock().await);
-        if is_asleep() || self.ram_file.is_erased.load(Ordering::Relaxed) {
+        let _defining = self.ram_file.defining.lock().await;
+        if self.is_asleep_beside_ram_file() || self.ram_file.is_erased.load(Ordering::Relaxed) {
             return Ok(());
         }
         // Changed once more, it is told once more.
         self.try_ready(true).await.map(drop)
+    }
+
+    /// Its memory is in the file, which is not to be touched.
+    fn is_asleep_beside_ram_file(&self) -> bool {
+        let dir = &self.ram_file.files.0;
+        saved::exists(dir) || saved::taken(dir)
     }
 
     /// `None`: others changed the definition meanwhile.
@@ -133,13 +134,15 @@ impl Inner {
     ) -> Result<(), Error> {
         let files = self.ram_file.files.clone();
         // The memory of who runs is left alone.
-        if is_ahead && is_active && files.0.ram().exists() {
+        if is_ahead && ((is_active && files.0.ram().exists()) || files.has_empty_ram(size, owner)) {
             return Ok(());
         }
-        blocking(
-            move || if is_ahead && files.has_empty_ram(size) { Ok(()) } else { files.make_ram(size, owner) },
-        )
-        .await
+        // It may fall asleep just now; and no longer than this, for who looks at it meanwhile looks at half of it.
+        let _busy = if is_ahead { Some(self.ram_file.busy.lock().await) } else { None };
+        if is_ahead && self.is_asleep_beside_ram_file() {
+            return Ok(());
+        }
+        blocking(move || files.make_ram(size, owner)).await
     }
 
     /// What libvirt says of its host; asked once, for it may probe QEMU first, for seconds.

@@ -1,6 +1,6 @@
 //! Start, pause, suspend, save, stop.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use dormouse_machine::lifecycle::{Observed, Process, StateOnDisk};
 use dormouse_platform::{Error, Notice, Obstacle};
@@ -30,7 +30,7 @@ const SUSPENDS: Duration = Duration::from_secs(20);
 const AGENT_BACK: Duration = Duration::from_secs(8);
 /// Between two tries to have it heard.
 const ASK_AGAIN: Duration = Duration::from_millis(250);
-/// Between two tries to interrupt a save that has not quite begun.
+/// Between two looks at a libvirt that is away.
 const AGAIN: Duration = Duration::from_millis(20);
 /// Of guests that suspended themselves once, and do not again.
 const ONCE: &str = "since its process was started it has suspended itself once, and some firmware (as SeaBIOS of a \
@@ -294,57 +294,6 @@ impl Inner {
         is_spent.then(|| Obstacle::to(&[Depth::Pmsuspended], "suspend to memory", ONCE).fix(fix))
     }
 
-    /// Managed save of a guest that stands still. Given up when hurried: it stands still as before.
-    pub(super) async fn save_managed(&self) -> Result<(), Error> {
-        let mut hurry = self.hurry.subscribe();
-        let folder = self.managed_save_folder().await;
-        let _expected = self.expect(Deed::Save);
-        let save = self.ask(Lane::Work, |domain| {
-            // It would wait for theirs, and an interruption would be theirs too.
-            if is_busy(domain)? {
-                return Err(CallError::Said {
-                    code: ErrorNumber::OperationInvalid,
-                    message: "a job of another client of libvirt is going on (virsh domjobinfo)".into(),
-                });
-            }
-            Ok(domain.managed_save(0).map(drop)?)
-        });
-        tokio::pin!(save);
-        let saved = tokio::select! {
-            saved = &mut save => saved,
-            _ = hurry.changed() => tokio::select! {
-                saved = &mut save => match saved {
-                    Err(_) => return Err(Error::Hurried("the save")),
-                    saved => saved,
-                },
-                never = self.interrupt() => match never {},
-            },
-        };
-        saved.map_err(self.failed("save"))?;
-        // Who starts it without us shall not find it paused.
-        let runs = self.ask(Lane::Quick, |domain| Ok(more::managed_save_starts_running(domain)?)).await;
-        if let Err(error) = runs {
-            tracing::debug!(domain = self.who.name, ?error, "whoever starts it by hand finds it paused");
-        }
-        self.make_managed_save_durable(folder).await;
-        self.managed_save.is(true);
-        Ok(())
-    }
-
-    /// Interrupts what is done, again and again: it may just begin.
-    async fn interrupt(&self) -> Infallible {
-        loop {
-            // One that has not begun is not there to be found, and others may have begun one.
-            let abort = |domain: &Handle| {
-                if is_saving(domain)? { Ok(more::abort_job(domain)?) } else { Ok(()) }
-            };
-            if let Err(error) = self.ask(Lane::Deed, abort).await {
-                tracing::debug!(domain = self.who.name, ?error, "nothing to interrupt yet");
-            }
-            tokio::time::sleep(AGAIN).await;
-        }
-    }
-
     pub(super) async fn shut_down(&self, patience: Duration) -> Result<(), Error> {
         let _expected = self.expect(Deed::PowerDown);
         let deadline = Instant::now() + patience;
@@ -389,20 +338,6 @@ impl Inner {
             Observed { process: Process::Absent, .. } => Ok(()),
             Observed { saved_state: StateOnDisk::Whole, .. } => self.destroy().await,
             Observed { .. } => Err(Error::Unsupported("its state is not saved: it is not ended".into())),
-        }
-    }
-
-    pub(super) async fn forget_state(&self) -> Result<(), Error> {
-        self.managed_save.is(false);
-        let removed = self.ask(Lane::Deed, |domain| {
-            if domain.has_managed_save(0)? {
-                domain.managed_save_remove(0)?;
-            }
-            Ok(())
-        });
-        match removed.await {
-            Err(error) if is_missing(&error) => Ok(()),
-            removed => removed.map_err(self.failed("remove the managed save of")),
         }
     }
 
@@ -454,22 +389,6 @@ fn is_unheard(error: &CallError) -> bool {
             error.code(),
             Some(E::ArgumentUnsupported | E::ConfigUnsupported | E::OperationUnsupported | E::NoSupport)
         )
-}
-
-/// Is something being done with it that others would have to wait for? What a driver of libvirt does not know
-/// it has not.
-fn is_busy(domain: &Handle) -> Result<bool, CallError> {
-    match domain.get_job_info() {
-        Ok(job) => Ok(i64::from(job.r#type) != i64::from(ffi::VIR_DOMAIN_JOB_NONE)),
-        Err(error) if error.code() == ErrorNumber::NoSupport => Ok(false),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Is it being saved?
-fn is_saving(domain: &Handle) -> Result<bool, CallError> {
-    let operation = domain.get_job_stats(0)?.operation;
-    Ok(operation.map(i64::from) == Some(i64::from(ffi::VIR_DOMAIN_JOB_OPERATION_SAVE)))
 }
 
 fn press_sleep(domain: &Handle) -> Result<(), CallError> {

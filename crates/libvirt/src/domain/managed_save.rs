@@ -1,16 +1,28 @@
 //! A managed save: libvirt has it, other clients can remove it without an event, and a power cut may take it.
 
 use std::{
+    convert::Infallible,
     fs::File,
     io,
     os::fd::AsRawFd,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use dormouse_platform::Notice;
+use dormouse_platform::{Error, Notice};
+use dormouse_sys::libvirt as more;
+use virt::{domain::Domain as Handle, error::ErrorNumber};
+use virt_sys as ffi;
 
-use super::Inner;
-use crate::uri::is_local_qemu;
+use super::{Inner, is_missing};
+use crate::{
+    expect::Deed,
+    hub::{CallError, Lane},
+    uri::is_local_qemu,
+};
+
+/// Between two tries to interrupt a save that has not quite begun.
+const AGAIN: Duration = Duration::from_millis(20);
 
 /// What has become of a sleeper whose managed save is gone.
 const REMOVED: &str = "its managed save was removed by another client of libvirt, or could not be used: what \
@@ -81,6 +93,71 @@ impl ManagedSave {
 }
 
 impl Inner {
+    /// Managed save of a guest that stands still. Given up when hurried: it stands still as before.
+    pub(super) async fn save_managed(&self) -> Result<(), Error> {
+        let mut hurry = self.hurry.subscribe();
+        let folder = self.managed_save_folder().await;
+        let _expected = self.expect(Deed::Save);
+        let save = self.ask(Lane::Work, |domain| {
+            // It would wait for theirs, and an interruption would be theirs too.
+            if is_busy(domain)? {
+                return Err(CallError::Said {
+                    code: ErrorNumber::OperationInvalid,
+                    message: "a job of another client of libvirt is going on (virsh domjobinfo)".into(),
+                });
+            }
+            Ok(domain.managed_save(0).map(drop)?)
+        });
+        tokio::pin!(save);
+        let saved = tokio::select! {
+            saved = &mut save => saved,
+            _ = hurry.changed() => tokio::select! {
+                saved = &mut save => match saved {
+                    Err(_) => return Err(Error::Hurried("the save")),
+                    saved => saved,
+                },
+                never = self.interrupt() => match never {},
+            },
+        };
+        saved.map_err(self.failed("save"))?;
+        // Who starts it without us shall not find it paused.
+        let runs = self.ask(Lane::Quick, |domain| Ok(more::managed_save_starts_running(domain)?)).await;
+        if let Err(error) = runs {
+            tracing::debug!(domain = self.who.name, ?error, "whoever starts it by hand finds it paused");
+        }
+        self.make_managed_save_durable(folder).await;
+        self.managed_save.is(true);
+        Ok(())
+    }
+
+    /// Interrupts what is done, again and again: it may just begin.
+    async fn interrupt(&self) -> Infallible {
+        loop {
+            // One that has not begun is not there to be found, and others may have begun one.
+            let abort = |domain: &Handle| {
+                if is_saving(domain)? { Ok(more::abort_job(domain)?) } else { Ok(()) }
+            };
+            if let Err(error) = self.ask(Lane::Deed, abort).await {
+                tracing::debug!(domain = self.who.name, ?error, "nothing to interrupt yet");
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    pub(super) async fn forget_state(&self) -> Result<(), Error> {
+        self.managed_save.is(false);
+        let removed = self.ask(Lane::Deed, |domain| {
+            if domain.has_managed_save(0)? {
+                domain.managed_save_remove(0)?;
+            }
+            Ok(())
+        });
+        match removed.await {
+            Err(error) if is_missing(&error) => Ok(()),
+            removed => removed.map_err(self.failed("remove the managed save of")),
+        }
+    }
+
     /// libvirt has it, or has it no more.
     pub(super) fn managed_save_found(&self, found: bool) -> Option<Notice> {
         self.managed_save.found(found).then(|| self.managed_save_lost())
@@ -126,6 +203,22 @@ impl Inner {
             }
         }
     }
+}
+
+/// Is something being done with it that others would have to wait for? What a driver of libvirt does not know
+/// it has not.
+fn is_busy(domain: &Handle) -> Result<bool, CallError> {
+    match domain.get_job_info() {
+        Ok(job) => Ok(i64::from(job.r#type) != i64::from(ffi::VIR_DOMAIN_JOB_NONE)),
+        Err(error) if error.code() == ErrorNumber::NoSupport => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Is it being saved?
+fn is_saving(domain: &Handle) -> Result<bool, CallError> {
+    let operation = domain.get_job_stats(0)?.operation;
+    Ok(operation.map(i64::from) == Some(i64::from(ffi::VIR_DOMAIN_JOB_OPERATION_SAVE)))
 }
 
 /// fsync(2) of a file and of the folder that it is in.

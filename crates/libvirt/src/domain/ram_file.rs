@@ -35,7 +35,7 @@ pub(super) struct RamFile {
     pub(super) files: Files,
     /// Held while a state is written or read: what is found meanwhile is half of a story.
     pub(super) busy: tokio::sync::Mutex<()>,
-    /// Held while the definition is made ready, and while it is started.
+    /// Held while the definition is made ready, and while it is started. Locked before `busy`, by who needs both.
     pub(super) defining: tokio::sync::Mutex<()>,
     /// Why QEMU could not start with it.
     refused: Mutex<Option<String>>,
@@ -281,7 +281,7 @@ impl Inner {
 
     /// The machine is forgotten, and its domain off: its memory is libvirt's again.
     pub(super) async fn erase_ram_file(&self) -> Result<(), Error> {
-        let (_busy, _defining) = (self.ram_file.busy.lock().await, self.ram_file.defining.lock().await);
+        let (_defining, _busy) = (self.ram_file.defining.lock().await, self.ram_file.busy.lock().await);
         // What is taken out would be put in again at once.
         self.ram_file.is_erased.store(true, Ordering::Relaxed);
         let folder = self.ram_file.files.0.path().to_owned();

@@ -10,6 +10,8 @@
 //! the connection and all calls with it, and each call has a time limit of its own.
 
 mod connection;
+mod keeper;
+mod lane;
 mod reconnect;
 
 use std::{
@@ -21,8 +23,7 @@ use dormouse_platform::{Error, Notice, Obstacle};
 use dormouse_sys::libvirt::Lifecycle;
 use tokio::{
     sync::{
-        Semaphore,
-        mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+        mpsc::{UnboundedSender, unbounded_channel},
         watch,
     },
     time::timeout,
@@ -30,16 +31,13 @@ use tokio::{
 use virt::{connect::Connect, error::ErrorNumber};
 use virt_sys as ffi;
 
-use self::reconnect::{Action, Event, Reconnect};
-use crate::{clock::now, happening::Happening};
+use self::lane::Lanes;
+use crate::happening::Happening;
 
-pub(crate) use connection::Connection;
+pub(crate) use self::{connection::Connection, lane::Lane};
 
 /// An attempt to connect that takes longer is told of. It is not given up: a second one would hang as well.
 const SLOW: Duration = Duration::from_secs(5);
-
-/// How often it is looked whether the managed saves of sleepers are still there: one question for all.
-const LOOK_AT_SAVES: Duration = Duration::from_secs(1);
 
 /// One libvirtd, or a driver of libvirt in this process.
 #[derive(Debug)]
@@ -106,53 +104,6 @@ pub(crate) trait Member: Send + Sync + std::fmt::Debug {
     fn notices(&self) -> &tokio::sync::mpsc::Sender<Notice>;
 }
 
-/// How a call is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Lane {
-    /// It is answered at once.
-    Quick,
-    /// So is this, and what it does must be done: it waits longer for a libvirt that is away.
-    Deed,
-    /// It may wait for what others do with the domain.
-    Guest,
-    /// It may wait for the guest's agent. libvirt has no limit for most of what it asks one, but a time that it
-    /// keeps for all clients (`virDomainAgentSetResponseTimeout`): with it, a freeze of file systems that others
-    /// ask for might fail and happen all the same. So that is left alone, and who waits here is in no other's way.
-    Agent,
-    /// It starts or saves.
-    Work,
-}
-
-/// How many calls of a lane are made at a time: see [`Connection`]. Those of one lane that hang are in nobody's way
-/// in another.
-#[derive(Debug)]
-struct Lanes {
-    quick: Arc<Semaphore>,
-    deed: Arc<Semaphore>,
-    guest: Arc<Semaphore>,
-    agent: Arc<Semaphore>,
-    work: Arc<Semaphore>,
-}
-
-impl Lane {
-    /// How long a call may take.
-    const fn limit(self) -> Duration {
-        match self {
-            // libvirt itself gives up after 30 s where something else is done with the domain.
-            Self::Quick | Self::Deed | Self::Guest | Self::Agent => Duration::from_secs(40),
-            Self::Work => Duration::from_secs(1800),
-        }
-    }
-
-    /// How long it waits for a connection. A restart of libvirtd takes a second or several.
-    const fn patience(self) -> Duration {
-        match self {
-            Self::Quick | Self::Guest | Self::Agent => Duration::from_secs(3),
-            Self::Deed | Self::Work => Duration::from_secs(20),
-        }
-    }
-}
-
 /// Why a call did not succeed.
 #[derive(Debug)]
 pub(crate) enum CallError {
@@ -215,16 +166,10 @@ impl Hub {
             link: watch::Sender::new(Link::Away("it is being connected to".to_owned().into())),
             news,
             members: Mutex::default(),
-            lanes: Lanes {
-                quick: Arc::new(Semaphore::new(2)),
-                deed: Arc::new(Semaphore::new(2)),
-                guest: Arc::new(Semaphore::new(2)),
-                agent: Arc::new(Semaphore::new(2)),
-                work: Arc::new(Semaphore::new(4)),
-            },
+            lanes: Lanes::new(),
         });
-        tokio::spawn(run(Arc::downgrade(&hub), told));
-        tokio::spawn(watch_saves(Arc::downgrade(&hub)));
+        tokio::spawn(keeper::run(Arc::downgrade(&hub), told));
+        tokio::spawn(keeper::watch_saves(Arc::downgrade(&hub)));
         hub
     }
 
@@ -245,14 +190,7 @@ impl Hub {
         work: impl FnOnce(&Connect) -> Result<T, CallError> + Send + 'static,
     ) -> Result<T, CallError> {
         let connection = self.connection(lane.patience()).await?;
-        let lanes = &self.lanes;
-        let room = match lane {
-            Lane::Quick => &lanes.quick,
-            Lane::Deed => &lanes.deed,
-            Lane::Guest => &lanes.guest,
-            Lane::Agent => &lanes.agent,
-            Lane::Work => &lanes.work,
-        };
+        let room = self.lanes.room(lane);
         let limit = lane.limit();
         let room = timeout(limit, Arc::clone(room).acquire_owned()).await;
         // Nobody closes a lane.
@@ -386,147 +324,5 @@ impl Drop for Hub {
 fn close(link: Link) {
     if let Ok(runtime) = tokio::runtime::Handle::try_current() {
         runtime.spawn_blocking(move || drop(link));
-    }
-}
-
-/// The state of one hub's task.
-struct Keeper {
-    link: Reconnect,
-    /// Counts the attempts, to tell the news of a connection that is gone.
-    epoch: u64,
-    /// The attempt that is under way is slow by then.
-    slow: Option<tokio::time::Instant>,
-    /// It ended before it was told to be there; why.
-    stillborn: Option<String>,
-}
-
-/// Keeps the hub connected, and tells its members.
-async fn run(hub: Weak<Hub>, mut news: UnboundedReceiver<News>) {
-    let mut keeper = Keeper { link: Reconnect::new(now()), epoch: 0, slow: None, stillborn: None };
-    loop {
-        let due = keeper.link.next_deadline().map(|due| due.since(now()).min(reconnect::PAUSE.1));
-        let told = tokio::select! {
-            told = news.recv() => told,
-            () = after(due) => None,
-            () = until(keeper.slow) => {
-                keeper.slow = None;
-                let Some(hub) = hub.upgrade() else { return };
-                keeper.step(&hub, Event::Slow("it does not answer".into())).await;
-                continue;
-            }
-        };
-        let Some(hub) = hub.upgrade() else { return };
-        match told {
-            None => keeper.step(&hub, Event::Tick).await,
-            Some(News::Wanted) => keeper.step(&hub, Event::Wanted).await,
-            Some(News::Lifecycle(epoch, event)) if epoch == keeper.epoch => {
-                let happening = Happening::from(&event);
-                tracing::debug!(uri = hub.uri, domain = event.domain, ?happening);
-                let about = |member: &dyn Member| member.is(&event.domain, &event.uuid);
-                hub.tell(|member| about(member).then(|| member.happened(happening)).flatten()).await;
-            }
-            Some(News::Devices(epoch, name, uuid)) if epoch == keeper.epoch => {
-                tracing::debug!(uri = hub.uri, domain = name, "a device comes or goes");
-                let about = |member: &dyn Member| member.is(&name, &uuid);
-                hub.tell(|member| about(member).then(|| member.devices_changed())).await;
-            }
-            Some(News::Closed(epoch, why)) if epoch == keeper.epoch => {
-                keeper.closed(&hub, why).await;
-            }
-            Some(News::Opened(opened)) => keeper.opened(&hub, opened).await,
-            Some(News::Lifecycle(..) | News::Devices(..) | News::Closed(..)) => {}
-            Some(News::End) => return,
-        }
-    }
-}
-
-impl Keeper {
-    async fn closed(&mut self, hub: &Hub, why: String) {
-        let was = hub.link.send_replace(Link::Away(why.clone().into()));
-        self.stillborn = matches!(was, Link::Away(_)).then(|| why.clone());
-        close(was);
-        self.step(hub, Event::Closed(why)).await;
-    }
-
-    async fn opened(&mut self, hub: &Hub, opened: Result<Connection, Absence>) {
-        self.slow = None;
-        match (opened, self.stillborn.take()) {
-            (Ok(connection), Some(why)) => {
-                close(Link::Here(Arc::new(connection)));
-                self.step(hub, Event::Refused(why)).await;
-            }
-            (Ok(connection), None) => {
-                match connection.too_old() {
-                    None => tracing::info!(uri = hub.uri, "connected to libvirt"),
-                    Some(why) => tracing::warn!(uri = hub.uri, why, "connected to libvirt"),
-                }
-                hub.link.send_replace(Link::Here(Arc::new(connection)));
-                self.step(hub, Event::Opened).await;
-            }
-            (Err(absence), _) => {
-                hub.link.send_replace(Link::Away(absence.clone()));
-                self.step(hub, Event::Refused(absence.why)).await;
-            }
-        }
-    }
-
-    async fn step(&mut self, hub: &Hub, event: Event) {
-        for action in self.link.handle(event, now()) {
-            match action {
-                Action::Open => self.open(hub),
-                Action::TellAway(why) => {
-                    tracing::warn!(
-                        uri = hub.uri,
-                        why,
-                        "libvirt is away; sleepers are answered for all the same"
-                    );
-                    hub.tell(|member| Some(member.away(&why))).await;
-                }
-                Action::TellBack => {
-                    tracing::info!(uri = hub.uri, "libvirt is back");
-                    hub.tell(|member| Some(member.back())).await;
-                }
-            }
-        }
-    }
-
-    fn open(&mut self, hub: &Hub) {
-        self.epoch += 1;
-        self.slow = Some(tokio::time::Instant::now() + SLOW);
-        self.stillborn = None;
-        let (uri, news, epoch) = (hub.uri.clone(), hub.news.clone(), self.epoch);
-        let told = news.clone();
-        let open = move || {
-            let opened = Connection::open(&uri, epoch, &news);
-            // If nobody wants it any more it is closed.
-            let _ = news.send(News::Opened(opened));
-        };
-        // A thread that nobody waits for: a libvirtd that hangs has no keepalive yet that would end this.
-        if let Err(error) = std::thread::Builder::new().name("libvirt-open".into()).spawn(open) {
-            let _ = told.send(News::Opened(Err(error.to_string().into())));
-        }
-    }
-}
-
-/// Looks after the managed saves that sleepers rely on.
-async fn watch_saves(hub: Weak<Hub>) {
-    loop {
-        tokio::time::sleep(LOOK_AT_SAVES).await;
-        let Some(hub) = hub.upgrade() else { return };
-        hub.look_at_saves().await;
-    }
-}
-
-async fn after(span: Option<Duration>) {
-    match span {
-        Some(span) => tokio::time::sleep(span).await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn until(instant: Option<tokio::time::Instant>) {
-    match instant {
-        Some(instant) => tokio::time::sleep_until(instant).await,
-        None => std::future::pending().await,
     }
 }

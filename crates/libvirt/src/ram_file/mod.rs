@@ -77,9 +77,12 @@ impl Files {
         make().map_err(failed("make", &ram))
     }
 
-    /// Is there an empty memory of this size?
-    pub(crate) fn has_empty_ram(&self, size: u64) -> bool {
-        fs::metadata(self.0.ram()).is_ok_and(|ram| ram.len() == size && ram.blocks() == 0)
+    /// Is there an empty memory of this size, and its owner's?
+    pub(crate) fn has_empty_ram(&self, size: u64, owner: Option<(u32, u32)>) -> bool {
+        fs::metadata(self.0.ram()).is_ok_and(|ram| {
+            let is_owners = owner.is_none_or(|owner| owner == (ram.uid(), ram.gid()));
+            ram.len() == size && ram.blocks() == 0 && is_owners
+        })
     }
 
     /// Is the file the memory of this process? One that others started may have opened it just before it was
@@ -370,12 +373,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let files = Files::new(&dir.path().join("domains"), "web");
-        assert!(!files.has_empty_ram(4096));
+        assert!(!files.has_empty_ram(4096, None));
         files.make_ram(4096, None).unwrap();
-        assert!(files.has_empty_ram(4096) && !files.has_empty_ram(8192));
+        assert!(files.has_empty_ram(4096, None) && !files.has_empty_ram(8192, None));
+        assert!(!files.has_empty_ram(4096, Some((12_345, 12_345))));
         assert_eq!(files.closed_to((12_345, 12_345)), None);
         fs::write(files.0.ram(), [1; 4096]).unwrap();
-        assert!(!files.has_empty_ram(4096));
+        assert!(!files.has_empty_ram(4096, None));
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
         assert_eq!(files.closed_to((12_345, 12_345)).as_deref(), Some(dir.path()));
         assert_eq!(files.closed_to((0, 0)), None);
