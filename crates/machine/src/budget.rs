@@ -69,7 +69,7 @@ pub fn room_depth(spec: &MachineSpec) -> Option<Depth> {
 
 /// What is to be done to keep the budgets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Plan {
+pub struct Remedy {
     /// Whom to put to sleep, in this order.
     pub sleep: Vec<MachineName>,
     /// Bytes that are lacking all the same, of the budget that lacks most.
@@ -98,16 +98,16 @@ impl Budgets {
 
     /// What keeps the budgets as things are.
     #[must_use]
-    pub fn keep(&self, machines: &[Seen]) -> Plan {
-        self.plan(machines, None)
+    pub fn keep(&self, machines: &[Seen]) -> Remedy {
+        self.remedy(machines, None)
     }
 
     /// What makes room for `machine`, which is about to be awake. It is never put to sleep itself, and nothing is
     /// lacking for one that counts already.
     #[must_use]
-    pub fn room_for(&self, machine: &MachineName, machines: &[Seen]) -> Plan {
+    pub fn room_for(&self, machine: &MachineName, machines: &[Seen]) -> Remedy {
         let newcomer = machines.iter().find(|seen| seen.name == *machine && !seen.use_.counts());
-        newcomer.map_or_else(Plan::default, |newcomer| self.plan(machines, Some(newcomer)))
+        newcomer.map_or_else(Remedy::default, |newcomer| self.remedy(machines, Some(newcomer)))
     }
 
     /// What is awake of each budget as things are; the host's last.
@@ -122,47 +122,47 @@ impl Budgets {
         self.bounds().map(spent).collect()
     }
 
-    fn plan(&self, machines: &[Seen], newcomer: Option<&Seen>) -> Plan {
-        let plan = self.shed(machines, newcomer, newcomer.map_or(0, |seen| seen.memory));
-        if plan.lacking == 0 || newcomer.is_none() {
-            return plan;
+    fn remedy(&self, machines: &[Seen], newcomer: Option<&Seen>) -> Remedy {
+        let remedy = self.shed(machines, newcomer, newcomer.map_or(0, |seen| seen.memory));
+        if remedy.lacking == 0 || newcomer.is_none() {
+            return remedy;
         }
         // In vain for whom there is no room all the same, by whichever bound; what was too much before is put
         // right in any case.
-        Plan { sleep: self.shed(machines, newcomer, 0).sleep, ..plan }
+        Remedy { sleep: self.shed(machines, newcomer, 0).sleep, ..remedy }
     }
 
     /// Who would have to go so that `need` is free in all budgets that concern `newcomer`, or in all.
-    fn shed(&self, machines: &[Seen], newcomer: Option<&Seen>, need: u64) -> Plan {
+    fn shed(&self, machines: &[Seen], newcomer: Option<&Seen>, need: u64) -> Remedy {
         let mut idle: Vec<(Timestamp, &Seen)> = machines
             .iter()
             .filter_map(|seen| if let Use::Idle(since) = seen.use_ { Some((since, seen)) } else { None })
             .collect();
         idle.sort_by(|(a, x), (b, y)| a.cmp(b).then_with(|| x.name.cmp(&y.name)));
-        let mut plan = Plan::default();
+        let mut remedy = Remedy::default();
         // An owner's budget first: what it frees, the host's needs no more.
         for (owner, bound) in self.bounds() {
             let of = |seen: &Seen| owner.is_none() || seen.owner.as_deref() == owner;
             if newcomer.is_some_and(|seen| !of(seen)) {
                 continue;
             }
-            let stays = |seen: &&Seen| of(seen) && !plan.sleep.contains(&seen.name) && seen.use_.counts();
+            let stays = |seen: &&Seen| of(seen) && !remedy.sleep.contains(&seen.name) && seen.use_.counts();
             let awake = sum(machines.iter().filter(stays));
             let mut excess = awake.saturating_add(need).saturating_sub(bound);
             let mut chosen = Vec::new();
-            for (_, seen) in idle.iter().filter(|(_, seen)| of(seen) && !plan.sleep.contains(&seen.name)) {
+            for (_, seen) in idle.iter().filter(|(_, seen)| of(seen) && !remedy.sleep.contains(&seen.name)) {
                 if excess == 0 {
                     break;
                 }
                 excess = excess.saturating_sub(seen.memory);
                 chosen.push(seen.name.clone());
             }
-            if excess > plan.lacking {
-                (plan.lacking, plan.owner) = (excess, owner.map(str::to_owned));
+            if excess > remedy.lacking {
+                (remedy.lacking, remedy.owner) = (excess, owner.map(str::to_owned));
             }
-            plan.sleep.extend(chosen);
+            remedy.sleep.extend(chosen);
         }
-        plan
+        remedy
     }
 
     fn bounds(&self) -> impl Iterator<Item = (Option<&str>, u64)> {
@@ -195,8 +195,8 @@ mod tests {
         Budgets { host: Some(bound), ..Budgets::default() }
     }
 
-    fn names(plan: &Plan) -> Vec<&str> {
-        plan.sleep.iter().map(MachineName::as_str).collect()
+    fn names(remedy: &Remedy) -> Vec<&str> {
+        remedy.sleep.iter().map(MachineName::as_str).collect()
     }
 
     fn idle(since: u64) -> Use {
@@ -212,7 +212,7 @@ mod tests {
             seen("web", "", 4, Use::Away),
         ];
         let web = "web".parse().unwrap();
-        assert_eq!(host(16).room_for(&web, &machines), Plan::default());
+        assert_eq!(host(16).room_for(&web, &machines), Remedy::default());
         assert_eq!(names(&host(12).room_for(&web, &machines)), ["b"]);
         assert_eq!(names(&host(8).room_for(&web, &machines)), ["b", "a"]);
         assert_eq!(names(&host(8).keep(&machines)), ["b"]);
@@ -222,8 +222,8 @@ mod tests {
     fn nobody_is_put_to_sleep_in_vain() {
         let machines =
             [seen("a", "", 4, idle(1)), seen("b", "", 8, Use::Busy), seen("web", "", 16, Use::Away)];
-        let plan = host(20).room_for(&"web".parse().unwrap(), &machines);
-        assert_eq!((names(&plan), plan.lacking), (vec![], 4));
+        let remedy = host(20).room_for(&"web".parse().unwrap(), &machines);
+        assert_eq!((names(&remedy), remedy.lacking), (vec![], 4));
         // Nor for one bound where another lacks.
         let budgets = Budgets { host: Some(28), owners: [("alice".into(), 16)].into() };
         let mut machines = [
@@ -231,16 +231,16 @@ mod tests {
             seen("b", "bob", 20, Use::Busy),
             seen("web", "alice", 12, Use::Away),
         ];
-        let plan = budgets.room_for(&"web".parse().unwrap(), &machines);
-        assert_eq!((names(&plan), plan.lacking), (vec![], 4));
+        let remedy = budgets.room_for(&"web".parse().unwrap(), &machines);
+        assert_eq!((names(&remedy), remedy.lacking), (vec![], 4));
         machines[1].memory = 16;
-        let plan = budgets.room_for(&"web".parse().unwrap(), &machines);
-        assert_eq!((names(&plan), plan.lacking), (vec!["a"], 0));
+        let remedy = budgets.room_for(&"web".parse().unwrap(), &machines);
+        assert_eq!((names(&remedy), remedy.lacking), (vec!["a"], 0));
         // What is too much without it is put right all the same.
         let machines =
             [seen("a", "", 4, idle(1)), seen("b", "", 8, Use::Busy), seen("web", "", 16, Use::Away)];
-        let plan = host(10).room_for(&"web".parse().unwrap(), &machines);
-        assert_eq!((names(&plan), plan.lacking), (vec!["a"], 14));
+        let remedy = host(10).room_for(&"web".parse().unwrap(), &machines);
+        assert_eq!((names(&remedy), remedy.lacking), (vec!["a"], 14));
     }
 
     #[test]
@@ -253,14 +253,14 @@ mod tests {
             seen("web", "alice", 4, Use::Away),
         ];
         assert_eq!(names(&budgets.room_for(&"web".parse().unwrap(), &machines)), ["c"]);
-        assert_eq!(budgets.room_for(&"b".parse().unwrap(), &machines), Plan::default());
+        assert_eq!(budgets.room_for(&"b".parse().unwrap(), &machines), Remedy::default());
     }
 
     #[test]
     fn who_has_its_memory_already_needs_no_room() {
         let machines = [seen("a", "", 4, idle(20)), seen("b", "", 8, Use::Busy)];
         for name in ["a", "b"] {
-            assert_eq!(host(2).room_for(&name.parse().unwrap(), &machines), Plan::default());
+            assert_eq!(host(2).room_for(&name.parse().unwrap(), &machines), Remedy::default());
         }
     }
 
@@ -311,31 +311,31 @@ mod tests {
         ) {
             let budgets = Budgets { host: Some(bound), owners: [("alice".to_owned(), alice)].into() };
             let guest = &machines[guest % machines.len()];
-            let plan = budgets.room_for(&guest.name, &machines);
-            let mut sorted = plan.sleep.clone();
+            let remedy = budgets.room_for(&guest.name, &machines);
+            let mut sorted = remedy.sleep.clone();
             sorted.sort();
             sorted.dedup();
-            prop_assert_eq!(sorted.len(), plan.sleep.len());
-            for name in &plan.sleep {
+            prop_assert_eq!(sorted.len(), remedy.sleep.len());
+            for name in &remedy.sleep {
                 let of = machines.iter().find(|seen| seen.name == *name).unwrap();
                 prop_assert!(matches!(of.use_, Use::Idle(_)) && *name != guest.name);
             }
             if guest.use_.counts() {
-                prop_assert_eq!(plan, Plan::default());
+                prop_assert_eq!(remedy, Remedy::default());
                 return Ok(());
             }
             let need = guest.memory;
-            let total = awake(&machines, &plan.sleep, None) + need;
+            let total = awake(&machines, &remedy.sleep, None) + need;
             let is_alices = guest.owner.as_deref() == Some("alice");
-            let of_alice = awake(&machines, &plan.sleep, Some("alice")) + need;
-            if plan.lacking == 0 {
+            let of_alice = awake(&machines, &remedy.sleep, Some("alice")) + need;
+            if remedy.lacking == 0 {
                 prop_assert!(total <= bound && (!is_alices || of_alice <= alice));
             } else {
                 prop_assert!(total > bound || (is_alices && of_alice > alice));
                 // Nobody goes in vain: but for what is too much already.
                 let (total, of_alice) = (awake(&machines, &[], None), awake(&machines, &[], Some("alice")));
                 let is_kept = total <= bound && (!is_alices || of_alice <= alice);
-                prop_assert!(plan.sleep.is_empty() || !is_kept);
+                prop_assert!(remedy.sleep.is_empty() || !is_kept);
             }
             // Those who stay were not idle longer than any of theirs that goes.
             if !is_alices {
@@ -343,30 +343,30 @@ mod tests {
                     Use::Idle(at) if s.name == *name => Some(at),
                     _ => None,
                 });
-                let last = plan.sleep.iter().filter_map(since).max();
-                for stays in machines.iter().filter(|s| !plan.sleep.contains(&s.name) && s.name != guest.name) {
+                let last = remedy.sleep.iter().filter_map(since).max();
+                for stays in machines.iter().filter(|s| !remedy.sleep.contains(&s.name) && s.name != guest.name) {
                     if let (Use::Idle(at), Some(last)) = (stays.use_, last) {
                         prop_assert!(at >= last);
                     }
                 }
                 // Without the last of them it would not do.
-                if let (Some((_, rest)), 0) = (plan.sleep.split_last(), plan.lacking) {
+                if let (Some((_, rest)), 0) = (remedy.sleep.split_last(), remedy.lacking) {
                     prop_assert!(awake(&machines, rest, None) + need > bound);
                 }
             }
         }
 
-        /// Once a plan is carried out there is nothing more to do that could be done.
+        /// Once a remedy is carried out there is nothing more to do that could be done.
         #[test]
         fn a_plan_is_whole(machines in machines(), bound in 0..120_u64, alice in 0..60_u64) {
             let budgets = Budgets { host: Some(bound), owners: [("alice".to_owned(), alice)].into() };
-            let plan = budgets.keep(&machines);
+            let remedy = budgets.keep(&machines);
             let mut after = machines.clone();
-            for seen in after.iter_mut().filter(|seen| plan.sleep.contains(&seen.name)) {
+            for seen in after.iter_mut().filter(|seen| remedy.sleep.contains(&seen.name)) {
                 seen.use_ = Use::Leaving;
             }
             prop_assert_eq!(budgets.keep(&after).sleep, Vec::<MachineName>::new());
-            prop_assert_eq!(budgets.keep(&after).lacking, plan.lacking);
+            prop_assert_eq!(budgets.keep(&after).lacking, remedy.lacking);
         }
     }
 }

@@ -8,6 +8,9 @@ mod budget;
 mod energy;
 mod policy;
 mod program;
+mod rules;
+#[cfg(test)]
+mod tests;
 mod value;
 
 use std::{
@@ -24,8 +27,8 @@ pub use budget::Budget;
 pub use energy::{Energy, Metering};
 pub use policy::UsualPolicy;
 pub use program::UserProgram;
+use value::check;
 pub use value::{Ceiling, Handover, OnStop, Span};
-use value::{Rule, check};
 
 /// Where the file is unless told otherwise.
 pub const DEFAULT_PATH: &str = "/etc/dormouse/dormoused.toml";
@@ -318,225 +321,5 @@ impl Config {
             .map_err(|source| ConfigError::Parse { path: path.into(), source: Box::new(source) })?;
         check(&config.rules(), path)?;
         Ok(config)
-    }
-
-    /// What the types alone do not say of the values.
-    fn rules(&self) -> Vec<Rule> {
-        let absolute =
-            |key, path: &Path| Rule::new(key, path.display(), path.is_absolute(), "write an absolute path");
-        let positive =
-            |key, span: Span| Rule::new(key, span, !span.get().is_zero(), "write a time above zero");
-        let filter = tracing_subscriber::EnvFilter::try_new(&self.log).is_ok();
-        let Limits { held_frames, held_bytes, held_total, request_bytes, command_wait } = self.limits;
-        let mut rules = vec![
-            absolute("state_dir", &self.state_dir),
-            absolute("socket", &self.socket),
-            Rule::new(
-                "socket",
-                self.socket.display(),
-                self.socket.as_os_str().len() < 108,
-                "write a path of fewer than 108 octets, as unix(7) wants it",
-            ),
-            Rule::new(
-                "log",
-                &self.log,
-                filter,
-                "write error, warn, info, debug or trace, or a filter as info,dormouse_surrogate=debug",
-            ),
-            Rule::new(
-                "sample_interval",
-                self.sample_interval,
-                (100..=120_000).contains(&self.sample_interval.get().as_millis()),
-                "write a time from 100ms to 2m, so that several samples are compared before a machine sleeps",
-            ),
-            Rule::new(
-                "event_history",
-                self.event_history,
-                (1..=1_000_000).contains(&self.event_history),
-                "write a number from 1 to 1000000",
-            ),
-            Rule::new(
-                "qemu.binary",
-                self.qemu.binary.display(),
-                !self.qemu.binary.as_os_str().is_empty(),
-                "write the path or the name of a QEMU program, as qemu-system-x86_64",
-            ),
-            positive("sleep.boot_timeout", self.sleep.boot_timeout),
-            positive("sleep.stop_timeout", self.sleep.stop_timeout),
-            positive("limits.command_wait", command_wait),
-            Rule::new(
-                "limits.held_frames",
-                held_frames,
-                (1..=1_000_000).contains(&held_frames),
-                "write a number from 1 to 1000000",
-            ),
-            Rule::new(
-                "limits.held_bytes",
-                held_bytes,
-                (64 << 10..=1 << 30).contains(&held_bytes),
-                "write a size from 64KiB (one full GSO frame) to 1GiB",
-            ),
-            Rule::new(
-                "limits.held_total",
-                held_total,
-                (1 << 20..=1 << 40).contains(&held_total),
-                "write a size from 1MiB to 1TiB",
-            ),
-            Rule::new(
-                "limits.request_bytes",
-                request_bytes,
-                (4 << 10..=64 << 20).contains(&request_bytes),
-                "write a size from 4KiB to 64MiB",
-            ),
-        ];
-        rules.extend(self.scan_rules());
-        rules.extend(self.budget.rules());
-        rules.extend(self.metering.rules());
-        rules.extend(self.energy.rules());
-        rules.extend(self.responder.iter().flat_map(|(name, responder)| responder.rules("responder", name)));
-        rules.extend(self.policy.iter().flat_map(|(name, policy)| policy.rules("policy", name)));
-        rules
-    }
-
-    fn scan_rules(&self) -> [Rule; 3] {
-        let Scan { ports, machines, within, .. } = self.scan;
-        let most = ScanLimits::MOST;
-        let limit =
-            |key, limit| Rule::new(key, limit, limit <= most, "write a number up to 256; 0 counts none");
-        [
-            limit("scan.ports", ports),
-            limit("scan.machines", machines),
-            Rule::new(
-                "scan.within",
-                within,
-                (100..=3_600_000).contains(&within.get().as_millis()),
-                "write a time from 100ms to 1h",
-            ),
-        ]
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::chain::chain;
-
-    const SHIPPED: &str = include_str!("../../../../packaging/dormoused.toml");
-
-    fn parse(text: &str) -> Result<Config, ConfigError> {
-        Config::parse(text, Path::new("/etc/dormouse/dormoused.toml"))
-    }
-
-    /// The shipped file with each `#key = value` and `#[table]` in force; `# ` starts prose.
-    fn uncommented() -> String {
-        SHIPPED
-            .lines()
-            .map(|line| match line.strip_prefix('#') {
-                Some(setting) if !setting.starts_with(' ') => setting,
-                _ => line,
-            })
-            .collect::<Vec<_>>()
-            .join("\n")
-    }
-
-    #[test]
-    fn the_shipped_file_changes_nothing() {
-        assert_eq!(parse(SHIPPED).unwrap(), Config::default());
-    }
-
-    #[test]
-    fn the_shipped_file_shows_exactly_the_defaults() {
-        assert_eq!(parse(&uncommented()).unwrap(), Config::default());
-    }
-
-    #[test]
-    fn the_shipped_file_shows_every_key() {
-        let shown: toml::Table = toml::from_str(&uncommented()).unwrap();
-        let known = toml::Table::try_from(Config::default()).unwrap();
-        assert_eq!(keys(&shown), keys(&known));
-    }
-
-    fn keys(table: &toml::Table) -> std::collections::BTreeSet<String> {
-        let of = |(key, value): (&String, &toml::Value)| match value {
-            toml::Value::Table(inner) => keys(inner).iter().map(|k| format!("{key}.{k}")).collect(),
-            _ => vec![key.clone()],
-        };
-        table.iter().flat_map(of).collect()
-    }
-
-    #[test]
-    fn errors_name_the_key_the_value_and_what_is_allowed() {
-        for (text, parts) in [
-            ("stat_dir = \"/x\"", ["stat_dir", "unknown field", "state_dir"]),
-            ("state_dir = \"x\"", ["state_dir", "= x ", "absolute path"]),
-            ("sample_interval = \"5\"", ["sample_interval", "\"5\"", "as 200ms, 5s or 10m"]),
-            ("sample_interval = \"1ms\"", ["sample_interval", "1ms", "100ms to 2m"]),
-            ("[limits]\nheld_bytes = \"1KiB\"", ["limits.held_bytes", "1024", "64KiB"]),
-            ("[limits]\nheld_total = \"64KiB\"", ["limits.held_total", "65536", "1MiB"]),
-            ("[limits]\nheld_bytes = \"many\"", ["held_bytes", "\"many\"", "as 8MiB"]),
-            ("on_stop = \"kill\"", ["on_stop", "kill", "leave"]),
-            ("log = \"loud=quiet\"", ["log", "loud=quiet", "debug"]),
-            ("event_history = 0", ["event_history", "= 0 ", "from 1"]),
-            ("[sleep]\npolicy = \"lazy\"", ["sleep.policy", "lazy", "predictive"]),
-            ("[sleep.policy]\nname = \"fixed\"\nlead = \"1m\"", ["sleep.policy.lead", "1m", "remove it"]),
-            ("[scan]\nports = 257", ["scan.ports", "= 257 ", "256"]),
-            ("[scan]\nwithin = \"2h\"", ["scan.within", "2h", "100ms to 1h"]),
-            ("[scan]\ntrusted = [\"ten\"]", ["trusted", "\"ten\"", "10.0.0.0/8"]),
-            ("[budget]\nawake_memory = \"much\"", ["awake_memory", "\"much\"", "16GiB, or \"none\""]),
-            ("[budget]\nawake_memory = 0", ["budget.awake_memory", "= 0 ", "at least 1MiB"]),
-            ("[budget.owners]\nalice = \"1KiB\"", ["budget.owners.alice", "= 1024 ", "at least 1MiB"]),
-            ("[metering]\nhourly = \"1h\"", ["metering.hourly", "1h", "2d to 10 years"]),
-            ("[metering]\nkeep = \"3d\"", ["metering.keep", "3d", "metering.hourly"]),
-            ("[energy]\nbusy_watts = -1", ["energy.busy_watts", "-1", "0 to 1000"]),
-            ("[energy]\nmemory_watts = nan", ["energy.memory_watts", "NaN", "0 to 1000"]),
-            ("[responder.a]\nargs = []", ["responder.a", "missing field", "program"]),
-            ("[responder.a]\nprogram = \"b\"", ["responder.a.program", "= b ", "absolute path"]),
-            ("[responder.\"a b\"]\nprogram = \"/b\"", ["responder", "= a b ", "letters, digits"]),
-            ("[policy.a]\nprogram = \"b\"", ["policy.a.program", "= b ", "absolute path"]),
-            ("[responder.a]\nprogram = \"/b\"\ntimeout = \"2m\"", ["responder.a.timeout", "2m", "1ms to 1m"]),
-        ] {
-            let error = chain(&parse(text).unwrap_err());
-            for part in parts {
-                assert!(error.contains(part), "{text}: {error:?} lacks {part:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn budgets_are_sizes_or_none() {
-        let text = "[budget]\nawake_memory = \"16GiB\"\n[budget.owners]\nalice = 1048576\nbob = \"none\"";
-        let bounds = parse(text).unwrap().budget.bounds();
-        assert_eq!((bounds.host, bounds.owners), (Some(16 << 30), [("alice".to_owned(), 1 << 20)].into()));
-        assert!(parse("").unwrap().budget.bounds().is_empty());
-    }
-
-    #[test]
-    fn responders_are_programs_with_a_user_of_little_rights() {
-        let text = "[responder.snmp]\nprogram = \"/usr/bin/snmp-proxy\"\nargs = [\"-q\"]";
-        let config = parse(text).unwrap();
-        let responder = &config.responder["snmp"];
-        let expected = dormouse_external::Program {
-            name: "snmp".into(),
-            program: "/usr/bin/snmp-proxy".into(),
-            args: vec!["-q".into()],
-            user: Some("nobody".into()),
-            timeout: std::time::Duration::from_secs(1),
-        };
-        assert_eq!(responder.program("snmp", true), expected);
-        assert_eq!(responder.program("snmp", false).user, None);
-    }
-
-    #[test]
-    fn the_example_of_a_responder_is_one() {
-        let example: Vec<_> =
-            SHIPPED.lines().skip_while(|line| !line.starts_with("#   [responder.")).collect();
-        let example: Vec<_> = example.iter().filter_map(|line| line.strip_prefix("#   ")).collect();
-        assert!(parse(&example.join("\n")).unwrap().responder.contains_key("snmp"), "{example:?}");
-    }
-
-    #[test]
-    fn only_the_default_file_may_be_absent() {
-        let error = Config::read(Path::new("/nonexistent/dormoused.toml")).unwrap_err();
-        assert!(chain(&error).contains("/nonexistent/dormoused.toml"));
     }
 }

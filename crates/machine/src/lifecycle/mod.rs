@@ -127,247 +127,22 @@ mod engine;
 mod failure;
 mod follow;
 mod look;
+mod platform;
 mod recover;
 mod settle;
+mod state;
 mod stop;
+mod task;
 mod wake;
 
-use std::fmt;
-
 use dormouse_types::Depth;
-use serde::{Deserialize, Serialize};
 
 pub use absent::STAND_IN_RETRY;
 pub use engine::{JOURNAL_RETRY, Lifecycle};
 pub use look::LOOK_RETRY;
-
-/// Where a machine is in its life. This is what is journalled.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "state", rename_all = "kebab-case")]
-pub enum State {
-    /// Known, not running, and nobody stands in for it: it wakes only by a command.
-    Stopped,
-    /// Its guest runs.
-    Active,
-    /// On its way to sleep; all that comes for it is held.
-    Settling {
-        /// How deep it is to sleep.
-        depth: Depth,
-        /// Why it is put to sleep.
-        reason: SleepReason,
-    },
-    /// A sleep is being undone.
-    Undoing {
-        /// What undid it.
-        cause: Cause,
-    },
-    /// Asleep; the surrogate stands in for it.
-    Asleep {
-        /// How deep.
-        depth: Depth,
-    },
-    /// On its way to run.
-    Waking {
-        /// What it wakes from; `None` for a boot from [`State::Stopped`].
-        from: Option<Depth>,
-        /// The saved state may have been used: it must never be used again.
-        state_used: bool,
-        /// What woke it.
-        cause: Cause,
-    },
-    /// Being shut down at a user's wish.
-    Stopping,
-    /// Others than Dormouse made its processors stand still. It is left alone, and nobody stands in
-    /// for it, until they run again.
-    Suspended {
-        /// Who or what did it.
-        by: String,
-    },
-    /// Something failed that Dormouse cannot put right by itself; nothing is deleted.
-    Failed {
-        /// What was being done.
-        during: String,
-        /// The chain of causes, outermost first.
-        why: String,
-        /// A saved state was committed and never used, so that a wake may be tried again.
-        state_kept: bool,
-    },
-}
-
-impl State {
-    /// The state in a word, as the command line shows it.
-    #[must_use]
-    pub const fn word(&self) -> &'static str {
-        match self {
-            Self::Stopped => "stopped",
-            Self::Active => "active",
-            Self::Settling { .. } => "settling",
-            Self::Undoing { .. } => "undoing",
-            Self::Asleep { .. } => "asleep",
-            Self::Waking { .. } => "waking",
-            Self::Stopping => "stopping",
-            Self::Suspended { .. } => "suspended",
-            Self::Failed { .. } => "failed",
-        }
-    }
-
-    /// On disk, says this state that a saved state may be resumed from?
-    pub(crate) const fn offers_saved_state(&self) -> bool {
-        matches!(
-            self,
-            Self::Asleep { depth: Depth::Saved }
-                | Self::Waking { from: Some(Depth::Saved), state_used: false, .. }
-                | Self::Failed { state_kept: true, .. }
-        )
-    }
-}
-
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.word())
-    }
-}
-
-/// Why a machine is put to sleep.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum SleepReason {
-    /// It was idle for as long as its file says.
-    Idle,
-    /// The program that its file names says so; its name, and why.
-    Policy(String),
-    /// A user asked.
-    Command,
-    /// It has slept at this depth for as long as its file says, and is to sleep deeper.
-    Deeper(Depth),
-    /// Awake machines have used up what they may have together; for whom or what room is made.
-    Budget(String),
-}
-
-impl SleepReason {
-    /// The reason in a word, by which sleeps are counted.
-    #[must_use]
-    pub const fn word(&self) -> &'static str {
-        match self {
-            Self::Idle => "idle",
-            Self::Policy(_) => "policy",
-            Self::Command => "command",
-            Self::Budget(_) => "budget",
-            Self::Deeper(_) => "deeper",
-        }
-    }
-}
-
-/// What wants a machine to run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", tag = "by", content = "detail")]
-pub enum Cause {
-    /// A user asked.
-    Command,
-    /// A hold was placed; its reason.
-    Hold(String),
-    /// A frame that its wake rules name; the frame in one line.
-    Packet(String),
-    /// A step of its sleep failed; the chain of causes.
-    Failure(String),
-    /// The daemon found it half-way after a restart.
-    Restart,
-    /// Nobody yet: it is to be awake before somebody wants it; by what rule.
-    Ahead(String),
-    /// Others than Dormouse, by the platform's own means; who did what.
-    Others(String),
-    /// Nobody: it is woken to be shut down, for it has slept for as long as its file says.
-    Deeper,
-}
-
-impl Cause {
-    /// The cause in a word, by which wakes are counted.
-    #[must_use]
-    pub const fn word(&self) -> &'static str {
-        match self {
-            Self::Command => "command",
-            Self::Hold(_) => "hold",
-            Self::Packet(_) => "packet",
-            Self::Failure(_) => "failure",
-            Self::Restart => "restart",
-            Self::Ahead(_) => "ahead",
-            Self::Others(_) => "others",
-            Self::Deeper => "deeper",
-        }
-    }
-}
-
-/// A task that the driver carries out and answers with one [`Event::Done`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Task {
-    /// Write the state durably.
-    Journal,
-    /// Surrogate: learn addresses from the running guest's traffic.
-    Watch,
-    /// Surrogate: hold every frame that comes for the machine, whose guest still runs.
-    Capture,
-    /// Surrogate: wait until the guest has read all that its tap holds, within the grace period.
-    Drain,
-    /// Surrogate: the guest stands still; answer for it, and judge what was held.
-    StandIn,
-    /// Surrogate: make the tap ready for a guest that is about to run.
-    Prepare,
-    /// Surrogate: the guest runs; replay what was held and hand the address back to it.
-    Release,
-    /// Surrogate: forget the machine; count what was held as dropped.
-    Dismiss,
-    /// Surrogate: wait until the booting guest is heard on its tap, or the boot time is over.
-    AwaitGuest,
-    /// Platform: power on.
-    Boot,
-    /// Platform: a process with the saved state; the guest does not run yet.
-    Load,
-    /// Platform: the guest runs on.
-    Resume,
-    /// Platform: the guest stands still.
-    Pause,
-    /// Platform: the guest suspends itself to memory.
-    Suspend,
-    /// Platform: the guest stands still and its state is written.
-    Save,
-    /// Platform: memory and state are on stable storage, and verified by their checksum record.
-    Flush,
-    /// Platform: the process is gone and the memory is given back.
-    Quit,
-    /// Platform: ask the guest to shut down and wait; fails when the time is over.
-    PowerDown,
-    /// Platform: the process is gone, whatever the guest says.
-    Kill,
-    /// Platform: the saved state can never be used again.
-    DiscardState,
-}
-
-impl fmt::Display for Task {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Journal => "write the state",
-            Self::Watch => "watch the network",
-            Self::Capture => "capture the traffic",
-            Self::Drain => "drain the interfaces",
-            Self::StandIn => "stand in on the network",
-            Self::Prepare => "prepare the interfaces",
-            Self::Release => "hand the traffic back",
-            Self::Dismiss => "leave the network",
-            Self::AwaitGuest => "hear the guest",
-            Self::Boot => "boot",
-            Self::Load => "load the saved state",
-            Self::Resume => "let the guest run",
-            Self::Pause => "pause",
-            Self::Suspend => "suspend the guest",
-            Self::Save => "save",
-            Self::Flush => "flush to disk",
-            Self::Quit => "end the saved machine's process",
-            Self::PowerDown => "shut down the guest",
-            Self::Kill => "end the process",
-            Self::DiscardState => "discard the saved state",
-        })
-    }
-}
+pub use platform::{Observed, Process, Shape, StateOnDisk};
+pub use state::{Cause, SleepReason, State};
+pub use task::Task;
 
 /// What the driver must do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -435,21 +210,6 @@ pub enum Event {
     Tick,
 }
 
-/// What is peculiar to a platform's way of sleeping and waking: it changes the order of steps.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Shape {
-    /// The interfaces on the host exist only while there is a process: `Prepare` comes after `Load`,
-    /// and `Boot` makes a process whose guest does not run yet, so that `Prepare` and `Resume` follow.
-    pub late_interfaces: bool,
-    /// `Save` also ends the process, and is the point of no return. It starts from a paused guest;
-    /// if it fails or is hurried, the guest is as it was, paused. There is no `Flush` and no `Quit`.
-    /// `Load` uses the saved state up, for good; if it fails, the state is as it was.
-    pub save_ends_process: bool,
-    /// Others act on the machine too, by means of the platform's own: what is found otherwise than it
-    /// was left is their doing, and is followed.
-    pub shared: bool,
-}
-
 /// What a user can ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -479,38 +239,4 @@ pub struct Refusal {
     pub state: &'static str,
     /// What the user can do.
     pub fix: &'static str,
-}
-
-/// What the platform says of a machine after a restart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Observed {
-    /// Its process.
-    pub process: Process,
-    /// Its saved state.
-    pub saved_state: StateOnDisk,
-}
-
-/// A machine's saved state, as found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StateOnDisk {
-    /// None.
-    None,
-    /// One that was given to a process that is gone. Whether its guest ran, only the journal tells.
-    Taken,
-    /// One that no guest ran from since it was written.
-    Whole,
-}
-
-/// A machine's process, as found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Process {
-    /// None.
-    Absent,
-    /// The guest runs.
-    Running,
-    /// The guest stands still (QEMU `paused`, `postmigrate`, `finish-migrate`, ...).
-    Still,
-    /// Waits for or reads a saved state; its guest never ran (QEMU `inmigrate`, `prelaunch`). A
-    /// `Resume` waits until it has read all of it.
-    Incoming,
 }
