@@ -4,7 +4,7 @@
 use dormouse_e2e::{FAST_SAMPLES, LONG, Scene};
 use dormouse_lab::{
     Client, Guest,
-    api::{Event, MachineState, Why},
+    api::{Event, MachineState, UsageReport, Why},
     wait_until,
 };
 use std::net::SocketAddr;
@@ -89,6 +89,9 @@ fn the_idle_sleep_so_that_others_can_wake() {
     wait_idle(&scene, &b);
     serves(&scene.client, &a);
     made_room(&scene, &b, "a");
+
+    let usage: UsageReport = scene.daemon.json(&["usage"]).unwrap();
+    assert_eq!(usage.total.sleeps, [("budget".to_owned(), 2)].into(), "{usage:?}");
 
     // Both others are in use: the packet wakes it all the same, which is said.
     let mark = scene.mark();

@@ -58,6 +58,7 @@ impl Driver {
             self.journal.change(|record| record.holds = holds, None);
         }
         self.tell_released(&released, "released");
+        self.forget_holds();
         let detail = if released.is_empty() { "had no holds".into() } else { String::new() };
         Ok((Goal::Any, id, detail))
     }
@@ -85,6 +86,7 @@ impl Driver {
     /// A hold could not be made durable: who placed it is told, and it is taken back.
     pub(super) fn hold_failed(&mut self, id: u64, why: &str) {
         self.journal.change(|record| drop(record.holds.release(id)), None);
+        self.forget_holds();
         for waiter in self.waiters.extract_if(.., |waiter| waiter.hold == Some(id)) {
             let problem = Problem::new(ProblemKind::Failed, format!("the hold is not durable: {why}"));
             waiter.reply.send(Err(problem));

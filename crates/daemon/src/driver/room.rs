@@ -60,6 +60,16 @@ const fn need(cause: &Cause) -> Need {
     }
 }
 
+/// Of two causes the one that lasts is kept: a hold may be released, and who is to be woken ahead may be let be.
+const fn lasts(cause: &Cause) -> u8 {
+    match cause {
+        Cause::Deeper => 0,
+        Cause::Ahead(_) => 1,
+        Cause::Hold(_) => 2,
+        _ => 3,
+    }
+}
+
 impl Room {
     /// Does something wait for the answer whether there is room?
     pub(super) const fn is_asked_for(&self) -> bool {
@@ -103,9 +113,8 @@ impl Room {
     fn note(&mut self, wish: Wish) {
         match wish {
             Wish::Command(command) => self.command = Some(command),
-            // What came first is told of as what woke it, unless nobody waited for that.
             Wish::Wanted(cause) => {
-                if self.cause.as_ref().is_none_or(|known| need(known) < need(&cause)) {
+                if self.cause.as_ref().is_none_or(|known| lasts(known) < lasts(&cause)) {
                     self.cause = Some(cause);
                 }
             }
@@ -191,7 +200,10 @@ impl Driver {
     fn carry_out(&mut self, command: Command) {
         let now = self.now();
         match self.life.command(command, now) {
-            Ok(actions) => self.act(actions),
+            Ok(actions) => {
+                self.hitch = None;
+                self.act(actions);
+            }
             Err(refusal) => self.undone = Some(format!("it was {} meanwhile", refusal.state)),
         }
     }
@@ -208,7 +220,18 @@ impl Driver {
 
     /// The time is over for which it was to be woken ahead.
     pub(super) fn forget_ahead(&mut self) {
-        if matches!(self.room.cause, Some(Cause::Ahead(_))) {
+        self.forget_cause(|cause| matches!(cause, Cause::Ahead(_)));
+    }
+
+    /// Holds have ended: if those were all, no hold wants it any more.
+    pub(super) fn forget_holds(&mut self) {
+        if self.journal.record().holds.blocking(self.now()).next().is_none() {
+            self.forget_cause(|cause| matches!(cause, Cause::Hold(_)));
+        }
+    }
+
+    fn forget_cause(&mut self, is_over: impl FnOnce(&Cause) -> bool) {
+        if self.room.cause.as_ref().is_some_and(is_over) {
             (self.room.cause, self.room.refused) = (None, None);
             if self.room.command.is_none() {
                 self.story.unwanted();
@@ -279,5 +302,33 @@ impl Driver {
         if let Some(favour) = self.idleness.favour.take() {
             self.room.reply(favour, false);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_all_that_wants_a_machine_what_lasts_is_kept_and_the_most_urgent_asked_for() {
+        let mut room = Room::default();
+        assert_eq!((room.need(), room.is_wanted()), (None, false));
+        let causes = [
+            (Cause::Deeper, Need::Ahead),
+            (Cause::Ahead("noon".into()), Need::Ahead),
+            (Cause::Hold("backup".into()), Need::Now),
+            (Cause::Packet("tcp".into()), Need::Now),
+        ];
+        for (cause, need) in &causes {
+            room.note(Wish::Wanted(cause.clone()));
+            assert_eq!((room.cause.as_ref(), room.need()), (Some(cause), Some(*need)));
+        }
+        for (cause, _) in causes {
+            room.note(Wish::Wanted(cause));
+            assert_eq!(room.cause, Some(Cause::Packet("tcp".into())));
+        }
+        room.give_up();
+        room.note(Wish::Command(Command::Wake));
+        assert_eq!(room.need(), Some(Need::Now));
     }
 }

@@ -282,6 +282,7 @@ impl Driver {
             let mut ended = Vec::new();
             self.journal.change(|record| ended = record.holds.expire(now), None);
             self.tell_released(&ended, "its time is over");
+            self.forget_holds();
         }
         self.wake_ahead();
         self.go_deeper();
