@@ -18,7 +18,7 @@ fn bad_machine_files_are_refused_with_the_key_the_value_and_what_is_allowed() {
     for (guest, parts) in [
         (other().set("sleep.idle_afer", "10m"), ["sleep.idle_afer", "idle_after"].as_slice()),
         (other().set("sleep.depth", "deep"), &["sleep.depth", "\"deep\"", "paused", "saved", "off"]),
-        (other().set("sleep.idle_after", "10"), &["sleep.idle_after", "\"10\"", "10m"]),
+        (other().set("sleep.idle_after", "10"), &["sleep.idle_after", "\"10\"", "\"20s\""]),
         (other().set("qemu.memory", "lots"), &["qemu.memory", "\"lots\"", "1GiB"]),
         (other().set("qemu.kernel", "no-such-kernel"), &["no-such-kernel"]),
         (other().set("wake.on", vec!["tcp:http".to_owned()]), &["wake.on", "http", "65535"]),

@@ -99,6 +99,13 @@ fn every_second_is_counted_through_sleeps_wakes_and_crashes() {
     let mut scene = Scene::boot("usage", FAST_SAMPLES, guest);
     // So that its address is known.
     scene.page();
+    // What it had in memory is known before it sleeps: it is measured each few seconds.
+    wait_until(
+        "its memory to be measured",
+        LONG,
+        || Ok(report(&scene).usage.memory_occupied_gib_hours > 0.0),
+    )
+    .unwrap();
     let booted = report(&scene);
     scene.sleep();
     scene.wait_no_qemu();
