@@ -29,11 +29,20 @@ fn wait_why(scene: &Scene, guest: &Guest, what: &str, is_it: impl Fn(&Why) -> bo
     last
 }
 
+/// Waits until it is idle by samples that were all taken from now on: what it did before is in them.
 #[track_caller]
 fn wait_idle(scene: &Scene, guest: &Guest) {
-    wait_why(scene, guest, "to be idle", |why| {
-        why.keeps.is_empty() && !why.signals.is_empty() && why.signals.iter().all(|signal| !signal.busy)
-    });
+    let mut samples = Vec::new();
+    wait_until(&format!("{} to be idle", guest.name()), LONG, || {
+        let why = scene.daemon.why(guest.name())?;
+        let cpu = why.signals.iter().find(|signal| signal.name == "cpu").and_then(|signal| signal.value);
+        if samples.last() != Some(&cpu) {
+            samples.push(cpu);
+        }
+        let is_quiet = !why.signals.is_empty() && why.signals.iter().all(|signal| !signal.busy);
+        Ok(samples.len() > 3 && why.keeps.is_empty() && is_quiet)
+    })
+    .unwrap();
 }
 
 #[track_caller]
