@@ -5,7 +5,7 @@ use dormouse_e2e::{DomainScene, FAST_SAMPLES, LONG};
 use dormouse_lab::{Domain, Guest, Lab, Libvirtd, api::MachineState, wait_until};
 use std::{
     fs::{self, Permissions},
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{MetadataExt, PermissionsExt},
 };
 
 const RAM_FILE: &str = "libvirt.save=ram-file";
@@ -100,6 +100,50 @@ fn edited_meanwhile(scene: &DomainScene) {
     scene.follows(MachineState::Stopped);
     scene.daemon.run(&["rm", "web"]).unwrap();
     assert!(!scene.libvirtd.virsh(&["list", "--all", "--name"]).unwrap().contains("web"));
+}
+
+/// What libvirt saves of it names the file, and is restored only where there is one.
+#[test]
+fn a_domain_that_is_forgotten_can_be_saved_and_restored() {
+    let scene = DomainScene::imported("ramforgot", FAST_SAMPLES, web(), &[RAM_FILE]);
+    wait_defined(&scene);
+    scene.virsh(&["start"]);
+    scene.booted(1);
+    let before = scene.before();
+    let (uri, folder) = (scene.libvirtd.uri(), scene.daemon.state_dir().join("domains/web"));
+    let forget = || {
+        scene.daemon.run(&["rm", "web"]).unwrap();
+        assert!(!is_defined(&scene), "{}", definition(&scene));
+        // Its guest's memory is not left there.
+        assert_eq!(fs::metadata(folder.join("ram")).unwrap().blocks(), 0);
+    };
+    let import = || {
+        scene.daemon.run(&["import", "libvirt", "--uri", &uri, "web"]).unwrap();
+        scene.wait(MachineState::Active);
+        assert_eq!(scene.before(), before);
+    };
+
+    // It runs on in a file that has no name any more.
+    forget();
+    scene.virsh(&["managedsave"]);
+    scene.virsh(&["start"]);
+    import();
+
+    scene.virsh(&["managedsave"]);
+    scene.follows(MachineState::Stopped);
+    forget();
+    scene.virsh(&["start"]);
+
+    // By hand, or by who did not know better.
+    fs::remove_dir_all(&folder).unwrap();
+    import();
+    sleeps_saved(&scene, false);
+
+    // Nobody names it any more.
+    scene.virsh(&["destroy"]);
+    scene.follows(MachineState::Stopped);
+    scene.daemon.run(&["rm", "web"]).unwrap();
+    assert!(!folder.exists());
 }
 
 /// As with the modes of folders, so with AppArmor and SELinux.

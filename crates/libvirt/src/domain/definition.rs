@@ -146,7 +146,7 @@ impl Inner {
     }
 
     /// What libvirt says of its host; asked once, for it may probe QEMU first, for seconds.
-    async fn host_capabilities(&self) -> Result<Arc<str>, Error> {
+    pub(super) async fn host_capabilities(&self) -> Result<Arc<str>, Error> {
         if let Some(known) = self.ram_file.host().clone() {
             return Ok(known);
         }

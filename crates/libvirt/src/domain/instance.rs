@@ -76,6 +76,7 @@ impl Instance for Domain {
         if self.0.is_saved_beside_ram_file().await? {
             self.0.save_ram_file().await
         } else {
+            self.0.let_restore_open_ram().await?;
             self.0.save_managed().await
         }
     }

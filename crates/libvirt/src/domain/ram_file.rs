@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -14,14 +14,16 @@ use dormouse_machine::{
     spec::LibvirtSave,
 };
 use dormouse_platform::{Error, Notice, saved};
+use dormouse_sys::libvirt as more;
 use virt::domain::Domain as Handle;
 use virt_sys as ffi;
 
-use super::{Inner, Known, life::Status, measure::allocated};
+use super::{Inner, Known, is_missing, life::Status, measure::allocated};
 use crate::{
     expect::Deed,
     hub::Lane,
     ram_file::{self as files, Files},
+    uri::is_local_qemu,
     xml::Description,
 };
 
@@ -279,7 +281,56 @@ impl Inner {
         taken
     }
 
-    /// The machine is forgotten, and its domain off: its memory is libvirt's again.
+    /// Before a managed save, which libvirt restores only where QEMU can open the file that its memory was.
+    pub(super) async fn let_restore_open_ram(&self) -> Result<(), Error> {
+        if !is_local_qemu(self.hub.uri()) {
+            return Ok(());
+        }
+        let live = self.ask(Lane::Quick, |domain| Ok(domain.get_xml_desc(0)?)).await;
+        let live = live.map_err(self.failed("describe"))?;
+        let Some((ram, size)) = files::ram_file(&live) else { return Ok(()) };
+        // Its process may see other folders than we do.
+        let root = self.pid().await.map_or_else(String::new, |pid| format!("/proc/{pid}/root"));
+        let seen = PathBuf::from(format!("{root}{}", ram.display()));
+        let files = self.ram_file.files.clone();
+        if !seen.exists() && ram == files.0.ram() {
+            let owner = self.ram_owner(&live).await?;
+            let _busy = self.ram_file.busy.lock().await;
+            blocking(move || files.make_ram(size, owner)).await?;
+        }
+        if seen.exists() {
+            return Ok(());
+        }
+        Err(Error::Unsupported(format!(
+            "its memory was made as the file {}, which is gone: libvirt could not restore what it saves; \
+             shut it down and start it",
+            ram.display()
+        )))
+    }
+
+    async fn ram_owner(&self, xml: &str) -> Result<Option<(u32, u32)>, Error> {
+        let description = Description::from_xml(xml).map_err(|e| Error::Unsupported(e.to_string()))?;
+        Ok(files::owner(&self.host_capabilities().await?, &description.kind))
+    }
+
+    /// The XML of who opens the file by its name yet: a process that others may save, or what was saved of one.
+    async fn who_names_ram(&self) -> Result<Option<String>, Error> {
+        let all = self.ask(Lane::Quick, |domain| {
+            let live = if domain.is_active()? { Some(domain.get_xml_desc(0)?) } else { None };
+            // One that cannot be read cannot be restored.
+            let saved = domain.has_managed_save(0)?.then(|| more::managed_save_xml(domain).ok()).flatten();
+            Ok([live, saved])
+        });
+        let all = match all.await {
+            Err(error) if is_missing(&error) => return Ok(None),
+            all => all.map_err(self.failed("describe"))?,
+        };
+        let ram = self.ram_file.files.0.ram();
+        let names = |xml: &String| files::ram_file(xml).is_some_and(|(path, _)| path == ram);
+        Ok(all.into_iter().flatten().find(names))
+    }
+
+    /// The machine is forgotten: its memory is libvirt's again.
     pub(super) async fn erase_ram_file(&self) -> Result<(), Error> {
         let (_defining, _busy) = (self.ram_file.defining.lock().await, self.ram_file.busy.lock().await);
         // What is taken out would be put in again at once.
@@ -289,7 +340,19 @@ impl Inner {
             return Ok(());
         }
         self.take_ram_file_out().await?;
-        // A process that others run keeps its memory: the file goes when it ends.
+        if let Some(xml) = self.who_names_ram().await?
+            && let Some((_, size)) = files::ram_file(&xml)
+        {
+            tracing::warn!(
+                domain = self.who.name,
+                folder = %folder.display(),
+                "the folder stays, empty: its process, or its managed save, names its memory by it; \
+                 remove it once the domain has been shut down"
+            );
+            let (files, owner) = (self.ram_file.files.clone(), self.ram_owner(&xml).await?);
+            // A process keeps the memory that it has: that file goes when it ends.
+            return blocking(move || files.empty(size, owner)).await;
+        }
         blocking(move || {
             std::fs::remove_dir_all(&folder).map_err(|source| Error::Io {
                 action: "remove",

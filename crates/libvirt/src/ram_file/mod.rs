@@ -33,7 +33,7 @@ use virt::domain::Domain as Handle;
 
 use crate::{hub::CallError, xml::Description};
 
-pub(crate) use xml::{has_ram_file, incoming, is_current, with_ram_file, without};
+pub(crate) use xml::{has_ram_file, incoming, is_current, ram_file, with_ram_file, without};
 
 /// Bytes per second: no limit that a disk could reach.
 const BANDWIDTH: u64 = 1 << 40;
@@ -75,6 +75,17 @@ impl Files {
             fs::rename(&new, &ram)
         };
         make().map_err(failed("make", &ram))
+    }
+
+    /// Leaves nothing but an empty memory.
+    pub(crate) fn empty(&self, size: u64, owner: Option<(u32, u32)>) -> Result<(), Error> {
+        self.make_ram(size, owner)?;
+        match fs::remove_file(self.description()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(failed("remove", &self.description())(error))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Is there an empty memory of this size, and its owner's?

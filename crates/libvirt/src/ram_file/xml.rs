@@ -2,7 +2,10 @@
 //!
 //! The XML is libvirt's own word, and stays as it is but for these arguments to QEMU.
 
-use std::{ops::Range, path::Path};
+use std::{
+    ops::Range,
+    path::{Path, PathBuf},
+};
 
 use roxmltree::{Document, Node};
 
@@ -52,6 +55,15 @@ pub(crate) fn without(xml: &str) -> Option<String> {
 /// The definition's memory is a file of ours: its argument.
 pub(crate) fn has_ram_file(xml: &str) -> bool {
     ram_argument(xml).is_some()
+}
+
+/// The file that a definition's memory is, and its bytes, if it is one of ours.
+pub(crate) fn ram_file(xml: &str) -> Option<(PathBuf, u64)> {
+    let argument = ram_argument(xml)?;
+    let (head, path) = argument.split_once(",mem-path=")?;
+    let (_, size) = head.split_once(",size=")?;
+    let path = path.strip_suffix(",share=on")?.replace(",,", ",");
+    Some((path.into(), size.parse().ok()?))
 }
 
 /// Is it exactly the file `ram` of `size` bytes, in a process that boots?
@@ -215,6 +227,8 @@ mod tests {
         let odd = with_ram_file(PLAIN, Path::new("/m/a,b'c<d&e"), 4096).unwrap();
         assert!(ram_argument(&odd).unwrap().contains("mem-path=/m/a,,b'c<d&e,share"), "{odd}");
         let other = PLAIN.replace("<domain", "<domain xmlns:qemu='urn:other'");
+        assert_eq!(ram_file(&odd), Some(("/m/a,b'c<d&e".into(), 4096)));
+        assert_eq!(ram_file(PLAIN), None);
         assert_eq!(with_ram_file(&other, Path::new(RAM), 4096), None);
     }
 

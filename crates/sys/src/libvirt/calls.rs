@@ -149,6 +149,23 @@ pub fn monitor_command(
 /// # Errors
 /// When there is no managed save, or it cannot be changed.
 pub fn managed_save_starts_running(domain: &Domain) -> Result<(), Error> {
+    let xml = managed_save_text(domain)?;
+    // SAFETY: `domain` is valid, and the text ends with a zero.
+    let answer = unsafe {
+        ffi::virDomainManagedSaveDefineXML(domain.as_ptr(), xml.as_ptr(), ffi::VIR_DOMAIN_SAVE_RUNNING)
+    };
+    checked(answer).map(drop)
+}
+
+/// The XML of the process that a managed save will start.
+///
+/// # Errors
+/// When there is no managed save, or it cannot be read.
+pub fn managed_save_xml(domain: &Domain) -> Result<String, Error> {
+    managed_save_text(domain).map(|xml| xml.to_string_lossy().into_owned())
+}
+
+fn managed_save_text(domain: &Domain) -> Result<CString, Error> {
     const SECURE: c_uint = 1; // VIR_DOMAIN_SAVE_IMAGE_XML_SECURE
     // SAFETY: `domain` is valid.
     let xml = unsafe { ffi::virDomainManagedSaveGetXMLDesc(domain.as_ptr(), SECURE) };
@@ -159,9 +176,5 @@ pub fn managed_save_starts_running(domain: &Domain) -> Result<(), Error> {
     let copy: CString = unsafe { CStr::from_ptr(xml) }.to_owned();
     // SAFETY: the text is ours by libvirt's word, by malloc(3), and not used any more.
     unsafe { libc::free(xml.cast()) };
-    // SAFETY: `domain` is valid, and the text ends with a zero.
-    let answer = unsafe {
-        ffi::virDomainManagedSaveDefineXML(domain.as_ptr(), copy.as_ptr(), ffi::VIR_DOMAIN_SAVE_RUNNING)
-    };
-    checked(answer).map(drop)
+    Ok(copy)
 }

@@ -12,7 +12,8 @@ mod params;
 use virt::error::Error;
 
 pub use calls::{
-    abort_job, has_block_job, leases, managed_save_starts_running, monitor_command, pm_suspend, stats,
+    abort_job, has_block_job, leases, managed_save_starts_running, managed_save_xml, monitor_command,
+    pm_suspend, stats,
 };
 pub use events::{Lifecycle, OnEnd, Subscription, on_close, start_event_loop, subscribe, subscribe_devices};
 pub use params::Value;
