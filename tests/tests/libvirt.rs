@@ -107,6 +107,33 @@ fn broadcasts(scene: &DomainScene) {
     assert_eq!((stats.received, stats.lost, stats.duplicates), (sent, 0, 0), "{stats:?} {why:?}");
 }
 
+/// Who sleeps paused is saved after a while, without being woken: its guest runs on from where it was.
+#[test]
+fn a_paused_domain_is_saved_with_time() {
+    let deeper = [("depth", "saved"), ("after", "2s")].map(|(key, value)| (key.to_owned(), value.into()));
+    let guest = web().dirty(20).set("sleep.depth", "paused");
+    let guest = guest.set("sleep.deeper", vec![toml::Table::from_iter(deeper)]);
+    let scene = DomainScene::boot("lv-deeper", ROOMY, Domain::new(guest));
+    scene.speaks();
+    let (before, mark) = (scene.before(), scene.mark());
+    assert_eq!(scene.sleep().depth, Some(Depth::Paused));
+    let is_saved = |m: &MachineDetail| {
+        assert_ne!(m.summary.state, MachineState::Waking, "{m:?}");
+        m.summary.state == MachineState::Asleep && m.summary.depth == Some(Depth::Saved)
+    };
+    let saved = || {
+        // There is no moment at which nobody answers for it.
+        scene.speaks();
+        Ok(is_saved(&scene.daemon.show(scene.name())?))
+    };
+    wait_until("it to be saved", LONG, saved).unwrap();
+    assert_eq!(scene.domstate(), "shut off");
+    assert!(scene.virsh(&["dominfo"]).contains("Managed save:   yes"));
+    scene.slept_on(mark);
+    scene.wakes_at_the_first_syn();
+    assert_eq!(scene.before(), before);
+}
+
 /// libvirt's own network: its bridge, and addresses by its dnsmasq.
 #[test]
 fn on_a_network_of_libvirt() {
