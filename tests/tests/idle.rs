@@ -37,13 +37,13 @@ fn start_held(scene: &Scene) {
 }
 
 #[track_caller]
-fn hold_boot(scene: &Scene) {
+pub(crate) fn hold_boot(scene: &Scene) {
     scene.daemon.run(&["hold", scene.name(), "--no-wait", "--reason", "boots"]).unwrap();
 }
 
 /// Ends that hold.
 #[track_caller]
-fn let_sleep(scene: &Scene) {
+pub(crate) fn let_sleep(scene: &Scene) {
     scene.daemon.run(&["release", scene.name()]).unwrap();
 }
 
@@ -55,26 +55,28 @@ fn rule(matcher: &str, idle_after: Option<&str>) -> Value {
 }
 
 #[track_caller]
-fn wait_why(scene: &Scene, what: &str, is_it: impl Fn(&Why) -> bool) -> Why {
+pub(crate) fn wait_why(scene: &Scene, what: &str, is_it: impl Fn(&Why) -> bool) -> Why {
     let mut last = scene.daemon.why(scene.name()).unwrap();
-    wait_until(what, LONG, || {
+    let waited = wait_until(what, LONG, || {
         last = scene.daemon.why(scene.name())?;
         Ok(is_it(&last))
-    })
-    .unwrap();
+    });
+    assert!(waited.is_ok(), "{waited:?}: {last:?}");
     last
 }
 
-fn signal<'a>(why: &'a Why, name: &str) -> Option<&'a Signal> {
+pub(crate) fn signal<'a>(why: &'a Why, name: &str) -> Option<&'a Signal> {
     why.signals.iter().find(|signal| signal.name == name)
 }
 
 /// All but the signal `name` have been quiet for longer than `idle_after`: only that keeps it awake.
-fn only_busy_by(why: &Why, name: &str, idle_after: Duration) -> bool {
+pub(crate) fn only_busy_by(why: &Why, name: &str, idle_after: Duration) -> bool {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     let quiet = |signal: &Signal| {
         let since = signal.since.map_or(0, |since| since.timestamp().0);
-        !signal.busy && now.saturating_sub(Duration::from_nanos(since)) > idle_after
+        let long = now.saturating_sub(Duration::from_nanos(since)) > idle_after;
+        // What has no threshold is only told.
+        !signal.busy && (long || signal.threshold.is_none())
     };
     let (it, others): (Vec<_>, Vec<_>) = why.signals.iter().partition(|signal| signal.name == name);
     it.iter().any(|signal| signal.busy) && others.into_iter().all(quiet)

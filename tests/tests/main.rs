@@ -9,6 +9,7 @@ mod failure;
 mod idle;
 mod interfaces;
 mod libvirt;
+mod libvirt_agent;
 mod libvirt_away;
 mod libvirt_crash;
 mod libvirt_cut;
