@@ -55,6 +55,8 @@ pub struct Libvirtd {
 impl Libvirtd {
     /// The bridge of libvirt's network `default`.
     pub const NAT_BRIDGE: &str = "virbr0";
+    /// The URI of one that listens, in the switch's namespace: to its clients it is that of another host.
+    pub const TCP_URI: &str = "qemu+tcp://192.0.2.1/system";
 
     /// Starts virtlogd and libvirtd, and waits until libvirtd answers.
     ///
@@ -81,6 +83,17 @@ impl Libvirtd {
     /// As [`Self::start`].
     pub fn start_another(lab: &Lab, host: &str) -> Result<Self> {
         Self::start_in(lab, host, &[])
+    }
+
+    /// As [`Self::start`]; it listens at [`Self::TCP_URI`] as well, without authentication.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::start`].
+    pub fn start_listening(lab: &Lab) -> Result<Self> {
+        // It resolves no address of IPv4 where there is none but the loopback's own.
+        lab.switch().ip("addr add 192.0.2.1/32 dev lo\n")?;
+        Self::start_with(lab, &[("LIBVIRTD_ARGS", "--listen")])
     }
 
     fn start_in(lab: &Lab, host: &str, environment: &[(&str, &str)]) -> Result<Self> {
@@ -347,7 +360,7 @@ fn keep(namespace: &Namespace, host: &str, dir: &Path, environment: &[(&str, &st
     // Pid files are one for the whole machine otherwise. Each libvirtd is a child of the one that reaps.
     script += "virtlogd -d -p /run/libvirt/virtlogd.pid\n\
         exec 3<>/run/libvirt/orders\n\
-        while read -r _ <&3; do (libvirtd -p /run/libvirt/libvirtd.pid 3<&- &); done\n";
+        while read -r _ <&3; do (libvirtd $LIBVIRTD_ARGS -p /run/libvirt/libvirtd.pid 3<&- &); done\n";
     let mut command = namespace.command(programs::find("dormouse-lab")?.join("dormouse-lab"));
     command.args(["reap", "unshare", "--uts", "sh", "-c", &script]).envs(environment.iter().copied());
     let path = dir.join(LOG);
@@ -367,7 +380,8 @@ fn configure(dir: &Path) -> Result<()> {
     let id = Path::new("/proc/sys/kernel/random/uuid");
     let id = fs::read_to_string(id).map_err(Error::file("read", id))?;
     let libvirtd = format!(
-        "auth_unix_rw = \"none\"\nauth_unix_ro = \"none\"\nunix_sock_group = \"root\"\nhost_uuid = \"{}\"\n",
+        "auth_unix_rw = \"none\"\nauth_unix_ro = \"none\"\nunix_sock_group = \"root\"\nhost_uuid = \"{}\"\n\
+         listen_tls = 0\nlisten_tcp = 1\nlisten_addr = \"192.0.2.1\"\nauth_tcp = \"none\"\n",
         id.trim()
     );
     let files = [

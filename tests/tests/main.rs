@@ -21,6 +21,7 @@ mod libvirt_migrate;
 mod libvirt_mock;
 mod libvirt_others;
 mod libvirt_ram;
+mod libvirt_remote;
 mod limits;
 mod networks;
 mod openvswitch;
