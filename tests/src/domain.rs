@@ -141,8 +141,8 @@ impl DomainScene {
         self.libvirtd.domstate(self.name()).unwrap()
     }
 
-    /// Waits until the machine is in a state, because somebody brought the domain there: within a second, on a
-    /// machine that has time for it.
+    /// Waits until the machine is in a state, because somebody brought the domain there. That takes tens of
+    /// milliseconds, or a second where libvirt tells nobody; five are for a busy machine.
     ///
     /// # Panics
     ///
