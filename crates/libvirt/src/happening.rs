@@ -139,7 +139,7 @@ impl Happening {
             Self::Suspended(Pause::Postcopy) => "suspended by a migration (post-copy)".into(),
             Self::Resumed(Resume::Unpaused) => format!("resumed by {OTHER}"),
             Self::Resumed(Resume::Migrated) => "resumed by a migration".into(),
-            Self::Resumed(Resume::FromSnapshot) => format!("resumed from a snapshot by {OTHER}"),
+            Self::Resumed(Resume::FromSnapshot) => format!("restored or reverted by {OTHER}"),
             Self::Stopped(Stop::ShutDown) | Self::ShutDown => "its guest shut down".into(),
             Self::Stopped(Stop::Destroyed) => format!("destroyed by {OTHER}"),
             Self::Stopped(Stop::Crashed) => "its QEMU process crashed, or was killed".into(),

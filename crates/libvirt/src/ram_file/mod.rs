@@ -33,7 +33,7 @@ use virt::domain::Domain as Handle;
 
 use crate::{hub::CallError, xml::Description};
 
-pub(crate) use xml::{has_ram_file, incoming, is_current, ram_file, with_ram_file, without};
+pub(crate) use xml::{are_ours, has_ram_file, incoming, is_current, ram_file, with_ram_file, without};
 
 /// Bytes per second: no limit that a disk could reach.
 const BANDWIDTH: u64 = 1 << 40;

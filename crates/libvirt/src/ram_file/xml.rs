@@ -66,6 +66,13 @@ pub(crate) fn ram_file(xml: &str) -> Option<(PathBuf, u64)> {
     Some((path.into(), size.parse().ok()?))
 }
 
+/// Is there nothing among these arguments to QEMU but ours?
+pub(crate) fn are_ours(arguments: &[String]) -> bool {
+    let is_pair = |pair: &[String]| matches!(pair, [name, value] if is_our_pair(name, value) || name == "-incoming" && value == "defer");
+    let has_memory = arguments.iter().any(|value| is_our_pair("-object", value));
+    has_memory && arguments.chunks(2).all(is_pair)
+}
+
 /// Is it exactly the file `ram` of `size` bytes, in a process that boots?
 pub(crate) fn is_current(xml: &str, ram: &Path, size: u64) -> bool {
     with_ram_file(xml, ram, size).is_some_and(|wanted| arguments(&wanted) == arguments(xml))
@@ -105,9 +112,13 @@ fn value<'a>(node: Option<&Node<'a, '_>>) -> &'a str {
 
 /// The first two of `arguments` name our memory.
 fn is_ours(arguments: &[Node<'_, '_>]) -> bool {
-    match value(arguments.first()) {
-        "-object" => value(arguments.get(1)).starts_with(&format!("memory-backend-file,id={ID},")),
-        "-machine" => value(arguments.get(1)) == format!("memory-backend={ID}"),
+    is_our_pair(value(arguments.first()), value(arguments.get(1)))
+}
+
+fn is_our_pair(name: &str, value: &str) -> bool {
+    match name {
+        "-object" => value.starts_with(&format!("memory-backend-file,id={ID},")),
+        "-machine" => value == format!("memory-backend={ID}"),
         _ => false,
     }
 }
@@ -195,6 +206,8 @@ mod tests {
         assert!(is_current(&once, Path::new(RAM), 1 << 28) && !is_current(&once, Path::new(RAM), 1 << 29));
         assert!(!is_current(PLAIN, Path::new(RAM), 1 << 28) && !has_ram_file(PLAIN));
         let back = without(&once).unwrap();
+        assert!(are_ours(&arguments(&once)) && are_ours(&arguments(&incoming(&once).unwrap())));
+        assert!(!are_ours(&[]) && !are_ours(&["-incoming".to_owned(), "defer".to_owned()]));
         assert!(arguments(&back).is_empty() && !back.contains("commandline"), "{back}");
     }
 
@@ -205,6 +218,7 @@ mod tests {
                    <qemu:env name='A' value='b'/></qemu:commandline></domain>";
         let both = enabled(own);
         assert_eq!(arguments(&both).len(), 6);
+        assert!(!are_ours(&arguments(&both)));
         let back = without(&both).unwrap();
         assert_eq!(arguments(&back), ["-machine", "hpet=off"]);
         assert!(back.contains("qemu:env"));

@@ -9,6 +9,7 @@ use dormouse_platform::Obstacle;
 use dormouse_types::Depth;
 
 use super::{Description, Network};
+use crate::ram_file::are_ours;
 
 /// What must be known of a domain beside its XML.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -186,7 +187,7 @@ fn memory(domain: &Description, found: &mut Vec<Obstacle>) {
                       still while the guest sleeps, and a new file after a wake from saved";
         found.push(Obstacle::warning("memoryBacking shared file", reason));
     }
-    if !domain.qemu_arguments.is_empty() {
+    if !domain.qemu_arguments.is_empty() && !are_ours(&domain.qemu_arguments) {
         let reason = "what it adds to QEMU is not known to libvirt, nor to Dormouse: try a sleep by hand";
         found.push(Obstacle::warning("qemu:commandline", reason));
     }
