@@ -114,3 +114,21 @@ fn while_it_sleeps() {
     assert!(!scene.pings(scene.guest.ip()));
     scene.daemon.run(&["rm", "web"]).unwrap();
 }
+
+#[test]
+fn what_others_save_of_a_paused_sleeper_runs_on() {
+    let mut scene = web("lv-theirs");
+    let before = scene.before();
+    for is_restarted in [false, true] {
+        scene.sleep_at("paused");
+        if is_restarted {
+            scene.daemon.restart().unwrap();
+            scene.wait(MachineState::Asleep);
+        }
+        scene.virsh(&["managedsave"]);
+        is_left(&scene, MachineState::Stopped, "shut off");
+        scene.virsh(&["start"]);
+        is_left(&scene, MachineState::Active, "running");
+        assert_eq!(scene.before(), before);
+    }
+}

@@ -69,6 +69,7 @@ impl Instance for Domain {
     }
 
     async fn page_out(&self) -> Result<u64, Error> {
+        self.0.know_our_pause().await;
         self.0.put_memory_away().await
     }
 

@@ -1,6 +1,9 @@
 //! Start, pause, suspend, save, stop.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use dormouse_machine::lifecycle::{Observed, Process, StateOnDisk};
 use dormouse_platform::{Error, Notice, Obstacle};
@@ -225,6 +228,7 @@ impl Inner {
                 self.known().s3.is_woken = true;
             }
         }
+        self.is_paused_by_us.store(false, Ordering::Relaxed);
         self.known().ran_on = Some(std::time::Instant::now());
         self.mind_clock();
         self.spend_ram_file().await
@@ -236,6 +240,7 @@ impl Inner {
             Status::Off => return Err(Error::NotRunning),
             Status::Running | Status::PmSuspended => {}
         }
+        self.is_paused_by_us.store(true, Ordering::Relaxed);
         let paused = self.act(Deed::Pause, Lane::Deed, |domain| Ok(domain.suspend().map(drop)?)).await;
         paused.map_err(self.failed("suspend"))?;
         self.known().still_since = Some(std::time::Instant::now());

@@ -57,6 +57,8 @@ struct Inner {
     ram_file: ram_file::RamFile,
     managed_save: managed_save::ManagedSave,
     known: Mutex<Known>,
+    /// It stands still because we stopped it.
+    is_paused_by_us: AtomicBool,
     /// Its guest's agent is asked one thing at a time.
     agent: Arc<Semaphore>,
     /// That nobody can set its guest's clock was told.
@@ -123,6 +125,7 @@ impl Domain {
             ram_file: ram_file::RamFile::new(libvirt.save, folder, spec.name.as_str()),
             managed_save: managed_save::ManagedSave::default(),
             known: Mutex::default(),
+            is_paused_by_us: AtomicBool::new(false),
             agent: Arc::new(Semaphore::new(1)),
             clock_told: AtomicBool::new(false),
         });

@@ -1,13 +1,16 @@
 //! What libvirt tells of a domain, and what of it is news to the core.
 
+use std::sync::{Arc, atomic::Ordering};
+
 use dormouse_platform::Notice;
+use dormouse_sys::libvirt as more;
 use tokio::sync::mpsc;
 
-use super::Inner;
+use super::{Inner, life::Status};
 use crate::{
     clock::now,
     happening::{Happening, Stop},
-    hub::Member,
+    hub::{Lane, Member},
 };
 
 impl Member for Inner {
@@ -29,7 +32,17 @@ impl Member for Inner {
             Happening::Stopped(Stop::Saved) | Happening::Undefined => self.managed_save.is(false),
             _ => {}
         }
-        if is_ours { None } else { self.news(happening) }
+        if is_ours {
+            return None;
+        }
+        let has_ended =
+            matches!(happening, Happening::Started(_) | Happening::Resumed(_) | Happening::Stopped(_));
+        let was_ours = has_ended && self.is_paused_by_us.swap(false, Ordering::Relaxed);
+        if was_ours && happening == Happening::Stopped(Stop::Saved) {
+            self.let_their_save_run(happening);
+            return None;
+        }
+        self.news(happening)
     }
 
     fn devices_changed(&self) -> Notice {
@@ -65,6 +78,38 @@ impl Member for Inner {
 }
 
 impl Inner {
+    /// Others saved it while it stood still for us: who restores it is to find it running. This is told when it
+    /// is so.
+    fn let_their_save_run(&self, happening: Happening) {
+        let (hub, who) = (Arc::clone(&self.hub), self.who.clone());
+        let (notices, notice) = (self.notices.clone(), self.news(happening));
+        tokio::spawn(async move {
+            let name = who.name.clone();
+            let runs = hub.call(Lane::Quick, move |connect| {
+                Ok(more::managed_save_starts_running(&who.find(connect)?)?)
+            });
+            if let Err(error) = runs.await {
+                tracing::warn!(
+                    domain = name,
+                    ?error,
+                    "others saved it while it was paused: restored, it stands still"
+                );
+            }
+            if let Some(notice) = notice {
+                // Nobody listens: the daemon ends.
+                let _ = notices.send(notice).await;
+            }
+        });
+    }
+
+    /// It is asleep: that it stands still is our doing, though a daemon before this one may have done it.
+    pub(super) async fn know_our_pause(&self) {
+        let is_known = self.is_paused_by_us.load(Ordering::Relaxed);
+        if !is_known && matches!(self.status().await, Ok(Status::Paused)) {
+            self.is_paused_by_us.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// Others did it.
     fn news(&self, happening: Happening) -> Option<Notice> {
         let name = self.machine.clone();
