@@ -91,6 +91,10 @@ fn is_read_as_systemd_would_have_it_written() {
         ("mon,wed,tue 00:00-24:00", "mon-wed"),
         ("20:00-0:00", "20:00-24:00"),
         ("mon-sun", "00:00-24:00"),
+        ("weekdays 8:00-19:00", "mon-fri 08:00-19:00"),
+        ("Weekend", "sat,sun"),
+        ("weekend,mon", "mon,sat,sun"),
+        ("weekdays,weekend", "00:00-24:00"),
     ] {
         let span: Span = text.parse().unwrap();
         assert_eq!(span.to_string(), shown);
@@ -104,7 +108,8 @@ fn errors_say_what_is_allowed() {
         ("", ["\"\"", "mon-fri 08:00-19:00"]),
         ("mon fri", ["mon fri", "sat,sun"]),
         ("mon 08:00", ["\"08:00\"", "08:00-19:00"]),
-        ("weekdays", ["\"weekdays\"", "mon-fri"]),
+        ("weekday", ["\"weekday\"", "weekdays"]),
+        ("mon-weekend", ["\"weekend\"", "mon-fri"]),
         ("mon- 08:00-09:00", ["\"\"", "mon-fri"]),
         ("08:60-09:00", ["\"08:60\"", "00:00 to 24:00"]),
         ("24:01-09:00", ["\"24:01\"", "00:00 to 24:00"]),
@@ -151,7 +156,7 @@ proptest! {
     }
 
     #[test]
-    fn any_text_is_a_span_or_an_error(text in "\\PC*", like in "[montuefri,.-]{0,9} ?[0-9:-]{0,12}") {
+    fn any_text_is_a_span_or_an_error(text in "\\PC*", like in "(weekdays|weekend|[montuefri,.-]{0,9}){0,2} ?[0-9:-]{0,12}") {
         for text in [text, like] {
             if let Ok(span) = text.parse::<Span>() {
                 prop_assert_eq!(span.to_string().parse(), Ok(span));

@@ -11,6 +11,8 @@ use super::{Span, Spans};
 pub(super) const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 const DAY: u16 = 1440;
 const ALL_DAYS: u8 = 0x7f;
+/// Days that have a name together.
+const NAMED: [(&str, u8); 2] = [("weekdays", 0b001_1111), ("weekend", 0b110_0000)];
 
 /// Why a text is no span of the week.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -20,7 +22,8 @@ pub enum SpanError {
     Unknown(String),
     /// A day is none.
     #[error(
-        "{0:?} is not a day of the week: write mon, tue, wed, thu, fri, sat or sun, as mon-fri or sat,sun"
+        "{0:?} is not a day of the week: write mon, tue, wed, thu, fri, sat or sun, as mon-fri or sat,sun, or \
+         weekdays or weekend"
     )]
     Day(String),
     /// A time is none.
@@ -34,8 +37,9 @@ pub enum SpanError {
 impl FromStr for Span {
     type Err = SpanError;
 
-    /// `DAYS`, `TIMES` or `DAYS TIMES`: days as `mon-fri` or `sat,sun`, times as `08:00-19:00`. As in
-    /// systemd.time(7), `..` may stand for `-`, days may be written out, and case does not matter.
+    /// `DAYS`, `TIMES` or `DAYS TIMES`: days as `mon-fri`, `sat,sun`, `weekdays` (Monday to Friday) or
+    /// `weekend`, times as `08:00-19:00`. As in systemd.time(7), `..` may stand for `-`, days may be written out,
+    /// and case does not matter.
     fn from_str(text: &str) -> Result<Self, SpanError> {
         let lower = text.to_ascii_lowercase().replace("..", "-");
         let words: Vec<_> = lower.split_ascii_whitespace().collect();
@@ -55,6 +59,10 @@ impl FromStr for Span {
 fn days(list: &str) -> Result<u8, SpanError> {
     let mut days = 0;
     for part in list.split(',') {
+        if let Some((_, named)) = NAMED.iter().find(|(name, _)| *name == part) {
+            days |= named;
+            continue;
+        }
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         let (first, last) = (day(first)?, day(last)?);
         // fri-mon goes over the end of the week.
