@@ -52,6 +52,9 @@ pub(crate) fn show(machine: &MachineDetail, now: Timestamp) -> String {
     let idle = summary.idle_for_ms.map(|ms| human::span(Duration::from_millis(ms)).into());
     let console = machine.console.as_ref().map(|path| path.display().to_string().into());
     let abilities = &machine.abilities;
+    // A domain's files are named by its definition.
+    let is_domain = summary.platform.as_deref() == Some("libvirt");
+    let base = (!is_domain).then(|| machine.base.display().to_string().into());
     let yellow = |why: &String| Cell::styled(why.clone(), coloured(AnsiColor::Yellow));
     let absent = summary.absent.as_ref().map(yellow);
     let unreachable = machine.unreachable.as_ref().map(yellow);
@@ -73,7 +76,7 @@ pub(crate) fn show(machine: &MachineDetail, now: Timestamp) -> String {
         ("depths", vec![words(&abilities.depths).into()]),
         ("obstacles", abilities.obstacles.iter().map(Cell::from).collect()),
         ("console", console.into_iter().collect()),
-        ("files in", vec![machine.base.display().to_string().into()]),
+        ("files in", base.into_iter().collect()),
     ]);
     format!("{BOLD}{}{BOLD:#}\n{page}", summary.name)
 }
@@ -210,6 +213,10 @@ web
   files in     /srv/web
 ";
         assert_eq!(plain(&show(&machine, NOW)), expected);
+        let platform = Some("libvirt".into());
+        let domain =
+            MachineDetail { summary: MachineSummary { platform, ..machine.summary.clone() }, ..machine };
+        assert!(!plain(&show(&domain, NOW)).contains("files in"));
     }
 
     #[test]
