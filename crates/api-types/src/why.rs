@@ -64,7 +64,7 @@ pub struct Why {
     /// What last woke it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_wake: Option<LastWake>,
-    /// The rules of its file that would wake it, as `tcp:22,80`.
+    /// The rules of its file that would wake it, as `tcp:22,80`; none if frames cannot, as in state `stopped`.
     pub would_wake: Vec<String>,
     /// Questions that were answered for it in this sleep, or the last one, by kind, as `arp`.
     pub answered: BTreeMap<String, u64>,

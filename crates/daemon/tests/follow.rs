@@ -30,6 +30,7 @@ async fn what_others_do_is_followed_and_told() {
     assert_eq!(cause(&bench).await, "suspended by virsh");
     let problem = bench.order(Order::Wake).await.unwrap_err();
     assert!(problem.fix.unwrap().contains("virsh resume"));
+    assert_eq!(bench.host.why(&web()).await.unwrap().would_wake, [""; 0]);
 
     bench.world.set(Process::Running, false);
     changed(&bench, "resumed by virsh").await;

@@ -247,7 +247,24 @@ fn woken(wake: &LastWake, now: Timestamp) -> String {
 
 fn wakes_on(why: &Why) -> Vec<Cell> {
     let rules = why.would_wake.iter().map(String::as_str);
-    let command = format!("dormouse wake {}", why.machine);
+    let name = &why.machine;
+    let command = format!("dormouse wake {name}");
+    let told = |text: &str| wrapped(text, 3, PLAIN);
+    match why.state {
+        MachineState::Stopped => return told(&format!("nothing but a start: dormouse start {name}")),
+        MachineState::Suspended => {
+            return told(
+                "nothing of Dormouse: virsh resume DOMAIN, or, if its guest suspended itself, virsh dompmwakeup \
+                 DOMAIN",
+            );
+        }
+        // How, it is told above.
+        MachineState::Failed if why.failure.is_some() => return Vec::new(),
+        _ if why.would_wake.is_empty() => {
+            return told(&format!("nothing but commands and holds: {command}"));
+        }
+        _ => {}
+    }
     wrapped(&rules.chain([command.as_str()]).collect::<Vec<_>>().join(", "), 2, PLAIN)
 }
 
@@ -560,6 +577,30 @@ web is asleep (saved) for 3m 12s: idle
         assert!(kept.contains("dormouse wake web; or give it up: dormouse start --cold web"), "{kept}");
         let lost = plain(&Why { failure: failure(false), ..base(MachineState::Failed) });
         assert!(lost.contains("boot it afresh: dormouse start --cold web"), "{lost}");
+    }
+
+    #[test]
+    fn what_would_wake_it_depends_on_where_it_is() {
+        let failure = Some(Failure { during: "load".into(), why: "no space".into(), state_kept: true });
+        for (would_wake, state, line) in [
+            (vec![], MachineState::Stopped, Some("wakes on  nothing but a start: dormouse start web")),
+            (
+                vec![],
+                MachineState::Suspended,
+                Some("wakes on  nothing of Dormouse: virsh resume DOMAIN, or,"),
+            ),
+            (vec![], MachineState::Active, Some("nothing but commands and holds: dormouse wake web")),
+            (vec![], MachineState::Asleep, Some("nothing but commands and holds: dormouse wake web")),
+            (vec!["tcp".into()], MachineState::Asleep, Some("wakes on  tcp, dormouse wake web")),
+            (vec![], MachineState::Failed, None),
+        ] {
+            let failure = failure.clone().filter(|_| state == MachineState::Failed);
+            let page = plain(&Why { would_wake, failure, ..base(state) });
+            match line {
+                Some(line) => assert!(page.contains(line), "{page}"),
+                None => assert!(!page.contains("wakes on"), "{page}"),
+            }
+        }
     }
 
     #[test]

@@ -3,7 +3,10 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use dormouse_api_types::{Check, CheckStatus, Report};
-use dormouse_machine::{lifecycle::State, spec::MachineSpec};
+use dormouse_machine::{
+    lifecycle::State,
+    spec::{MachineSpec, PlatformSpec},
+};
 use dormouse_platform::Obstacle;
 use dormouse_types::{Depth, Timestamp};
 
@@ -50,7 +53,7 @@ fn state(patient: &Patient) -> Check {
         State::Suspended { by } => warn(
             "state",
             format!("its processors stand still ({by}); it is left alone, and nobody stands in for it"),
-            format!("let it run on: virsh resume, or dormouse start {name}"),
+            let_run_on(&patient.spec),
         ),
         state => match &view.absent {
             Some(why) => fail(
@@ -60,6 +63,21 @@ fn state(patient: &Patient) -> Check {
             ),
             None => ok("state", state.to_string()),
         },
+    }
+}
+
+/// How one that stands still by the doing of others, or its guest's own, runs on: none of Dormouse's commands.
+fn let_run_on(spec: &MachineSpec) -> String {
+    match &spec.platform {
+        PlatformSpec::Libvirt(libvirt) => {
+            let uri = libvirt.uri.as_ref().map(|uri| format!("-c {uri} ")).unwrap_or_default();
+            let domain = format!("{:?}", libvirt.domain);
+            format!(
+                "let it run on: virsh {uri}resume {domain}, or, if its guest suspended itself (virsh {uri}domstate \
+                 {domain} says pmsuspended), virsh {uri}dompmwakeup {domain}"
+            )
+        }
+        PlatformSpec::Qemu(_) => "let it run on by the means by which it was stopped".into(),
     }
 }
 
@@ -96,7 +114,13 @@ fn warning(obstacle: &Obstacle) -> Check {
 fn interfaces(patient: &Patient) -> Vec<Check> {
     let (spec, view) = (&patient.spec, &patient.view);
     if spec.interfaces.is_empty() {
-        return vec![ok("interfaces", "none: only commands and holds wake it")];
+        let none = "none: only commands and holds wake it";
+        if spec.sleep.idle_after.is_none() {
+            return vec![ok("interfaces", none)];
+        }
+        let found = format!("{none}, and idleness puts it to sleep all the same");
+        let fix = "sleep.idle_after = \"never\" in its machine file; or give it an interface in a bridge";
+        return vec![warn("interfaces", found, fix)];
     }
     let look = |mac| {
         let name = format!("interface {mac}");

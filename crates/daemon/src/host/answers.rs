@@ -110,13 +110,22 @@ pub(super) async fn why(shared: &Shared, handle: &Handle) -> Why {
         policy: view.plan.clone(),
         would_wake_at: view.wakes_at.map(Time::from),
         last_wake: last_wake(&view),
-        would_wake: handle.spec.wake.on.iter().map(ToString::to_string).collect(),
+        would_wake: would_wake(handle, &view.state),
         answered: status.as_ref().map_or_else(BTreeMap::new, answered),
         ignored: status.as_ref().map_or_else(Vec::new, ignored),
         services: handle.spec.services.iter().map(service).collect(),
         held: held(status.as_ref(), &view),
         dropped: status.as_ref().map_or_else(BTreeMap::new, dropped),
     }
+}
+
+/// Frames wake who has somebody to stand in for it, and an interface that they come by.
+fn would_wake(handle: &Handle, state: &State) -> Vec<String> {
+    let is_past_waking = matches!(state, State::Stopped | State::Suspended { .. } | State::Failed { .. });
+    if is_past_waking || handle.spec.interfaces.is_empty() {
+        return Vec::new();
+    }
+    handle.spec.wake.on.iter().map(ToString::to_string).collect()
 }
 
 fn holds(view: &View, now: Timestamp) -> Vec<Hold> {

@@ -5,9 +5,10 @@ use dormouse_types::{Depth, Timestamp};
 use super::engine::Lifecycle;
 use super::{Action, Cause, Command, Refusal, SleepReason, State};
 
-/// What others suspended, others resume.
-const RESUME_IT: &str =
-    "somebody suspended it by its platform's own means: resume it by these, as `virsh resume`";
+/// What others suspended, others resume; a guest that suspended itself has another way back.
+const RESUME_IT: &str = "others suspended it, or its guest did, and by its platform's own means it runs on: \
+                         `virsh resume DOMAIN`, or `virsh dompmwakeup DOMAIN` if `virsh domstate DOMAIN` says \
+                         pmsuspended";
 const NOT_NOW: &str = "wait until it is done, or stop it with --force";
 
 impl Lifecycle {

@@ -293,6 +293,7 @@ fn the_suspended_are_left_alone() {
     ] {
         let refusal = world.command(command).unwrap_err();
         assert!(refusal.contains("virsh resume"), "{refusal}");
+        assert!(refusal.contains("virsh dompmwakeup"), "{refusal}");
     }
     world.event(packet());
     world.event(Event::Idle(Depth::Paused));
