@@ -56,6 +56,7 @@ fn libvirt() -> Result<ExitCode> {
         let (programs, socket) = (daemon.programs().display(), daemon.socket());
         println!("export DORMOUSE_SOCKET={}", socket.display());
         println!("ip netns exec {switch} {programs}/dormouse ls");
+        println!("{programs}/dormouse import libvirt web --uri '{}'", libvirtd.uri());
         println!("less {}", daemon.log_path().display());
         daemon.detach();
     }

@@ -147,6 +147,8 @@ fn each_kind_of_domain_is_imported_or_refused_with_the_reason() {
         let paused = machine.toml.contains("depth = \"paused\"") && machine.toml.contains(case.told);
         assert_eq!(paused, case.depth == "paused", "{}", machine.toml);
         assert_eq!(!machine.interfaces.is_empty(), case.name == "web", "{machine:?}");
+        // One that no packet can wake does not fall asleep by itself.
+        assert_eq!(!machine.toml.contains("idle_after = \"never\""), case.name == "web", "{}", machine.toml);
         let doctor = daemon.cli(&["doctor", case.name]).unwrap();
         assert!(doctor.stdout.contains(case.told), "{doctor:?}");
     }

@@ -71,6 +71,9 @@ pub struct ImportedDomain {
     /// What stands in the way of its sleep, and what its user should know of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub obstacles: Vec<SleepObstacle>,
+    /// What is to come of the machine now, in a line: when it sleeps, and what wakes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
     /// Why it is not imported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<Problem>,

@@ -167,7 +167,7 @@ pub(crate) struct Libvirt {
     #[arg(long, conflicts_with_all = ["domains", "all", "machine", "set", "dry_run"])]
     pub(crate) list: bool,
     /// libvirt's connection, as qemu+ssh://host/system; the daemon's own when absent.
-    #[arg(long, value_name = "URI")]
+    #[arg(long, value_name = "URI", env = "LIBVIRT_DEFAULT_URI", hide_env_values = true)]
     pub(crate) uri: Option<String>,
     /// The machine's name, where it is not to be the domain's.
     #[arg(long = "as", value_name = "NAME", requires = "domains", conflicts_with = "all")]

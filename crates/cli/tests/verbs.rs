@@ -9,8 +9,8 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 
 use dormouse_api_types::{
-    Check, CheckStatus, Event, EventKind, MachineState, MachineSummary, Outcome, Problem, ProblemKind,
-    Report, Time, VersionInfo, WakeTest, WakeVerdict, routes,
+    Check, CheckStatus, Event, EventKind, ImportReport, MachineState, MachineSummary, Outcome, Problem,
+    ProblemKind, Report, Time, VersionInfo, WakeTest, WakeVerdict, routes,
 };
 use dormouse_types::{Depth, Timestamp};
 use fake::{Daemon, ended, json, problem};
@@ -407,4 +407,23 @@ fn usage_is_asked_for_a_span_and_printed_in_three_ways() {
     let ended = daemon.run(&["usage", "--since", "soon"]);
     assert_eq!(ended.code, 2);
     assert!(ended.err.contains("2026-11-01"), "{}", ended.err);
+}
+
+#[test]
+fn an_import_asks_the_libvirt_that_virsh_would() {
+    const SESSION: &str = "qemu:///session";
+    for (variable, args, uri) in [
+        (Some(SESSION), &["web"][..], value!(SESSION)),
+        (Some(SESSION), &[], value!(SESSION)),
+        (Some(SESSION), &["web", "--uri", "qemu:///system"], value!("qemu:///system")),
+        (Some(""), &["web"], Value::Null),
+        (None, &["web"], Value::Null),
+    ] {
+        let report = ImportReport::default();
+        let daemon = Daemon::start([("POST /v1/import/libvirt", json(200, &report))]);
+        let mut command = daemon.command(&[&["import", "libvirt"], args].concat());
+        command.envs(variable.map(|uri| ("LIBVIRT_DEFAULT_URI", uri)));
+        assert_eq!(ended(&command.output().unwrap()).code, 0);
+        assert_eq!(daemon.asked()[0].1["uri"], uri, "{variable:?} {args:?}");
+    }
 }

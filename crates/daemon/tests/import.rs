@@ -195,6 +195,55 @@ async fn doctor_says_what_a_machine_reaches_and_what_is_known_of_its_interfaces(
 }
 
 #[tokio::test]
+async fn one_that_no_packet_can_wake_is_told_of() {
+    let (_dir, bench) = bench(vec![Candidate { interfaces: vec![], ..domain("web", 2) }]).await;
+    bench.world.set(Process::Running, false);
+    let report = bench.host.import(all()).await.unwrap();
+    let imported = &report.domains[0];
+    assert!(imported.obstacles.iter().any(|note| note.reason.contains("never")), "{imported:?}");
+    let next = imported.next.as_deref();
+    assert_eq!(next, Some("it sleeps (saved) by `dormouse sleep web` alone; `dormouse wake web` wakes it"));
+    bench.wait_state(MachineState::Active).await;
+    assert_eq!(bench.host.why(&web()).await.unwrap().would_wake, [""; 0]);
+}
+
+#[tokio::test]
+async fn what_comes_next_is_told_as_it_is_found() {
+    let sleeps = "it sleeps (saved) after 10m idle";
+    let wakes = "what comes for it wakes it (any-unicast)";
+    for (activity, next) in [
+        (Activity::Running, format!("{sleeps}; {wakes}")),
+        (Activity::Saved, format!("it is asleep; {wakes}; then {sleeps}")),
+        (Activity::Off, format!("`dormouse start web` starts it; then {sleeps}; {wakes}")),
+        (Activity::Suspended, format!("it is left suspended until others resume it; then {sleeps}; {wakes}")),
+    ] {
+        let (_dir, bench) = bench(vec![Candidate { activity, ..domain("web", 2) }]).await;
+        let report = bench.host.importable(None).await.unwrap();
+        assert_eq!(report.domains[0].next.as_ref(), Some(&next));
+    }
+}
+
+#[tokio::test]
+async fn doctor_warns_of_one_that_falls_asleep_and_that_no_packet_can_wake() {
+    for (idle_after, status) in [("5m", CheckStatus::Warn), ("never", CheckStatus::Ok)] {
+        let (_dir, bench) = bench(vec![]).await;
+        bench.world.set(Process::Still, false);
+        let file = format!(
+            "name = \"web\"\nlibvirt = {{ domain = \"shop\" }}\nsleep.idle_after = \"{idle_after}\"\n"
+        );
+        bench.host.create(create(&file)).await.unwrap();
+        bench.wait_state(MachineState::Suspended).await;
+        let report = bench.host.examine(&web()).await.unwrap();
+        let check = |name: &str| report.checks.iter().find(|check| check.name == name).unwrap();
+        assert_eq!(check("interfaces").status, status, "{idle_after}");
+        // None of Dormouse's commands lets it run on, so that none is named.
+        let fix = check("state").fix.as_deref().unwrap();
+        assert!(fix.contains("virsh resume \"shop\"") && fix.contains("virsh dompmwakeup \"shop\""), "{fix}");
+        assert!(!fix.contains("dormouse"), "{fix}");
+    }
+}
+
+#[tokio::test]
 async fn a_definition_that_others_change_is_followed_once_nothing_is_going_on() {
     let (_dir, bench) = bench(vec![domain("web", 2)]).await;
     bench.world.set(Process::Running, false);

@@ -55,6 +55,10 @@ pub(crate) fn imported(report: &ImportReport) -> String {
         let by = if *name == *machine.as_str() { String::new() } else { format!(" as {machine}") };
         let _ = writeln!(text, "{BOLD}{name}{BOLD:#} {word}{by}, {activity}");
         if domain.status == ImportStatus::Imported {
+            if let Some(next) = &domain.next {
+                let _ = writeln!(text, "   {}", clean(next));
+            }
+            let _ = writeln!(text, "   what stands in its way: dormouse doctor {machine}");
             text += &rows(&domain.obstacles.iter().flat_map(lines).collect::<Vec<_>>());
         }
     }
@@ -117,6 +121,7 @@ mod tests {
                     fix: None,
                 },
             ],
+            next: Some(format!("it sleeps (saved) after 10m idle; `dormouse wake {name}` wakes it")),
             problem: None,
         }
     }
@@ -153,6 +158,8 @@ Gaming PC  running  refused     -        interface: macvtap\\u{7}
         let domains = vec![shop, domain("old", ImportStatus::Known), refused()];
         let expected = "\
 Web Shop imported as shop, running
+   it sleeps (saved) after 10m idle; `dormouse wake shop` wakes it
+   what stands in its way: dormouse doctor shop
    not saved: hostdev usb: cannot be saved
      fix: remove it
    note: autostart: starts it

@@ -13,7 +13,7 @@ pub(super) async fn libvirt(client: &Client, to: &Printer, args: &Libvirt) -> an
         return list(client, to, args).await;
     }
     let request = ImportRequest {
-        uri: args.uri.clone(),
+        uri: uri(args),
         names: args.domains.clone(),
         all: args.all,
         machine: args.machine.as_ref().map(ToString::to_string),
@@ -36,7 +36,7 @@ pub(super) async fn libvirt(client: &Client, to: &Printer, args: &Libvirt) -> an
 /// One that cannot be imported is no error in a list.
 async fn list(client: &Client, to: &Printer, args: &Libvirt) -> anyhow::Result<Code> {
     let request = ImportRequest {
-        uri: args.uri.clone(),
+        uri: uri(args),
         all: true,
         dry_run: true,
         set: args.set.clone(),
@@ -45,4 +45,9 @@ async fn list(client: &Client, to: &Printer, args: &Libvirt) -> anyhow::Result<C
     let answer = client.post(routes::IMPORT_LIBVIRT, &request).await?;
     to.answer(&answer, render::importable)?;
     Ok(Code::Ok)
+}
+
+/// An empty one, as of a variable that is set to nothing, is none.
+fn uri(args: &Libvirt) -> Option<String> {
+    args.uri.clone().filter(|uri| !uri.is_empty())
 }

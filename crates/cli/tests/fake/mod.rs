@@ -81,6 +81,7 @@ impl Daemon {
             .args(args)
             .env("DORMOUSE_SOCKET", self.socket())
             .env("USER", "ann")
+            .env_remove("LIBVIRT_DEFAULT_URI")
             .env_remove("CLICOLOR_FORCE");
         command.stdin(Stdio::null());
         command

@@ -149,8 +149,10 @@ pub(super) async fn state_found(instance: &dyn Instance) -> Result<State, Proble
 /// The platform could not say.
 pub(super) fn unanswered(error: &Error) -> Problem {
     match error {
-        Error::Unreachable { .. } => Problem::new(ProblemKind::Unavailable, chain(error))
-            .fix("start it: systemctl start libvirtd; or say where it is with --uri"),
+        Error::Unreachable { .. } => Problem::new(ProblemKind::Unavailable, chain(error)).fix(
+            "start it: systemctl start libvirtd, or virtqemud.socket where the daemons are modular; or say \
+                  where it is with --uri",
+        ),
         Error::Unsupported(_) => unsupported(error),
         _ => Problem::new(ProblemKind::Failed, chain(error)),
     }

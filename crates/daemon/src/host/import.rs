@@ -1,17 +1,18 @@
 //! Domains of libvirt are looked at, and made machines.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use dormouse_api_types::{
     ImportReport, ImportRequest, ImportStatus, ImportedDomain, Problem, ProblemKind, SleepObstacle,
 };
+use dormouse_machine::lifecycle::State;
 use dormouse_machine::spec::{LibvirtSpec, MachineSpec, PlatformSpec};
 use dormouse_platform::{Activity, Candidate, NotFound, Obstacle};
 use dormouse_types::MachineName;
 use nix::unistd::{User, geteuid};
 
 use super::{Host, Newcomer, admission};
-use crate::import::{self, BASE, Plan, Wishes};
+use crate::import::{self, BASE, NO_PACKET, Plan, Wishes};
 
 impl Host {
     /// What can be imported from a libvirt.
@@ -40,7 +41,7 @@ impl Host {
         let mut planned = Vec::new();
         for finding in found {
             report.domains.push(match finding.found {
-                Err(why) => nowhere(finding.name, &why),
+                Err(why) => nowhere(finding.name, &why, &wishes),
                 Ok(candidate) => {
                     let known = self.machine_of(&candidate, wishes.uri.as_ref());
                     match known {
@@ -78,7 +79,7 @@ impl Host {
             let mut claims = self.claims();
             claims.append(&mut planned.clone());
             admission::check_responders(&plan.spec, self.config())?;
-            admission::check_claims(&plan.spec, &claims, &self.lost()).map_err(renamed(candidate))?;
+            admission::check_claims(&plan.spec, &claims, &self.lost()).map_err(renamed(candidate, wishes))?;
             Ok(plan)
         });
         match plan {
@@ -95,11 +96,11 @@ impl Host {
             Ok(plan) => plan,
             Err(problem) => return refused(candidate, problem),
         };
-        let Plan { toml, spec, hints, state } = plan.clone();
+        let Plan { toml, spec, hints, state, .. } = plan.clone();
         let newcomer = Newcomer { toml, base: BASE.into(), spec, state: Some(state), hints };
         match self.admit(newcomer).await {
             Ok(_) => told(candidate, ImportStatus::Imported, Some(plan)),
-            Err(problem) => refused(candidate, renamed(candidate)(problem)),
+            Err(problem) => refused(candidate, renamed(candidate, wishes)(problem)),
         }
     }
 }
@@ -130,18 +131,19 @@ fn check(request: &ImportRequest) -> Result<(), Problem> {
 }
 
 /// A name that is taken can be chosen otherwise.
-fn renamed(candidate: &Candidate) -> impl FnOnce(Problem) -> Problem {
-    let fix = format!("name the machine otherwise: dormouse import libvirt {:?} --as OTHER", candidate.name);
+fn renamed(candidate: &Candidate, wishes: &Wishes) -> impl FnOnce(Problem) -> Problem + use<> {
+    let (domain, uri) = (&candidate.name, wishes.uri_argument());
+    let fix = format!("name the machine otherwise: dormouse import libvirt {domain:?}{uri} --as OTHER");
     move |problem| match problem.key.as_deref() {
         Some("name") => problem.fix(fix),
         _ => problem,
     }
 }
 
-fn nowhere(domain: String, why: &NotFound) -> ImportedDomain {
+fn nowhere(domain: String, why: &NotFound, wishes: &Wishes) -> ImportedDomain {
     let problem = match why {
         NotFound::Missing => Problem::new(ProblemKind::NotFound, format!("there is no domain {domain}"))
-            .fix("list them: dormouse import libvirt"),
+            .fix(format!("list them: dormouse import libvirt{}", wishes.uri_argument())),
         NotFound::Unreadable(why) => Problem::new(ProblemKind::Failed, why.clone()),
     };
     ImportedDomain {
@@ -152,6 +154,7 @@ fn nowhere(domain: String, why: &NotFound) -> ImportedDomain {
         machine: None,
         toml: None,
         obstacles: Vec::new(),
+        next: None,
         problem: Some(problem),
     }
 }
@@ -176,15 +179,59 @@ fn told(candidate: &Candidate, status: ImportStatus, plan: Option<Plan>) -> Impo
         Activity::Saved => "saved",
         Activity::Off => "off",
     };
+    let awake = plan.as_ref().filter(|plan| plan.stays_awake).map(|_| stays_awake());
     ImportedDomain {
         domain: candidate.name.clone(),
         uuid: candidate.uuid.clone(),
         activity: Some(activity.into()),
         status,
         machine: plan.as_ref().map(|plan| plan.spec.name.clone()),
+        next: plan.as_ref().map(next),
+        obstacles: candidate.obstacles.iter().map(obstacle).chain(awake).collect(),
         toml: plan.map(|plan| plan.toml),
-        obstacles: candidate.obstacles.iter().map(obstacle).collect(),
         problem: None,
+    }
+}
+
+fn stays_awake() -> SleepObstacle {
+    SleepObstacle {
+        depths: Vec::new(),
+        what: "interfaces".into(),
+        reason: format!("sleep.idle_after is \"never\": {NO_PACKET}"),
+        fix: Some("to have it sleep by itself all the same: --set sleep.idle_after=10m".into()),
+    }
+}
+
+/// What is to come of the machine, unless somebody does something.
+fn next(plan: &Plan) -> String {
+    let Plan { spec, state, .. } = plan;
+    let (name, depth) = (&spec.name, spec.sleep.depth);
+    let wakes = if spec.interfaces.is_empty() || spec.wake.on.is_empty() {
+        format!("`dormouse wake {name}` wakes it")
+    } else {
+        let rules: Vec<_> = spec.wake.on.iter().map(ToString::to_string).collect();
+        format!("what comes for it wakes it ({})", rules.join(", "))
+    };
+    let sleeps = match spec.sleep.idle_after {
+        Some(span) => format!("it sleeps ({depth}) after {} idle", text(span)),
+        None => format!("it sleeps ({depth}) by `dormouse sleep {name}` alone"),
+    };
+    match state {
+        State::Asleep { .. } => format!("it is asleep; {wakes}; then {sleeps}"),
+        State::Stopped => format!("`dormouse start {name}` starts it; then {sleeps}; {wakes}"),
+        State::Suspended { .. } => {
+            format!("it is left suspended until others resume it; then {sleeps}; {wakes}")
+        }
+        _ => format!("{sleeps}; {wakes}"),
+    }
+}
+
+/// A time as a machine file has it.
+fn text(span: Duration) -> String {
+    match span.as_secs() {
+        secs if secs >= 3600 && secs.is_multiple_of(3600) => format!("{}h", secs / 3600),
+        secs if secs >= 60 && secs.is_multiple_of(60) => format!("{}m", secs / 60),
+        _ => format!("{}s", span.as_secs_f64()),
     }
 }
 
@@ -196,6 +243,25 @@ fn obstacle(obstacle: &Obstacle) -> SleepObstacle {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_that_is_not_there_is_to_be_looked_for_where_it_was() {
+        for (uri, fix) in [
+            (None, "list them: dormouse import libvirt"),
+            (Some("qemu:///session"), "list them: dormouse import libvirt --uri 'qemu:///session'"),
+        ] {
+            let wishes = Wishes { uri: uri.map(Into::into), ..Wishes::default() };
+            let problem = nowhere("web".into(), &NotFound::Missing, &wishes).problem.unwrap();
+            assert_eq!(problem.fix.as_deref(), Some(fix));
+        }
+    }
+
+    #[test]
+    fn times_are_told_as_in_machine_files() {
+        let told = [3600, 600, 90, 5400].map(|secs| text(Duration::from_secs(secs)));
+        assert_eq!(told, ["1h", "10m", "90s", "90m"]);
+        assert_eq!(text(Duration::from_millis(1500)), "1.5s");
+    }
 
     #[test]
     fn whose_session_it_is_is_said() {

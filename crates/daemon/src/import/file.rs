@@ -9,6 +9,17 @@ use super::{Wishes, bars};
 
 const MIB: u64 = 1 << 20;
 
+/// Why a domain without an interface that somebody can stand in for does not fall asleep by itself.
+pub(crate) const NO_PACKET: &str =
+    "it has no interface by which a packet could wake it, only commands and holds do";
+
+/// Is it kept from falling asleep by itself? Its user may wish otherwise.
+pub(super) fn stays_awake(candidate: &Candidate, wishes: &Wishes) -> bool {
+    let key = |wish: &String| wish.split_once('=').map(|(key, _)| key.replace(' ', ""));
+    let has_say = |key: String| matches!(&*key, "sleep" | "sleep.idle_after" | "sleep.policy");
+    candidate.interfaces.is_empty() && !wishes.set.iter().filter_map(key).any(has_say)
+}
+
 /// Writes the file, with the keys that the user set in it.
 pub(super) fn write(
     candidate: &Candidate,
@@ -22,10 +33,17 @@ pub(super) fn write(
     if !candidate.interfaces.is_empty() {
         file["interface"] = Item::ArrayOfTables(candidate.interfaces.iter().map(interface).collect());
     }
+    let (mut sleep, mut notes) = (Table::new(), Vec::new());
     if depth != Depth::Saved {
-        let mut sleep = Table::new();
         sleep["depth"] = value(depth.as_str());
-        comment(&mut sleep, &format!("Not saved: {}.", bars(candidate, Depth::Saved)));
+        notes.push(format!("Not saved: {}.", bars(candidate, Depth::Saved)));
+    }
+    if stays_awake(candidate, wishes) {
+        sleep["idle_after"] = value("never");
+        notes.push(format!("Not by itself: {NO_PACKET}."));
+    }
+    if !notes.is_empty() {
+        comment(&mut sleep, &notes.join(" "));
         file["sleep"] = Item::Table(sleep);
     }
     for wish in &wishes.set {

@@ -14,6 +14,7 @@ use dormouse_machine::{lifecycle::State, spec::MachineSpec};
 use dormouse_platform::{Activity, Candidate};
 use dormouse_types::{Depth, MacAddr, MachineName};
 
+pub(crate) use file::NO_PACKET;
 pub(crate) use redefined::{Change, redefined};
 
 /// Relative paths of an imported machine's file start from here: it has none.
@@ -30,6 +31,13 @@ pub(crate) struct Wishes {
     pub(crate) set: Vec<String>,
 }
 
+impl Wishes {
+    /// The connection as it is to be said again to the command line, if it is not the daemon's own.
+    pub(crate) fn uri_argument(&self) -> String {
+        self.uri.as_ref().map(|uri| format!(" --uri '{uri}'")).unwrap_or_default()
+    }
+}
+
 /// A machine that is to be.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Plan {
@@ -38,13 +46,15 @@ pub(crate) struct Plan {
     /// Addresses that its guest seems to have.
     pub(crate) hints: BTreeMap<MacAddr, Vec<IpAddr>>,
     pub(crate) state: State,
+    /// It is kept from falling asleep by itself, for no packet could wake it.
+    pub(crate) stays_awake: bool,
 }
 
 /// Makes the machine of a candidate.
 pub(crate) fn plan(candidate: &Candidate, wishes: &Wishes) -> Result<Plan, Problem> {
     // A name is chosen in vain for what cannot sleep.
     let depth = depth(candidate)?;
-    let name = machine_name(candidate, wishes.name.as_deref())?;
+    let name = machine_name(candidate, wishes)?;
     let toml = file::write(candidate, &name, depth, wishes)?;
     let spec = MachineSpec::from_toml(&toml, Path::new(BASE)).map_err(|errors| {
         let key = errors.0.first().map(|first| first.key.clone()).unwrap_or_default();
@@ -56,16 +66,17 @@ pub(crate) fn plan(candidate: &Candidate, wishes: &Wishes) -> Result<Plan, Probl
     }
     let hints = candidate.interfaces.iter().filter(|joined| !joined.addresses.is_empty());
     let hints = hints.map(|joined| (joined.mac, joined.addresses.clone())).collect();
-    Ok(Plan { toml, spec, hints, state: state(candidate.activity) })
+    let stays_awake = file::stays_awake(candidate, wishes);
+    Ok(Plan { toml, spec, hints, state: state(candidate.activity), stays_awake })
 }
 
-fn machine_name(candidate: &Candidate, wish: Option<&str>) -> Result<MachineName, Problem> {
-    let name = wish.unwrap_or(&candidate.name);
+fn machine_name(candidate: &Candidate, wishes: &Wishes) -> Result<MachineName, Problem> {
+    let name = wishes.name.as_deref().unwrap_or(&candidate.name);
     name.parse().map_err(|error: dormouse_types::NameError| {
         let problem = Problem::new(ProblemKind::Invalid, error.to_string()).key("name");
         let suggestion = name::suggestion(name);
-        problem
-            .fix(format!("name the machine: dormouse import libvirt {:?} --as {suggestion}", candidate.name))
+        let (domain, uri) = (&candidate.name, wishes.uri_argument());
+        problem.fix(format!("name the machine: dormouse import libvirt {domain:?}{uri} --as {suggestion}"))
     })
 }
 

@@ -76,6 +76,21 @@ fn the_user_has_a_say() {
 }
 
 #[test]
+fn one_that_no_packet_can_wake_does_not_fall_asleep_by_itself() {
+    let alone = Candidate { interfaces: vec![], ..web() };
+    let plan = |wishes: &[&str]| plan(&alone, &set(wishes)).unwrap();
+    let usual = plan(&[]);
+    assert_eq!((usual.spec.sleep.idle_after, usual.stays_awake), (None, true));
+    let why = format!("# Not by itself: {NO_PACKET}.\n[sleep]\nidle_after = \"never\"\n");
+    assert!(usual.toml.contains(&why), "{}", usual.toml);
+    let wished = plan(&["sleep.idle_after=30m"]);
+    assert_eq!(wished.spec.sleep.idle_after, Some(std::time::Duration::from_secs(1800)));
+    assert!(!wished.stays_awake && !wished.toml.contains("Not by itself"), "{}", wished.toml);
+    assert!(plan(&["sleep.cpu_below=5%"]).stays_awake);
+    assert!(!super::plan(&web(), &Wishes::default()).unwrap().stays_awake);
+}
+
+#[test]
 fn what_cannot_be_set_is_refused() {
     for (wish, key) in [
         ("sleep", "set"),
@@ -100,6 +115,9 @@ fn a_name_that_is_none_comes_with_one_that_is() {
     let problem = plan(&candidate, &Wishes::default()).unwrap_err();
     assert_eq!(problem.key.as_deref(), Some("name"));
     assert!(problem.fix.unwrap().ends_with("dormouse import libvirt \"Web Server\" --as web-server"));
+    let elsewhere = Wishes { uri: Some("qemu:///session".into()), ..Wishes::default() };
+    let fix = super::plan(&candidate, &elsewhere).unwrap_err().fix.unwrap();
+    assert!(fix.ends_with("import libvirt \"Web Server\" --uri 'qemu:///session' --as web-server"), "{fix}");
     let wishes = Wishes { name: Some("web-server".into()), ..Wishes::default() };
     let plan = plan(&candidate, &wishes).unwrap();
     assert!(plan.toml.contains("domain = \"Web Server\""), "{}", plan.toml);

@@ -26,8 +26,8 @@ impl Inner {
                 let fix = match error {
                     Error::Unsupported(_) => "put `uri` right in [libvirt] of the machine file",
                     _ => {
-                        "start libvirt (systemctl start libvirtd), or define the domain again (virsh define); a \
-                         machine without a domain is forgotten by dormouse rm"
+                        "start libvirt (systemctl start libvirtd, or virtqemud.socket where the daemons are modular), or \
+                         define the domain again (virsh define); a machine without a domain is forgotten by dormouse rm"
                     }
                 };
                 return vec![Obstacle::to(&Depth::ALL, "libvirt", chain(&error)).fix(fix)];
