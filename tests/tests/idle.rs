@@ -4,13 +4,15 @@
 
 use dormouse_e2e::{DomainScene, FAST_SAMPLES, LONG, Scene};
 use dormouse_lab::{
-    Daemon, Domain, Guest, Lab,
+    Daemon, Domain, Guest, Lab, Libvirtd,
     api::{MachineState, Signal, Why},
     wait_until,
 };
 use std::{
     fs,
-    os::unix::fs::PermissionsExt as _,
+    io::{Read, Write},
+    net::TcpStream,
+    os::unix::{fs::PermissionsExt as _, net::UnixStream},
     path::Path,
     process::{Child, Stdio},
     time::Duration,
@@ -143,6 +145,80 @@ fn the_rules_of_connections_hold_for_a_domain_of_libvirt() {
     scene.wait(MachineState::Asleep);
     assert_eq!(scene.domstate(), "shut off");
     echo.say("still here").unwrap();
+}
+
+/// Looks at a screen as a VNC viewer does that asks for nothing more (RFC 6143 §7.1, §7.3).
+fn look_at<S: Read + Write>(mut screen: S) -> S {
+    let mut version = [0; 12];
+    screen.read_exact(&mut version).unwrap();
+    assert_eq!(&version, b"RFB 003.008\n");
+    screen.write_all(&version).unwrap();
+    let mut kinds = [0; 1];
+    screen.read_exact(&mut kinds).unwrap();
+    let mut kinds = vec![0; kinds[0].into()];
+    screen.read_exact(&mut kinds).unwrap();
+    assert!(kinds.contains(&1), "none of {kinds:?} is without a password");
+    screen.write_all(&[1]).unwrap();
+    let mut refused = [0; 4];
+    screen.read_exact(&mut refused).unwrap();
+    assert_eq!(refused, [0; 4]);
+    // Shared with others. What it answers begins with 24 octets on the screen.
+    screen.write_all(&[1]).unwrap();
+    screen.read_exact(&mut [0; 24]).unwrap();
+    screen
+}
+
+/// A domain that runs, has this screen, and would sleep after three seconds but for a hold.
+fn with_screen(lab: Lab, listen: &str) -> DomainScene {
+    let keys = ["sleep.idle_after=3s", "sleep.cpu_below=90"];
+    let screen = format!("<graphics type='vnc' {listen}/><video><model type='vga'/></video>");
+    let domain = Domain::new(Guest::new("web", 2).dirty(10)).device(&screen);
+    let libvirtd = Libvirtd::start(&lab).unwrap();
+    let scene = DomainScene::imported_from(lab, libvirtd, FAST_SAMPLES, domain, &keys);
+    hold_boot(&scene);
+    scene.daemon.run(&["start", scene.name()]).unwrap();
+    scene.booted(1);
+    scene
+}
+
+#[track_caller]
+fn only_a_viewer_keeps_awake(scene: &DomainScene) {
+    let why = wait_why(scene, "the viewer alone to keep it awake", |why| {
+        only_busy_by(why, "viewers", Duration::from_secs(3)) && why.would_sleep_at.is_none()
+    });
+    assert_eq!(signal(&why, "viewers").unwrap().value, Some(1.0), "{why:?}");
+    assert_eq!(scene.domstate(), "running");
+}
+
+#[test]
+fn who_looks_at_the_screen_of_a_domain_keeps_it_awake() {
+    let mut scene = with_screen(Lab::new("idle-viewer").unwrap(), "listen='127.0.0.1' autoport='yes'");
+    let display = scene.virsh(&["vncdisplay"]);
+    let number: u16 = display.trim().rsplit_once(':').unwrap().1.parse().unwrap();
+    let connect = || TcpStream::connect(("127.0.0.1", 5900 + number)).unwrap();
+    let viewer = look_at(scene.lab.switch().run(connect).unwrap());
+    let_sleep(&scene);
+    only_a_viewer_keeps_awake(&scene);
+    // Nobody tells of one that was there before.
+    scene.daemon.kill9().unwrap();
+    scene.daemon.restart().unwrap();
+    only_a_viewer_keeps_awake(&scene);
+    drop(viewer);
+    scene.wait(MachineState::Asleep);
+    assert_eq!(scene.domstate(), "shut off");
+}
+
+#[test]
+fn who_looks_by_a_socket_of_the_host_keeps_awake() {
+    let lab = Lab::new("idle-screen").unwrap();
+    let socket = lab.dir().join("vnc.sock");
+    let scene = with_screen(lab, &format!("socket='{}'", socket.display()));
+    let viewer = look_at(UnixStream::connect(&socket).unwrap());
+    let_sleep(&scene);
+    only_a_viewer_keeps_awake(&scene);
+    drop(viewer);
+    scene.wait(MachineState::Asleep);
+    assert_eq!(scene.domstate(), "shut off");
 }
 
 /// `dormouse hold` of a program that runs. One that reads ends with what is returned, however that ends.

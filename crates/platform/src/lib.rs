@@ -153,6 +153,12 @@ pub trait Instance: Send + Sync {
         None
     }
 
+    /// How many look at the machine's screen from elsewhere; `None` if that is not known, as of a machine
+    /// that has no such screen.
+    async fn viewers(&self) -> Option<u32> {
+        None
+    }
+
     /// What the guest itself says of how it is used, where a helper in it can be asked.
     async fn inside(&self) -> Option<Inside> {
         None

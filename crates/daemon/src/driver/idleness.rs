@@ -76,6 +76,8 @@ pub(super) struct Answers {
     guest: Option<Option<Inside>>,
     /// Its balloon driver's, if that was asked.
     faults: Option<Option<Faults>>,
+    /// Those who look at its screen.
+    viewers: Option<u32>,
     inhibitors: Vec<Keep>,
     /// Why its platform cannot put it to sleep; looked for if it was due to sleep before.
     barred: Option<String>,
@@ -162,13 +164,15 @@ async fn ask(
     // One after the other: while a hypervisor answers one question it may tell less to the next.
     let numbers = async {
         let counters = instance.counters().await;
-        (counters, if ask_balloon { Some(instance.faults().await) } else { None })
+        let faults = if ask_balloon { Some(instance.faults().await) } else { None };
+        (counters, faults, instance.viewers().await)
     };
-    let ((counters, faults), flows, inhibitors) = tokio::join!(numbers, flows, inhibitors);
+    let ((counters, faults, viewers), flows, inhibitors) = tokio::join!(numbers, flows, inhibitors);
     let counters = counters.map_err(|e| chain(&e))?;
     let barred = if is_last { abilities(&*instance).await.why_not(spec.sleep.depth) } else { None };
     let connections = flows.into_iter().flatten().map(|followed| connection(&followed)).collect();
-    Ok(Answers { look: Look { asked, is_last }, counters, connections, guest, faults, inhibitors, barred })
+    let look = Look { asked, is_last };
+    Ok(Answers { look, counters, connections, guest, faults, viewers, inhibitors, barred })
 }
 
 const fn connection(followed: &Followed) -> Connection {
@@ -213,7 +217,7 @@ impl Driver {
         if *self.life.state() != State::Active {
             return;
         }
-        let Answers { look, counters, connections, guest, faults, inhibitors, barred } = answers;
+        let Answers { look, counters, connections, guest, faults, viewers, inhibitors, barred } = answers;
         let now = self.now();
         if look.is_last {
             self.tell_barred(barred);
@@ -228,6 +232,7 @@ impl Driver {
             let faults = faults.map(|Faults { at, count }| idle::Faults { at, count });
             self.idleness.policy.faults(faults, now);
         }
+        self.idleness.policy.viewers(viewers, now);
         self.shared.meters.tell(&self.subject.spec.name, meter::Event::Counter(counters.cpu));
         let Counters { at, cpu, network_bytes, disk_bytes } = counters;
         let verdict = self.idleness.policy.sample(Sample { at, cpu, network_bytes, disk_bytes });

@@ -126,6 +126,10 @@ impl Instance for Domain {
         self.0.count_faults().await
     }
 
+    async fn viewers(&self) -> Option<u32> {
+        self.0.count_viewers().await
+    }
+
     async fn inside(&self) -> Option<Inside> {
         self.0.look_inside().await
     }

@@ -14,6 +14,7 @@ mod page_out;
 mod ports;
 mod ram_file;
 mod told;
+mod viewers;
 
 use std::{
     path::Path,
@@ -90,6 +91,8 @@ struct Known {
     ran_on: Option<Instant>,
     /// What its process has shown of the guest's suspending itself.
     s3: S3,
+    /// Who came to its screen since libvirt can be asked, and has not left.
+    viewers: viewers::Viewers,
 }
 
 /// Whether a guest that suspended itself (S3) can do so again.

@@ -3,7 +3,7 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use dormouse_platform::Notice;
-use dormouse_sys::libvirt as more;
+use dormouse_sys::libvirt::{self as more, Graphics};
 use tokio::sync::mpsc;
 
 use super::{Inner, life::Status};
@@ -50,6 +50,10 @@ impl Member for Inner {
         let mut known = self.known();
         (known.description, known.capabilities, known.ports) = (None, None, None);
         Notice::Redefined(self.machine.clone())
+    }
+
+    fn looked_at(&self, by: Graphics) {
+        self.known().viewers.told(by.phase, by.viewer);
     }
 
     fn away(&self, why: &str) -> Notice {
@@ -141,6 +145,7 @@ impl Inner {
                 (known.ports, known.pid, known.description, known.capabilities) = (None, None, None, None);
                 if matches!(happening, Happening::Stopped(_)) {
                     known.s3 = super::S3::default();
+                    known.viewers = super::viewers::Viewers::default();
                 }
             }
         }

@@ -2,6 +2,7 @@
 
 use dormouse_sys::libvirt::{
     Lifecycle, OnEnd, Subscription, on_close, start_event_loop, subscribe, subscribe_devices,
+    subscribe_graphics,
 };
 use tokio::sync::mpsc::UnboundedSender;
 use virt::{
@@ -27,7 +28,7 @@ pub(crate) struct Connection {
     work: Way,
     /// Of libvirtd: 9_000_000 is 9.0.0.
     version: u32,
-    _events: [Option<Subscription>; 3],
+    _events: [Option<Subscription>; 4],
 }
 
 #[derive(Debug)]
@@ -58,7 +59,11 @@ impl Connection {
             let subscribed = subscribe_devices(&main.connect, is_added, told);
             subscribed.inspect_err(|error| tracing::debug!(uri, %error, "devices are not told of")).ok()
         };
-        let events = [Some(life), devices(true), devices(false)];
+        let told = news.clone();
+        let told = move |event| drop(told.send(News::Graphics(epoch, event)));
+        let screens = subscribe_graphics(&main.connect, told);
+        let screens = screens.inspect_err(|error| tracing::debug!(uri, %error, "viewers are not told of"));
+        let events = [Some(life), devices(true), devices(false), screens.ok()];
         Ok(Self { main, guest, work, version, _events: events })
     }
 

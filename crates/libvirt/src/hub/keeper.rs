@@ -57,11 +57,18 @@ pub(super) async fn run(hub: Weak<Hub>, mut news: UnboundedReceiver<News>) {
                 let about = |member: &dyn Member| member.is(&name, &uuid);
                 hub.tell(|member| about(member).then(|| member.devices_changed())).await;
             }
+            Some(News::Graphics(epoch, event)) if epoch == keeper.epoch => {
+                tracing::debug!(uri = hub.uri, ?event, "somebody at a screen");
+                let living = hub.living();
+                if let Some(member) = living.iter().find(|member| member.is(&event.domain, &event.uuid)) {
+                    member.looked_at(event);
+                }
+            }
             Some(News::Closed(epoch, why)) if epoch == keeper.epoch => {
                 keeper.closed(&hub, why).await;
             }
             Some(News::Opened(opened)) => keeper.opened(&hub, opened).await,
-            Some(News::Lifecycle(..) | News::Devices(..) | News::Closed(..)) => {}
+            Some(News::Lifecycle(..) | News::Devices(..) | News::Graphics(..) | News::Closed(..)) => {}
             Some(News::End) => return,
         }
     }

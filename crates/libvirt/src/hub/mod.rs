@@ -20,7 +20,7 @@ use std::{
 };
 
 use dormouse_platform::{Error, Notice, Obstacle};
-use dormouse_sys::libvirt::Lifecycle;
+use dormouse_sys::libvirt::{Graphics, Lifecycle};
 use tokio::{
     sync::{
         mpsc::{UnboundedSender, unbounded_channel},
@@ -77,6 +77,7 @@ enum News {
     Lifecycle(u64, Lifecycle),
     /// Of a running domain, by name and UUID.
     Devices(u64, String, String),
+    Graphics(u64, Graphics),
     Closed(u64, String),
     Opened(Result<Connection, Absence>),
     Wanted,
@@ -92,6 +93,8 @@ pub(crate) trait Member: Send + Sync + std::fmt::Debug {
     fn happened(&self, happening: Happening) -> Option<Notice>;
     /// A device was plugged into it, or out of it, while it runs.
     fn devices_changed(&self) -> Notice;
+    /// Somebody comes to its screen, or leaves it.
+    fn looked_at(&self, by: Graphics);
     /// libvirt cannot be asked.
     fn away(&self, why: &str) -> Notice;
     /// It can be asked again.

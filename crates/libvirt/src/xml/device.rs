@@ -110,6 +110,13 @@ pub(super) fn tpm(node: Node<'_, '_>) -> Option<Tpm> {
     Some(Tpm { backend })
 }
 
+/// The TCP ports of a screen that one can connect to. Those that are not known before a start are `-1`.
+pub(super) fn screen(node: Node<'_, '_>) -> Option<Vec<u16>> {
+    let ports = ["port", "tlsPort", "websocket"].into_iter().filter_map(|key| node.attribute(key));
+    let ports = ports.filter_map(|port| port.parse().ok()).filter(|port| *port != 0);
+    matches!(node.attribute("type"), Some("vnc" | "spice")).then(|| ports.collect())
+}
+
 /// virgl, whose state is the host's graphics card's.
 pub(super) fn draws_on_host(node: Node<'_, '_>) -> bool {
     let acceleration = child(node, "model").and_then(|model| child(model, "acceleration"));

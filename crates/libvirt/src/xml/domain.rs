@@ -62,6 +62,9 @@ pub struct Description {
     pub shared_memory: Vec<String>,
     /// It has memory of Intel SGX.
     pub has_sgx: bool,
+    /// TCP ports at which its screen is served, in the XML of a running domain; `None`: it has no screen that one
+    /// can connect to.
+    pub screen: Option<Vec<u16>>,
     /// Its virtual graphics card draws on the host's.
     pub has_host_graphics: bool,
     /// It speaks with the host by vsock.
@@ -193,6 +196,11 @@ fn add_devices(domain: &mut Description, devices: Node<'_, '_>) -> Result<(), Xm
             }
             "memory" => domain.has_sgx |= node.attribute("model") == Some("sgx-epc"),
             "video" => domain.has_host_graphics |= device::draws_on_host(node),
+            "graphics" => {
+                if let Some(ports) = device::screen(node) {
+                    domain.screen.get_or_insert_default().extend(ports);
+                }
+            }
             "vsock" => domain.has_vsock = true,
             _ => {}
         }

@@ -5,7 +5,7 @@
 //! half of it; between the two it stays as it was, so that noise about the threshold does not
 //! count as activity again and again. Before there are two samples every rate counts as busy.
 //! Others are open connections, by the rules of the machine's file, and what the guest itself says, by its agent
-//! and its balloon driver.
+//! and its balloon driver, and those who look at its screen.
 //! The machine is idle while all are quiet; the clock of `idle_after` starts where the use that the
 //! last of them showed was over.
 //!
@@ -20,6 +20,7 @@ mod connections;
 mod guest;
 mod keep;
 mod rates;
+mod viewers;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -32,7 +33,7 @@ pub use connections::Connection;
 pub use guest::{GuestWord, STALE};
 pub use keep::{Keep, Schedule};
 
-use self::{balloon::Balloon, connections::Connections, guest::Guest, rates::Rates};
+use self::{balloon::Balloon, connections::Connections, guest::Guest, rates::Rates, viewers::Viewers};
 use crate::spec::SleepSpec;
 
 /// The window, unless `idle_after` is so short that half of it is less.
@@ -57,7 +58,7 @@ pub struct Sample {
 /// Something that idleness is judged by.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Signal {
-    /// As `cpu`, `network`, `disk`, `connections tcp:22`, `users`, `load`, `faults`.
+    /// As `cpu`, `network`, `disk`, `connections tcp:22`, `users`, `load`, `faults`, `viewers`.
     pub name: Cow<'static, str>,
     /// Unit of value and threshold: as `%` (of one processor), `B/s`, `open`.
     pub unit: &'static str,
@@ -99,6 +100,7 @@ pub struct IdlePolicy {
     connections: Connections,
     guest: Guest,
     balloon: Balloon,
+    viewers: Viewers,
 }
 
 impl IdlePolicy {
@@ -111,6 +113,7 @@ impl IdlePolicy {
             connections: Connections::new(&spec.keep.connections),
             guest: Guest::new(&spec.keep),
             balloon: Balloon::new(&spec.keep),
+            viewers: Viewers::new(&spec.keep),
         }
     }
 
@@ -120,6 +123,7 @@ impl IdlePolicy {
         self.connections.reset();
         self.guest.reset();
         self.balloon.reset();
+        self.viewers.reset();
     }
 
     /// Takes in the connections that there are at `now`, and those that were closed a moment before.
@@ -149,6 +153,11 @@ impl IdlePolicy {
         self.balloon.take(faults, now);
     }
 
+    /// Takes in how many look at the machine's screen; `None` if nobody knows.
+    pub fn viewers(&mut self, count: Option<u32>, now: Timestamp) {
+        self.viewers.take(count, now);
+    }
+
     /// Takes in the counters and judges.
     pub fn sample(&mut self, sample: Sample) -> Verdict {
         self.rates.take(sample);
@@ -156,8 +165,8 @@ impl IdlePolicy {
     }
 
     fn verdict(&self, at: Timestamp) -> Verdict {
-        let others =
-            self.connections.signals().iter().chain(self.guest.signals()).chain(self.balloon.signal());
+        let told = self.balloon.signal().into_iter().chain(self.viewers.signal());
+        let others = self.connections.signals().iter().chain(self.guest.signals()).chain(told);
         let signals: Vec<_> = self.rates.signals().chain(others.cloned()).collect();
         let judged = || signals.iter().filter(|signal| signal.threshold.is_some());
         let quiet = judged().all(|signal| !signal.busy);

@@ -22,6 +22,8 @@ pub struct KeepSpec {
     pub connections: Vec<ConnectionRule>,
     /// Users who are logged in keep it awake.
     pub users: bool,
+    /// Those who look at its screen do not keep it awake.
+    pub ignore_viewers: bool,
     /// Idle means that fewer processes of the guest run or want to than this, averaged over a minute.
     pub load_below: Option<f64>,
     /// Idle means that the guest has fewer major page faults a second than this, as its balloon driver says.
@@ -67,6 +69,7 @@ pub(super) fn read(section: &Section<'_, '_>) -> KeepSpec {
     let spec = KeepSpec {
         connections: connections(section),
         users: section.optional("users", |v| one_of(v, &USERS)).unwrap_or_default(),
+        ignore_viewers: section.optional("viewers", |v| one_of(v, &VIEWERS)).unwrap_or_default(),
         load_below: section.optional("load_below", load),
         faults_below: section.optional("faults_below", faults),
         stay_awake: spans(section, "stay_awake"),
@@ -86,6 +89,7 @@ pub(super) fn read(section: &Section<'_, '_>) -> KeepSpec {
 }
 
 const USERS: [(&str, bool); 2] = [("ignore", false), ("keep-awake", true)];
+const VIEWERS: [(&str, bool); 2] = [("ignore", true), ("keep-awake", false)];
 
 fn connections(section: &Section<'_, '_>) -> Vec<ConnectionRule> {
     let mut rules = Vec::new();

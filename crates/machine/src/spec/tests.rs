@@ -231,6 +231,7 @@ fn blames_the_right_key() {
         (format!("{LEAST}sleep.cpu_below = nan"), "sleep.cpu_below"),
         (format!("{LEAST}sleep.disk_below = 0"), "sleep.disk_below"),
         (format!("{LEAST}sleep.users = \"never\""), "sleep.users"),
+        (format!("{LEAST}sleep.viewers = true"), "sleep.viewers"),
         (format!("{LEAST}sleep.load_below = 0"), "sleep.load_below"),
         (format!("{LEAST}sleep.faults_below = -1"), "sleep.faults_below"),
         (format!("{LEAST}sleep.load_below = \"1\""), "sleep.load_below"),
@@ -344,6 +345,7 @@ fn what_keeps_awake_is_read() {
 [sleep]
 connections = [{ match = "tcp:22 from 10.0.0.9", keep_awake = false }, { match = "tcp:22", idle_after = "30m" }]
 users = "keep-awake"
+viewers = "ignore"
 load_below = 0.5
 faults_below = 20
 stay_awake = ["Mon..Fri 8:00-19:00", "sat"]
@@ -359,8 +361,14 @@ min_awake = "5m"
     assert_eq!(keep.stay_awake.to_string(), "mon-fri 08:00-19:00; sat");
     assert_eq!(keep.timezone.as_deref(), Some("Europe/Berlin"));
     assert_eq!(keep.min_awake(None), Duration::from_secs(300));
+    assert!(keep.ignore_viewers);
     let json = serde_json::to_string(&keep).unwrap();
     assert_eq!(serde_json::from_str::<KeepSpec>(&json).unwrap(), keep);
+    for text in ["", "sleep.viewers = \"keep-awake\""] {
+        assert!(!read(&format!("{LEAST}{text}")).unwrap().sleep.keep.ignore_viewers);
+    }
+    // Of an older daemon.
+    assert!(!serde_json::from_str::<KeepSpec>("{\"users\":true}").unwrap().ignore_viewers);
 }
 
 #[test]

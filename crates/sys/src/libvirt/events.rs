@@ -34,7 +34,32 @@ pub struct Lifecycle {
     pub detail: i32,
 }
 
+/// Somebody comes to a domain's screen, or leaves it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Graphics {
+    /// The domain's name.
+    pub domain: String,
+    /// Its UUID, with hyphens.
+    pub uuid: String,
+    /// `VIR_DOMAIN_EVENT_GRAPHICS_*`: connected, disconnected or, once authenticated, initialized.
+    pub phase: i32,
+    /// Who.
+    pub viewer: Viewer,
+}
+
+/// Where somebody who looks at a screen is: `virDomainEventGraphicsAddress`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Viewer {
+    /// `VIR_DOMAIN_EVENT_GRAPHICS_ADDRESS_*`: of IPv4, IPv6, a socket of the host's.
+    pub family: i32,
+    /// The address, or the socket's path.
+    pub node: String,
+    /// The port.
+    pub service: String,
+}
+
 type OnDevice = Box<dyn Fn(String, String) + Send + Sync>;
+type OnGraphics = Box<dyn Fn(Graphics) + Send + Sync>;
 type OnLifecycle = Box<dyn Fn(Lifecycle) + Send + Sync>;
 type OnClose = Box<dyn Fn(i32) + Send + Sync>;
 
@@ -115,6 +140,26 @@ pub fn subscribe_devices(
     };
     // SAFETY: `callback` takes what this event has, and a pointer to an `OnDevice`.
     unsafe { register::<OnDevice>(connection, event, callback, Box::new(told)) }
+}
+
+/// Has `told` called, in the event loop's thread, when somebody comes to the screen of any domain or leaves it. It
+/// must return soon, and call nothing of libvirt.
+///
+/// # Errors
+/// When the connection has no such events, or is gone.
+pub fn subscribe_graphics(
+    connection: &Connect,
+    told: impl Fn(Graphics) + Send + Sync + 'static,
+) -> Result<Subscription, Error> {
+    // SAFETY: for this event libvirt calls the callback with the arguments of `graphics`.
+    let callback = unsafe {
+        std::mem::transmute::<
+            ffi::virConnectDomainEventGraphicsCallback,
+            ffi::virConnectDomainEventGenericCallback,
+        >(Some(graphics))
+    };
+    // SAFETY: `callback` takes what this event has, and a pointer to an `OnGraphics`.
+    unsafe { register::<OnGraphics>(connection, ffi::VIR_DOMAIN_EVENT_ID_GRAPHICS, callback, Box::new(told)) }
 }
 
 /// # Safety
@@ -234,6 +279,31 @@ unsafe extern "C" fn device(
     // SAFETY: the domain is valid during the call.
     if let Some((domain, uuid)) = unsafe { names(domain) } {
         let _ = catch_unwind(AssertUnwindSafe(|| told(domain, uuid)));
+    }
+}
+
+/// # Safety
+/// As libvirt calls it: `domain` and `remote` are valid during the call, `opaque` is what was registered.
+unsafe extern "C" fn graphics(
+    _: ffi::virConnectPtr,
+    domain: ffi::virDomainPtr,
+    phase: c_int,
+    _local: *const ffi::virDomainEventGraphicsAddress,
+    remote: *const ffi::virDomainEventGraphicsAddress,
+    _auth_scheme: *const c_char,
+    _subject: *const ffi::virDomainEventGraphicsSubject,
+    opaque: *mut c_void,
+) {
+    // SAFETY: made by `into_opaque` of this type, and freed only after the last call.
+    let told = unsafe { &*opaque.cast::<OnGraphics>() };
+    // SAFETY: the domain is valid during the call.
+    let names = unsafe { names(domain) };
+    // SAFETY: null, or valid during the call.
+    let remote = unsafe { remote.as_ref() };
+    if let (Some((domain, uuid)), Some(remote)) = (names, remote) {
+        let part = |kept| text(kept).unwrap_or_default();
+        let viewer = Viewer { family: remote.family, node: part(remote.node), service: part(remote.service) };
+        let _ = catch_unwind(AssertUnwindSafe(|| told(Graphics { domain, uuid, phase, viewer })));
     }
 }
 

@@ -15,7 +15,10 @@ pub use calls::{
     abort_job, has_block_job, leases, managed_save_starts_running, managed_save_xml, monitor_command,
     pm_suspend, stats,
 };
-pub use events::{Lifecycle, OnEnd, Subscription, on_close, start_event_loop, subscribe, subscribe_devices};
+pub use events::{
+    Graphics, Lifecycle, OnEnd, Subscription, Viewer, on_close, start_event_loop, subscribe,
+    subscribe_devices, subscribe_graphics,
+};
 pub use params::Value;
 
 /// A call's answer, where a negative number says that it failed.

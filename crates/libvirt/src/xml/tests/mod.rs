@@ -61,6 +61,24 @@ fn networks(xml: &[&str]) -> BTreeMap<String, Network> {
 }
 
 #[test]
+fn knows_where_a_screen_is_served() {
+    let screen = |graphics: &str| {
+        let xml = format!("<domain><name>a</name><memory>1</memory><devices>{graphics}</devices></domain>");
+        Description::from_xml(&xml).unwrap().screen
+    };
+    let vnc = "<graphics type='vnc' port='5900' autoport='yes' websocket='5700' listen='127.0.0.1'>
+                 <listen type='address' address='127.0.0.1'/></graphics>";
+    let spice = "<graphics type='spice' port='5901' tlsPort='-1' autoport='yes'/>";
+    assert_eq!(screen(&format!("{vnc}{spice}")), Some(vec![5900, 5700, 5901]));
+    let off = "<graphics type='vnc' port='-1' autoport='yes'/>";
+    let socket = "<graphics type='vnc' socket='/run/a'><listen type='socket' socket='/run/a'/></graphics>";
+    assert_eq!([screen(off), screen(socket)], [Some(vec![]), Some(vec![])]);
+    for none in ["", "<graphics type='sdl' display=':0'/>", "<graphics type='egl-headless'/>"] {
+        assert_eq!(screen(none), None);
+    }
+}
+
+#[test]
 fn reads_a_running_domain() {
     let web = web();
     assert_eq!((&*web.kind, &*web.name, web.title.as_deref()), ("kvm", "web", Some("Web server")));
