@@ -110,6 +110,16 @@ fn exceeded(bench: &Bench) -> bool {
     bench.warnings().iter().any(|why| why.contains("budget"))
 }
 
+/// Three machines, room for two; `a` and `b` run, and are idle.
+async fn two_idle(dir: &Path) -> Bench {
+    let bench = three(dir, TWO).await;
+    order(&bench, "a", START).await.unwrap();
+    order(&bench, "b", START).await.unwrap();
+    wait_idle(&bench, "a").await;
+    wait_idle(&bench, "b").await;
+    bench
+}
+
 fn warned(bench: &Bench, machine: &str, words: &str) -> bool {
     bench.events().iter().any(|event| {
         let has = event.cause.as_ref().is_some_and(|cause| cause.contains(words));
@@ -120,11 +130,7 @@ fn warned(bench: &Bench, machine: &str, words: &str) -> bool {
 #[tokio::test]
 async fn the_longest_idle_makes_room_and_a_packet_wakes_all_the_same() {
     let dir = tempfile::tempdir().unwrap();
-    let bench = three(dir.path(), TWO).await;
-    order(&bench, "a", START).await.unwrap();
-    order(&bench, "b", START).await.unwrap();
-    wait_idle(&bench, "a").await;
-    wait_idle(&bench, "b").await;
+    let bench = two_idle(dir.path()).await;
     // An order: `a` was idle first.
     assert_eq!(order(&bench, "c", START).await.unwrap(), MachineState::Active);
     let told = wait_state(&bench, "a", MachineState::Asleep).await;
@@ -157,11 +163,7 @@ async fn the_longest_idle_makes_room_and_a_packet_wakes_all_the_same() {
 #[tokio::test]
 async fn who_is_in_use_again_at_the_last_look_stays_and_the_next_goes() {
     let dir = tempfile::tempdir().unwrap();
-    let bench = three(dir.path(), TWO).await;
-    order(&bench, "a", START).await.unwrap();
-    order(&bench, "b", START).await.unwrap();
-    wait_idle(&bench, "a").await;
-    wait_idle(&bench, "b").await;
+    let bench = two_idle(dir.path()).await;
     bench.world.neighbour(&name("a")).work(Duration::from_secs(8));
     assert_eq!(order(&bench, "c", START).await.unwrap(), MachineState::Active);
     wait_state(&bench, "b", MachineState::Asleep).await;

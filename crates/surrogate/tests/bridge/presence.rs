@@ -261,7 +261,9 @@ fn flood(plain: bool) {
         sender.join().unwrap();
         let replay = flooded.wake(&surrogate).await;
         let lost = replay.dropped.lost();
-        assert_eq!((replay.frames, replay.frames + lost), (100, u64::from(FRAMES)), "{replay:?}");
+        assert_eq!(replay.frames + lost, u64::from(FRAMES), "{replay:?}");
+        // What was not read yet when the wake began finds room as the held ones go.
+        assert!((100..u64::from(FRAMES) / 2).contains(&replay.frames), "{replay:?}");
         assert_eq!(other.wake(&surrogate).await.dropped.lost(), 0);
     });
 }
